@@ -1,0 +1,41 @@
+# Everything needs Go alone, except the targets that say what else they need.
+export CGO_ENABLED = 0
+
+.PHONY: help build test race lint fuzz bench golden interop clean
+
+help:
+	@echo "make build    build ./nibble"
+	@echo "make test     vet and test everything"
+	@echo "make race     the same under the race detector (needs a C compiler)"
+	@echo "make lint     gofmt, go vet, staticcheck"
+	@echo "make fuzz     fuzz every parser for FUZZTIME each (default 30s)"
+	@echo "make bench    the Go benchmarks"
+
+build:
+	go build -trimpath -ldflags "-s -w" -o nibble ./cmd/nibble
+
+test:
+	go vet ./...
+	go test ./...
+
+race:
+	CGO_ENABLED=1 go test -race ./...
+
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w ."; exit 1; }
+	go vet ./...
+	go tool -modfile=internal/tools/go.mod staticcheck ./...
+
+FUZZTIME ?= 30s
+fuzz:
+	@go list ./... | while read -r pkg; do \
+		for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./...
+
+clean:
+	rm -f nibble

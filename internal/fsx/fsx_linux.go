@@ -1,0 +1,77 @@
+package fsx
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed18967229/nibble/internal/hint"
+)
+
+// rename gives temp the name path; unless force is set, path must still be
+// free.
+func rename(temp, path string, force bool) error {
+	if force {
+		return os.Rename(temp, path)
+	}
+	err := unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
+	switch {
+	case errors.Is(err, unix.EEXIST):
+		return ErrExists
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
+		return os.Rename(temp, path)
+	}
+	return err
+}
+
+// replaceDir gives temp the name path. A directory that is there already is
+// exchanged for it in one step and then removed.
+func replaceDir(temp, path string) error {
+	// An empty directory, or none, gives way by itself.
+	err := os.Rename(temp, path)
+	if err == nil {
+		return nil
+	}
+	switch xerr := unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE); {
+	case xerr == nil:
+		return os.RemoveAll(temp)
+	case errors.Is(xerr, unix.EINVAL), errors.Is(xerr, unix.ENOSYS):
+		return swapDir(temp, path)
+	}
+	return err
+}
+
+// allocate sets space aside. A file system that cannot do so says so, and is
+// trusted to find the space later.
+func allocate(f *os.File, size int64) error {
+	if size == 0 {
+		return nil
+	}
+	err := unix.Fallocate(int(f.Fd()), 0, 0, size)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	return err
+}
+
+func checkFree(path string, size int64) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return nil // unknown is not full
+	}
+	if free := int64(st.Bavail) * st.Bsize; size > free {
+		return hint.Add(fmt.Errorf("needs %d bytes but the disk has %d free: %w", size, free, unix.ENOSPC),
+			"free some space or choose an output on another disk")
+	}
+	return nil
+}
+
+// umask reads the process's mask; it can be read only by setting it.
+var umask = sync.OnceValue(func() os.FileMode {
+	m := unix.Umask(0)
+	unix.Umask(m)
+	return os.FileMode(m)
+})

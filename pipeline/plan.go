@@ -1,0 +1,110 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/internal/memory"
+	"github.com/seed18967229/nibble/tensor"
+)
+
+// A Step makes one group of output tensors from its inputs.
+type Step struct {
+	// Action says in a word what is done, for the account of the run: "copy",
+	// "cast", "permute", "nf4" ...
+	Action string
+
+	// In names the tensors of the source that are read.
+	In []string
+
+	// Out describes the tensors that are written.
+	Out []tensor.Info
+
+	// Scratch is the most memory in bytes that Run allocates at a time.
+	Scratch int64
+
+	// Run writes every byte of every output; out[i] is the body of Out[i]. It
+	// stops early when ctx is done.
+	Run func(ctx context.Context, src tensor.Source, out []io.WriterAt) error
+}
+
+// A Drop is an input tensor that does not reach the output, and why.
+type Drop struct {
+	Name   string
+	Reason string
+}
+
+// A Plan is everything that is decided about an output before it exists.
+type Plan struct {
+	Meta  tensor.Meta
+	Steps []Step
+	Drop  []Drop
+}
+
+// Layout returns the output tensors in file order.
+func (p *Plan) Layout() []tensor.Info {
+	var out []tensor.Info
+	for _, s := range p.Steps {
+		out = append(out, s.Out...)
+	}
+	return out
+}
+
+// Size returns the number of bytes of all output tensors, without headers and
+// padding. Late tensors count as nothing.
+func (p *Plan) Size() int64 {
+	var n int64
+	for _, s := range p.Steps {
+		for _, o := range s.Out {
+			if !o.Late() {
+				n += o.Size()
+			}
+		}
+	}
+	return n
+}
+
+// Check returns an error if the plan cannot be carried out on src: a step reads
+// what is not there, two steps write one name, an output is not valid, a source
+// tensor is neither read nor dropped, or a step alone exceeds the memory budget
+// (0 for none). It reads no tensor bytes.
+func (p *Plan) Check(src tensor.Source, budget int64) error {
+	var errs []error
+	used := make(map[string]bool)
+	written := make(map[string]bool)
+	for _, d := range p.Drop {
+		used[d.Name] = true
+	}
+	for _, s := range p.Steps {
+		for _, in := range s.In {
+			used[in] = true
+			if _, err := src.Info(in); err != nil {
+				errs = append(errs, err)
+			}
+		}
+		for _, o := range s.Out {
+			if err := o.Validate(); err != nil {
+				errs = append(errs, err)
+			}
+			if written[o.Name] {
+				errs = append(errs, fmt.Errorf("tensor %q: two steps of the plan write it", o.Name))
+			}
+			written[o.Name] = true
+		}
+		if budget > 0 && s.Scratch > budget {
+			errs = append(errs, hint.Add(
+				fmt.Errorf("tensor %q needs %s of memory at a time, over the budget of %s",
+					s.Out[0].Name, memory.FormatSize(s.Scratch), memory.FormatSize(budget)),
+				"give --memory %s or more", memory.FormatSize(s.Scratch)))
+		}
+	}
+	for info := range src.All() {
+		if !used[info.Name] {
+			errs = append(errs, fmt.Errorf("tensor %q: %w: nothing in the plan uses it", info.Name, tensor.ErrUnsupported))
+		}
+	}
+	return errors.Join(errs...)
+}

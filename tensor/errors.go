@@ -1,0 +1,18 @@
+package tensor
+
+import "errors"
+
+// The two ways in which an input can be at fault. Every reader wraps one of
+// them, so that callers (and the command line's exit code) can tell a broken
+// file from one that is sound but beyond us, and both from a failing disk.
+var (
+	// ErrMalformed says that the input breaks the rules of its own format.
+	ErrMalformed = errors.New("malformed input")
+
+	// ErrUnsupported says that the input is sound, but nibble does not handle
+	// what it asks for.
+	ErrUnsupported = errors.New("unsupported input")
+)
+
+// ErrNotFound is returned when a Source has no tensor of the given name.
+var ErrNotFound = errors.New("no such tensor")
