@@ -1,0 +1,55 @@
+package kernel
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// serialWork is the number of multiply-adds below which starting goroutines
+// costs more than it brings.
+const serialWork = 1 << 16
+
+// Parallel calls f(0) to f(n-1), sharing the calls among as many goroutines as
+// Go may use processors. work is the number of multiply-adds of all calls
+// together; little work is done in the caller. f(i) must not depend on which
+// calls came before.
+func Parallel(n int, work int64, f func(i int)) {
+	workers := min(runtime.GOMAXPROCS(0), n)
+	if workers <= 1 || work < serialWork {
+		for i := range n {
+			f(i)
+		}
+		return
+	}
+	var next atomic.Int64
+	run := func() {
+		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+			f(i)
+		}
+	}
+	var wg sync.WaitGroup
+	for range workers - 1 {
+		wg.Go(run)
+	}
+	run()
+	wg.Wait()
+}
+
+// floats is a pool of scratch slices, so that a training step does not churn
+// the heap.
+var floats sync.Pool // *[]float32
+
+// scratch returns a slice of n floats with arbitrary content, to be given back
+// by release.
+func scratch(n int) *[]float32 {
+	p, _ := floats.Get().(*[]float32)
+	if p == nil || cap(*p) < n {
+		s := make([]float32, n)
+		return &s
+	}
+	*p = (*p)[:n]
+	return p
+}
+
+func release(p *[]float32) { floats.Put(p) }

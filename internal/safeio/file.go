@@ -1,0 +1,56 @@
+package safeio
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+// ErrRefused is returned for a file that must not be read: one that is not a
+// regular file, or one that is larger than its kind can be.
+var ErrRefused = errors.New("not read")
+
+// OpenFile opens a regular file and returns its size. Anything else (a
+// directory, a device, a named pipe, on which opening would wait) is refused.
+// Symbolic links are followed. Errors begin with the path.
+func OpenFile(path string) (*os.File, int64, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, 0, withPath(path, err)
+	}
+	if !st.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("%s: %w: it is not a regular file", path, ErrRefused)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, withPath(path, err)
+	}
+	return f, st.Size(), nil
+}
+
+// ReadFile reads a regular file of at most limit bytes whole.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	f, size, err := OpenFile(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if size > limit {
+		return nil, fmt.Errorf("%s: %w: it has %d bytes, over the limit of %d", path, ErrRefused, size, limit)
+	}
+	data, err := ReadN(f, uint64(size))
+	if err != nil {
+		return nil, withPath(path, err)
+	}
+	return data, nil
+}
+
+// withPath puts the path first, where it is in every other error.
+func withPath(path string, err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}

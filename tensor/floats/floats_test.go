@@ -1,0 +1,148 @@
+package floats
+
+import (
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"math"
+	"os"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/x448/float16"
+
+	"github.com/seed18967229/nibble/internal/kernel"
+	"github.com/seed18967229/nibble/internal/tensortest"
+	"github.com/seed18967229/nibble/tensor"
+)
+
+var codecs = tensor.NewCodecs(Codecs()...)
+
+func TestEncoders(t *testing.T) {
+	for d, budget := range map[tensor.DType]float64{
+		tensor.F64: 0, tensor.F32: 0, tensor.F16: 0x1p-11, tensor.BF16: 0x1p-8,
+	} {
+		enc, err := codecs.Encoder(d)
+		require.NoError(t, err)
+		t.Run(d.String(), func(t *testing.T) { tensortest.TestEncoder(t, enc, budget) })
+	}
+}
+
+// decode reads all of data as one row.
+func decode(t *testing.T, d tensor.DType, data []byte) []float32 {
+	t.Helper()
+	_, size := d.Block()
+	n := int64(len(data)) / size
+	rows, err := codecs.Open(tensor.Info{Name: "x", DType: d, Shape: tensor.Shape{n}}, tensor.Memory(data))
+	require.NoError(t, err)
+	out := make([]float32, n)
+	require.NoError(t, rows.ReadRows(out, 0))
+	return out
+}
+
+// allCodes is every 16-bit code in order.
+func allCodes() []byte {
+	var b []byte
+	for c := range 1 << 16 {
+		b = binary.LittleEndian.AppendUint16(b, uint16(c))
+	}
+	return b
+}
+
+func hash(values []float32) string {
+	b := make([]byte, 4*len(values))
+	kernel.EncodeF32(b, values)
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:])
+}
+
+func TestEveryHalfCode(t *testing.T) {
+	got := decode(t, tensor.F16, allCodes())
+	require.Equal(t, "f4fdd084f85448d28c84f20fabf4022ba938e40b7f382d2727dec6f41ac6267a", hash(got))
+	for c, v := range got {
+		want := float16.Frombits(uint16(c)).Float32()
+		if math.IsNaN(float64(want)) {
+			require.True(t, math.IsNaN(float64(v)), "%#x", c)
+		} else {
+			require.Equal(t, want, v, "%#x", c)
+			require.Equal(t, uint16(c), kernel.F32ToF16(v), "%#x must come back", c)
+		}
+	}
+	require.Equal(t, "9207d7eb28680a098c73dbe536d1ff7b94311dc417b9a385e0af6660683e93ca", hash(decode(t, tensor.BF16, allCodes())))
+}
+
+func TestRoundingToNearestEven(t *testing.T) {
+	f, err := os.Open("testdata/f32_to_small_rne.bin.gz")
+	require.NoError(t, err)
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	require.NoError(t, err)
+	golden, err := io.ReadAll(z)
+	require.NoError(t, err)
+	require.Len(t, golden, 8*10896)
+
+	var src []float32
+	var half, bf []byte
+	for at := 0; at < len(golden); at += 8 {
+		src = append(src, math.Float32frombits(binary.LittleEndian.Uint32(golden[at:])))
+		half = append(half, golden[at+4:at+6]...)
+		bf = append(bf, golden[at+6:at+8]...)
+	}
+	got := make([]byte, len(half))
+	kernel.EncodeF16(got, src)
+	require.Equal(t, half, got)
+	kernel.EncodeBF16(got, src)
+	require.Equal(t, bf, got)
+	for i, x := range src {
+		require.Equal(t, float16.Fromfloat32(x).Bits(), binary.LittleEndian.Uint16(half[2*i:]), "the reference agrees on %v", x)
+	}
+
+	rounded := append([]float32(nil), src...)
+	kernel.RoundBF16(rounded)
+	require.Equal(t, decode(t, tensor.BF16, bf), rounded)
+}
+
+func TestNaNStaysNaN(t *testing.T) {
+	for _, bits := range []uint32{0x7f800001, 0x7fc00000, 0xff812345, 0x7fffffff} {
+		x := math.Float32frombits(bits)
+		for _, d := range []tensor.DType{tensor.F64, tensor.F32, tensor.F16, tensor.BF16} {
+			enc, err := codecs.Encoder(d)
+			require.NoError(t, err)
+			_, size := d.Block()
+			b := make([]byte, size)
+			enc.Encode(b, []float32{x})
+			require.True(t, math.IsNaN(float64(decode(t, d, b)[0])), "%v of %#x", d, bits)
+		}
+	}
+}
+
+func TestFloat8(t *testing.T) {
+	text, err := os.ReadFile("testdata/f8_to_f32.json")
+	require.NoError(t, err)
+	var golden map[string][]string
+	require.NoError(t, json.Unmarshal(text, &golden))
+	require.Len(t, golden, 2)
+	codes := make([]byte, 256)
+	for i := range codes {
+		codes[i] = byte(i)
+	}
+	for name, want := range golden {
+		d, err := tensor.ParseDType(name)
+		require.NoError(t, err)
+		for c, v := range decode(t, d, codes) {
+			if want[c] == "nan" {
+				require.True(t, math.IsNaN(float64(v)), "%s %#x", name, c)
+				continue
+			}
+			bits, err := strconv.ParseUint(want[c], 16, 32)
+			require.NoError(t, err)
+			require.Equal(t, uint32(bits), math.Float32bits(v), "%s %#x", name, c)
+		}
+		_, err = codecs.Encoder(d)
+		require.ErrorIs(t, err, tensor.ErrUnsupported)
+	}
+}
