@@ -1,0 +1,55 @@
+package model
+
+// Batch is one micro-batch: sequences of tokens laid end to end. They are not
+// padded and do not see each other.
+type Batch struct {
+	// Tokens are the inputs.
+	Tokens []int32
+
+	// Labels[i] is the token to be predicted after Tokens[i], or -1 where no
+	// loss is taken.
+	Labels []int32
+
+	// Pos is the position of each token in its sequence.
+	Pos []int32
+
+	// Ends are the ends of the sequences: sequence s is Tokens[Ends[s-1]:Ends[s]].
+	Ends []int
+}
+
+// Add appends a sequence. Loss is taken on predicting tokens[j] for j >=
+// max(1, lossFrom). The last token is only ever a label.
+func (b *Batch) Add(tokens []int32, lossFrom int) {
+	for j := 1; j < len(tokens); j++ {
+		label := int32(-1)
+		if j >= lossFrom {
+			label = tokens[j]
+		}
+		b.Tokens = append(b.Tokens, tokens[j-1])
+		b.Labels = append(b.Labels, label)
+		b.Pos = append(b.Pos, int32(j-1))
+	}
+	if len(tokens) > 1 {
+		b.Ends = append(b.Ends, len(b.Tokens))
+	}
+}
+
+// NumLabels returns the number of tokens that loss is taken on.
+func (b *Batch) NumLabels() int {
+	n := 0
+	for _, l := range b.Labels {
+		if l >= 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// sequences calls f with the bounds of each sequence.
+func (b *Batch) sequences(f func(from, to int)) {
+	from := 0
+	for _, to := range b.Ends {
+		f(from, to)
+		from = to
+	}
+}

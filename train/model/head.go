@@ -1,0 +1,213 @@
+package model
+
+import (
+	"fmt"
+
+	"github.com/seed18967229/nibble/arch"
+	"github.com/seed18967229/nibble/internal/kernel"
+	"github.com/seed18967229/nibble/tensor"
+)
+
+// LogitFloats bounds how many logits exist at a time: 16 MiB of them.
+const LogitFloats = 4 << 20
+
+// Embed fills x with the embeddings of the tokens, one row each.
+func (m *Model) Embed(x []float32, tokens []int32, w Weights) error {
+	e, err := binding{m, w}.linear(arch.Embedding, -1)
+	if err != nil {
+		return err
+	}
+	for i, t := range tokens {
+		if t < 0 || int(t) >= e.out {
+			return fmt.Errorf("%w: token %d, the model has %d", tensor.ErrMalformed, t, e.out)
+		}
+		if err := e.w.DecodeRows(x[i*e.in:(i+1)*e.in], int(t)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// EmbedGrad adds the gradient dx of Embed's result to that of the embeddings,
+// if they are trained.
+func (m *Model) EmbedGrad(dx []float32, tokens []int32) {
+	t, _ := m.arch.Find(arch.Embedding, "weight", -1)
+	p := m.train.Params[t.Name]
+	if p == nil {
+		return
+	}
+	h := m.Hidden()
+	for i, t := range tokens {
+		kernel.AddScaled(p.Grad[int(t)*h:(int(t)+1)*h], 1, dx[i*h:(i+1)*h])
+	}
+}
+
+// Loss returns the sum of the cross-entropies, in nats, of the labels of each
+// batch, given the last block's hidden states xs. With grad it also replaces xs
+// by the gradient of the sum over all batches times scale, and adds the
+// gradients of what is trained.
+//
+// The head is gone through once for the loss and once for the gradient, a chunk
+// of the vocabulary at a time for all labels of all batches; logits never exist
+// whole unless they are few.
+func (m *Model) Loss(xs [][]float32, batches []*Batch, w Weights, grad bool, scale float32) ([]float64, error) {
+	bind := binding{m, w}
+	norm, err := bind.norm(arch.FinalNorm, -1)
+	if err != nil {
+		return nil, err
+	}
+	head, err := bind.head()
+	if err != nil {
+		return nil, err
+	}
+	h, n := m.Hidden(), 0
+	for _, b := range batches {
+		n += b.NumLabels()
+	}
+	m.scr.reset()
+	raw, labels := m.scr.take(n*h), make([]int32, 0, n)
+	for i, b := range batches {
+		for j, l := range b.Labels {
+			if l < 0 {
+				continue
+			}
+			if int(l) >= head.out {
+				return nil, fmt.Errorf("%w: token %d, the model has %d", tensor.ErrMalformed, l, head.out)
+			}
+			copy(raw[len(labels)*h:], xs[i][j*h:(j+1)*h])
+			labels = append(labels, l)
+		}
+	}
+	x := m.scr.take(n * h)
+	kernel.RMSNorm(x, raw, norm.w, n, m.arch.RMSNormEps)
+
+	chunk := head.out
+	if n > 0 {
+		chunk = min(chunk, max(1, m.logitFloats/n))
+	}
+	logits := m.scr.take(n * chunk)
+	lse := make([]kernel.LogSumExp, n)
+	for i := range lse {
+		lse[i] = kernel.NewLogSumExp()
+	}
+	own := m.scr.take(n) // the label's logit
+	if err := m.sweep(head, logits, x, n, chunk, func(part []float32, first, width int) error {
+		kernel.Parallel(n, int64(n)*int64(width)*8, func(i int) {
+			row := part[i*width : (i+1)*width]
+			lse[i].Add(row)
+			if at := int(labels[i]) - first; at >= 0 && at < width {
+				own[i] = row[at]
+			}
+		})
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+
+	sums := make([]float64, len(batches))
+	i := 0
+	for k, b := range batches {
+		for range b.NumLabels() {
+			sums[k] += lse[i].Value() - float64(own[i])
+			i++
+		}
+	}
+	if !grad {
+		return sums, nil
+	}
+
+	dx := zeroed(m.scr.take(n * h))
+	toLogits := func(part []float32, first, width int) error {
+		kernel.Parallel(n, int64(n)*int64(width)*8, func(i int) {
+			kernel.CrossEntropyGrad(part[i*width:(i+1)*width], first, int(labels[i]), lse[i].Value(), scale)
+		})
+		if err := kernel.Mul(dx, part, n, rowsOf(head.w, first, width), true); err != nil {
+			return err
+		}
+		if head.dw != nil {
+			kernel.AddOuter(head.dw[first*h:], part, x, n, width, h)
+		}
+		return nil
+	}
+	if chunk == head.out {
+		err = toLogits(logits, 0, chunk) // they are all still there
+	} else {
+		err = m.sweep(head, logits, x, n, chunk, toLogits)
+	}
+	if err != nil {
+		return nil, err
+	}
+
+	draw := zeroed(m.scr.take(n * h))
+	kernel.RMSNormGrad(draw, norm.dw, dx, raw, norm.w, n, m.arch.RMSNormEps)
+	for k, b := range batches {
+		clear(xs[k])
+		for j, l := range b.Labels {
+			if l >= 0 {
+				copy(xs[k][j*h:(j+1)*h], draw)
+				draw = draw[h:]
+			}
+		}
+	}
+	return sums, nil
+}
+
+// sweep computes the logits of the n rows of x a chunk of the vocabulary at a
+// time and calls f with each: n rows of width logits, the first of which is
+// token first's.
+func (m *Model) sweep(head *linear, logits, x []float32, n, chunk int, f func(part []float32, first, width int) error) error {
+	if n == 0 {
+		return nil
+	}
+	for first := 0; first < head.out; first += chunk {
+		width := min(chunk, head.out-first)
+		part := logits[:n*width]
+		if err := kernel.MulT(part, x, n, rowsOf(head.w, first, width), false); err != nil {
+			return err
+		}
+		if err := f(part, first, width); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Logits computes the logits of one row of the last block's hidden states.
+func (m *Model) Logits(logits, x []float32, w Weights) error {
+	bind := binding{m, w}
+	norm, err := bind.norm(arch.FinalNorm, -1)
+	if err != nil {
+		return err
+	}
+	head, err := bind.head()
+	if err != nil {
+		return err
+	}
+	y := make([]float32, len(x))
+	kernel.RMSNorm(y, x, norm.w, 1, m.arch.RMSNormEps)
+	return kernel.MulT(logits, y, 1, head.w, false)
+}
+
+// rowsOf is n rows of a matrix from the given one on.
+func rowsOf(w kernel.Matrix, from, n int) kernel.Matrix {
+	rows, cols := w.Dims()
+	if from == 0 && n == rows {
+		return w
+	}
+	if d, ok := w.(kernel.Dense); ok {
+		return kernel.Dense{Data: d.Data[from*cols : (from+n)*cols], Rows: n, Cols: cols}
+	}
+	return part{w, from, n}
+}
+
+type part struct {
+	kernel.Matrix
+	from, n int
+}
+
+func (p part) Dims() (rows, cols int) {
+	_, cols = p.Matrix.Dims()
+	return p.n, cols
+}
+
+func (p part) DecodeRows(dst []float32, row int) error { return p.Matrix.DecodeRows(dst, p.from+row) }

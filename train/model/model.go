@@ -1,0 +1,149 @@
+package model
+
+import (
+	"fmt"
+
+	"github.com/seed18967229/nibble/arch"
+	"github.com/seed18967229/nibble/internal/kernel"
+	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/train/optim"
+)
+
+// Weights gives the tensors of a model by their checkpoint names, for as long
+// as the caller holds them: those of one block while it is leased, and those
+// outside the blocks always.
+type Weights interface {
+	// Matrix returns a two-dimensional tensor.
+	Matrix(name string) (kernel.Matrix, error)
+
+	// Vector returns a one-dimensional tensor.
+	Vector(name string) ([]float32, error)
+}
+
+// Trainable is what is being trained. Both maps may be empty.
+type Trainable struct {
+	// Params holds tensors trained themselves, by name. The model reads them
+	// from here and not from its Weights.
+	Params map[string]*optim.Param
+
+	// Adapters holds the low-rank adapters, by module name.
+	Adapters map[string]*Adapter
+}
+
+// Model computes with one model. It is not safe for concurrent use; its
+// kernels use all processors.
+type Model struct {
+	arch   *arch.Model
+	train  Trainable
+	rotate *kernel.Rotation
+	attend kernel.Attention
+	scr    arena
+
+	logitFloats int // LogitFloats, but in tests
+}
+
+// New returns the model a with what is trained of it, for sequences of up to
+// positions tokens.
+func New(a *arch.Model, train Trainable, positions int) *Model {
+	return &Model{
+		arch:        a,
+		train:       train,
+		rotate:      kernel.NewRotation(positions, a.Rope.InvFreq(a.HeadDim), a.Rotary == arch.Interleaved),
+		logitFloats: LogitFloats,
+		attend:      kernel.Attention{Heads: int(a.NumAttentionHeads), KVHeads: int(a.NumKeyValueHeads), HeadDim: int(a.HeadDim)},
+	}
+}
+
+// Hidden returns the width of the hidden state.
+func (m *Model) Hidden() int { return int(m.arch.HiddenSize) }
+
+// Vocab returns the number of logits.
+func (m *Model) Vocab() int { return int(m.arch.VocabSize) }
+
+// arena hands out scratch for one pass through a block and takes it all back
+// at once, so that a training step allocates nothing.
+type arena struct {
+	slabs []([]float32)
+	next  int
+}
+
+// take returns n floats with arbitrary content.
+func (a *arena) take(n int) []float32 {
+	if a.next == len(a.slabs) {
+		a.slabs = append(a.slabs, nil)
+	}
+	if cap(a.slabs[a.next]) < n {
+		a.slabs[a.next] = make([]float32, n)
+	}
+	s := a.slabs[a.next][:n]
+	a.next++
+	return s
+}
+
+func (a *arena) reset() { a.next = 0 }
+
+// binding resolves tensors by role: to the trained parameter if there is one,
+// else to the weights.
+type binding struct {
+	m *Model
+	w Weights
+}
+
+func (b binding) find(role arch.Role, part string, layer int) (arch.Tensor, error) {
+	t, ok := b.m.arch.Find(role, part, layer)
+	if !ok {
+		return t, fmt.Errorf("%w: the %s family has no tensor for role %d", tensor.ErrUnsupported, b.m.arch.Name, role)
+	}
+	return t, nil
+}
+
+// vector returns a norm's weight or a bias, and where its gradient goes (nil
+// if it is frozen).
+func (b binding) vector(t arch.Tensor) (data, grad []float32, err error) {
+	if p := b.m.train.Params[t.Name]; p != nil {
+		return p.Data, p.Grad, nil
+	}
+	data, err = b.w.Vector(t.Name)
+	return data, nil, err
+}
+
+// norm is a norm's weight.
+type norm struct{ w, dw []float32 }
+
+func (b binding) norm(role arch.Role, layer int) (norm, error) {
+	t, err := b.find(role, "weight", layer)
+	if err != nil {
+		return norm{}, err
+	}
+	w, dw, err := b.vector(t)
+	return norm{w, dw}, err
+}
+
+// linear returns the linear layer of a role with its bias and adapter.
+func (b binding) linear(role arch.Role, layer int) (*linear, error) {
+	t, err := b.find(role, "weight", layer)
+	if err != nil {
+		return nil, err
+	}
+	l := &linear{out: int(t.Dims[0]), in: int(t.Dims[1]), lora: b.m.train.Adapters[t.Module()]}
+	if p := b.m.train.Params[t.Name]; p != nil {
+		l.w, l.dw = kernel.Dense{Data: p.Data, Rows: l.out, Cols: l.in}, p.Grad
+	} else if l.w, err = b.w.Matrix(t.Name); err != nil {
+		return nil, err
+	}
+	if bias, ok := b.m.arch.Find(role, "bias", layer); ok {
+		if l.bias, l.dbias, err = b.vector(bias); err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// head returns the linear layer that makes logits: its own weight, or the
+// embeddings' if they are tied.
+func (b binding) head() (*linear, error) {
+	if _, ok := b.m.arch.Find(arch.Head, "weight", -1); !ok {
+		return b.linear(arch.Embedding, -1)
+	}
+	return b.linear(arch.Head, -1)
+}

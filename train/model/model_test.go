@@ -1,0 +1,432 @@
+package model
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed18967229/nibble/arch"
+	"github.com/seed18967229/nibble/internal/tensortest"
+	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/tensor/floats"
+	"github.com/seed18967229/nibble/train/optim"
+	"github.com/seed18967229/nibble/train/stream"
+)
+
+var codecs = tensor.NewCodecs(floats.Codecs()...)
+
+type sequence struct {
+	tokens []int32
+	from   int
+}
+
+// setup is a tiny model, what is trained of it, and two micro-batches.
+type setup struct {
+	arch    *arch.Model
+	src     tensor.Source
+	train   Trainable
+	micro   [][]sequence
+	dropout bool
+	logits  int // bounds how many exist at a time
+}
+
+func (s *setup) params() []*optim.Param {
+	var out []*optim.Param
+	for _, x := range s.arch.Tensors() {
+		if p := s.train.Params[x.Name]; p != nil {
+			out = append(out, p)
+		}
+		if a := s.train.Adapters[x.Module()]; a != nil && x.Part == "weight" {
+			out = append(out, a.A, a.B)
+		}
+	}
+	return out
+}
+
+// pass runs all micro-batches through all blocks and back, as a training step
+// does, and returns the loss sums.
+func (s *setup) pass(t *testing.T, slots int) []float64 {
+	t.Helper()
+	st, err := stream.New(s.src, codecs, s.arch, stream.Options{Slots: slots, Skip: func(name string) bool { return s.train.Params[name] != nil }})
+	require.NoError(t, err)
+	defer st.Close()
+	m := New(s.arch, s.train, 64)
+	if s.logits > 0 {
+		m.logitFloats = s.logits
+	}
+	ctx := context.Background()
+
+	var batches []*Batch
+	labels := 0
+	for _, list := range s.micro {
+		b := &Batch{}
+		for _, q := range list {
+			b.Add(q.tokens, q.from)
+		}
+		labels += b.NumLabels()
+		batches = append(batches, b)
+	}
+	key := func(k int) *uint64 {
+		if !s.dropout {
+			return nil
+		}
+		u := uint64(k) + 17
+		return &u
+	}
+	xs, bounds := make([][]float32, len(batches)), make([][][]float32, s.arch.NumHiddenLayers)
+	for k, b := range batches {
+		xs[k] = make([]float32, len(b.Tokens)*m.Hidden())
+		require.NoError(t, m.Embed(xs[k], b.Tokens, st))
+	}
+	for l := range bounds {
+		lease, err := st.Lease(ctx, l, l+1)
+		require.NoError(t, err)
+		block, err := m.Block(l, lease)
+		require.NoError(t, err)
+		for k, b := range batches {
+			bounds[l] = append(bounds[l], append([]float32(nil), xs[k]...))
+			require.NoError(t, block.Forward(xs[k], b, key(k)))
+		}
+		lease.Release()
+	}
+	sums, err := m.Loss(xs, batches, st, true, 1/float32(labels))
+	require.NoError(t, err)
+	for l := len(bounds) - 1; l >= 0; l-- {
+		lease, err := st.Lease(ctx, l, l-1)
+		require.NoError(t, err)
+		block, err := m.Block(l, lease)
+		require.NoError(t, err)
+		for k, b := range batches {
+			require.NoError(t, block.Backward(xs[k], bounds[l][k], b, key(k)))
+		}
+		lease.Release()
+	}
+	for k, b := range batches {
+		m.EmbedGrad(xs[k], b.Tokens)
+	}
+	return sums
+}
+
+// newSetup makes a model with random micro-batches; ragged, one without a
+// label, one of a single token.
+func newSetup(t *testing.T, change func(c *arch.Config)) *setup {
+	a := tensortest.TinyLlama(t, change)
+	rng := rand.New(rand.NewPCG(5, 5))
+	random := func(n, from int) sequence {
+		q := sequence{from: from}
+		for range n {
+			q.tokens = append(q.tokens, int32(rng.IntN(int(a.VocabSize))))
+		}
+		return q
+	}
+	return &setup{
+		arch: a, src: tensortest.NewModel(t, a, 3),
+		train: Trainable{Params: map[string]*optim.Param{}, Adapters: map[string]*Adapter{}},
+		micro: [][]sequence{{random(7, 0), random(4, 3)}, {random(9, 2), random(1, 0), random(5, 5)}},
+	}
+}
+
+// adapt adds adapters with random A and B to the named linear layers of every
+// block.
+func (s *setup) adapt(rank int, scale float32, names ...string) {
+	rng := rand.New(rand.NewPCG(6, 6))
+	for _, x := range s.arch.Tensors() {
+		for _, n := range names {
+			if x.Linear && len(x.Module()) >= len(n) && x.Module()[len(x.Module())-len(n):] == n {
+				ad := NewAdapter(x.Module(), int(x.Dims[1]), int(x.Dims[0]), rank, scale, 0, 1)
+				for i := range ad.B.Data {
+					ad.B.Data[i] = float32(rng.NormFloat64() * 0.3)
+				}
+				s.train.Adapters[x.Module()] = ad
+			}
+		}
+	}
+}
+
+// full trains every tensor.
+func (s *setup) full(t *testing.T) {
+	for _, x := range s.arch.Tensors() {
+		data := tensortest.Floats(t, s.src, x.Name)
+		s.train.Params[x.Name] = optim.NewParam(x.Name, x.Dims, data, len(x.Dims) > 1)
+	}
+}
+
+// reference returns the model in float64.
+func (s *setup) reference(t *testing.T) *reference {
+	r := &reference{a: s.arch, w: map[string][]float64{}, lora: map[string]refLoRA{}}
+	for info := range s.src.All() {
+		r.w[info.Name] = wide(tensortest.Floats(t, s.src, info.Name))
+	}
+	for _, p := range s.params() {
+		r.w[p.Name] = wide(p.Data)
+	}
+	for module, a := range s.train.Adapters {
+		r.lora[module] = refLoRA{a.A.Name, a.B.Name, float64(a.Scale)}
+	}
+	return r
+}
+
+func wide(x []float32) []float64 {
+	out := make([]float64, len(x))
+	for i, v := range x {
+		out[i] = float64(v)
+	}
+	return out
+}
+
+func TestGradients(t *testing.T) {
+	all := []string{"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+	for name, c := range map[string]struct {
+		config func(c *arch.Config)
+		setup  func(t *testing.T, s *setup)
+	}{
+		"lora": {nil, func(t *testing.T, s *setup) { s.adapt(3, 1.7, all...) }},
+		"lora rank 1 on two": {func(c *arch.Config) { c.NumKeyValueHeads = 6; c.TieWordEmbeddings = true },
+			func(t *testing.T, s *setup) { s.adapt(1, 0.5, "q_proj", "down_proj") }},
+		"logits in chunks": {func(c *arch.Config) { c.NumHiddenLayers = 1 }, func(t *testing.T, s *setup) { s.full(t); s.logits = 100 }},
+		"full":             {func(c *arch.Config) { c.AttentionBias, c.MLPBias, c.NumHiddenLayers = true, true, 2 }, func(t *testing.T, s *setup) { s.full(t) }},
+		"full tied": {func(c *arch.Config) { c.TieWordEmbeddings, c.NumHiddenLayers = true, 1 },
+			func(t *testing.T, s *setup) { s.full(t) }},
+		"full and lora": {func(c *arch.Config) {
+			c.NumHiddenLayers, c.HiddenSize, c.NumAttentionHeads, c.NumKeyValueHeads = 1, 5, 1, 1
+		},
+			func(t *testing.T, s *setup) { s.full(t); s.adapt(2, 2, all...) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSetup(t, c.config)
+			c.setup(t, s)
+			r := s.reference(t)
+			value := func() (sum float64, perBatch []float64) {
+				labels := 0
+				for _, list := range s.micro {
+					var part float64
+					for _, q := range list {
+						part += r.loss(q.tokens, q.from)
+						labels += max(0, len(q.tokens)-max(1, q.from))
+					}
+					perBatch = append(perBatch, part)
+					sum += part
+				}
+				return sum / float64(labels), perBatch
+			}
+			_, want := value()
+			got := s.pass(t, 2)
+			for k := range want {
+				require.InEpsilon(t, want[k], got[k], 1e-5, "loss of micro-batch %d", k)
+			}
+			rng := rand.New(rand.NewPCG(1, 1))
+			for _, p := range s.params() {
+				// The largest gradient of the tensor sets the scale of the
+				// float32 error.
+				var top float64
+				for _, g := range p.Grad {
+					top = max(top, math.Abs(float64(g)))
+				}
+				require.Greater(t, top, 0.0, "%s has no gradient", p.Name)
+				for range min(len(p.Data), 12) {
+					i := rng.IntN(len(p.Data))
+					at := r.w[p.Name][i]
+					const h = 1e-5
+					r.w[p.Name][i] = at + h
+					up, _ := value()
+					r.w[p.Name][i] = at - h
+					down, _ := value()
+					r.w[p.Name][i] = at
+					require.InDelta(t, (up-down)/(2*h), p.Grad[i], 2e-5*top+1e-9, "%s element %d", p.Name, i)
+				}
+			}
+		})
+	}
+}
+
+// grads returns a copy of every gradient after one pass, and the losses.
+func (s *setup) grads(t *testing.T, slots int) ([][]float32, []float64) {
+	optim.ZeroGrad(s.params())
+	loss := s.pass(t, slots)
+	var out [][]float32
+	for _, p := range s.params() {
+		out = append(out, append([]float32(nil), p.Grad...))
+	}
+	return out, loss
+}
+
+func TestBitsDoNotDependOnHow(t *testing.T) {
+	for _, dropout := range []bool{false, true} {
+		t.Run(fmt.Sprint("dropout ", dropout), func(t *testing.T) {
+			s := newSetup(t, nil)
+			s.adapt(3, 1.7, "proj")
+			if dropout {
+				s.dropout = true
+				for _, a := range s.train.Adapters {
+					a.Dropout = 0.4
+				}
+			}
+			old := runtime.GOMAXPROCS(1)
+			defer runtime.GOMAXPROCS(old)
+			want, loss := s.grads(t, 2)
+			for _, procs := range []int{1, 2, 7} {
+				for _, slots := range []int{2, 3} { // streamed, resident
+					runtime.GOMAXPROCS(procs)
+					got, gotLoss := s.grads(t, slots)
+					require.Equal(t, loss, gotLoss, "%d processors, %d slots", procs, slots)
+					require.Equal(t, want, got, "%d processors, %d slots", procs, slots)
+				}
+			}
+		})
+	}
+}
+
+func TestDropout(t *testing.T) {
+	a := NewAdapter("m", 5, 5, 2, 1, 0.25, 1)
+	x, y := make([]float32, 100000), make([]float32, 100000)
+	for i := range x {
+		x[i] = 3
+	}
+	d := dropout{on: true, key: 9}
+	d.mask(y, x, a)
+	zeros := 0
+	for _, v := range y {
+		if v == 0 {
+			zeros++
+		} else {
+			require.Equal(t, float32(4), v)
+		}
+	}
+	require.InDelta(t, 25000, zeros, 500)
+	again := make([]float32, len(x))
+	d.mask(again, x, a)
+	require.Equal(t, y, again)
+	d.key++
+	d.mask(again, x, a)
+	require.NotEqual(t, y, again)
+
+	// With dropout the gradient is that of the masked model: finite
+	// differences of the model's own loss, in one element of A and B each.
+	s := newSetup(t, func(c *arch.Config) { c.NumHiddenLayers = 1 })
+	s.adapt(2, 1, "proj")
+	s.dropout = true
+	for _, a := range s.train.Adapters {
+		a.Dropout = 0.5
+	}
+	labels := 0
+	for _, list := range s.micro {
+		for _, q := range list {
+			labels += max(0, len(q.tokens)-max(1, q.from))
+		}
+	}
+	loss := func() (sum float64) {
+		for _, v := range s.pass(t, 2) {
+			sum += v
+		}
+		return sum / float64(labels)
+	}
+	grads, _ := s.grads(t, 2)
+	for i, p := range s.params() {
+		at, best := p.Data[0], 0
+		for j, g := range grads[i] {
+			if math.Abs(float64(g)) > math.Abs(float64(grads[i][best])) {
+				best = j
+			}
+		}
+		at = p.Data[best]
+		const h = 1e-2
+		p.Data[best] = at + h
+		up := loss()
+		p.Data[best] = at - h
+		down := loss()
+		p.Data[best] = at
+		require.InEpsilon(t, (up-down)/(2*h), grads[i][best], 2e-2, "%s", p.Name)
+	}
+}
+
+func TestAdapterInit(t *testing.T) {
+	a := NewAdapter("model.layers.0.mlp.up_proj", 100, 40, 8, 2, 0, 7)
+	require.Equal(t, "model.layers.0.mlp.up_proj.lora_A.weight", a.A.Name)
+	require.Equal(t, tensor.Shape{8, 100}, a.A.Shape)
+	require.Equal(t, tensor.Shape{40, 8}, a.B.Shape)
+	var sum, square float64
+	for _, v := range a.A.Data {
+		require.LessOrEqual(t, math.Abs(float64(v)), 0.1)
+		sum += float64(v)
+		square += float64(v) * float64(v)
+	}
+	require.InDelta(t, 0, sum/800, 0.01)
+	require.InDelta(t, 0.01/3, square/800, 5e-4)
+	for _, v := range a.B.Data {
+		require.Zero(t, v)
+	}
+	require.Equal(t, a.A.Data, NewAdapter("model.layers.0.mlp.up_proj", 100, 40, 8, 2, 0, 7).A.Data)
+	require.NotEqual(t, a.A.Data, NewAdapter("model.layers.0.mlp.up_proj", 100, 40, 8, 2, 0, 8).A.Data)
+	require.NotEqual(t, a.A.Data, NewAdapter("model.layers.1.mlp.up_proj", 100, 40, 8, 2, 0, 7).A.Data)
+}
+
+// TestGenerateSeesWhatTrainingSees compares the logits computed token by token,
+// with a cache, with those of the float64 reference.
+func TestGenerateSeesWhatTrainingSees(t *testing.T) {
+	s := newSetup(t, nil)
+	s.adapt(2, 1, "v_proj", "up_proj")
+	tokens := s.micro[1][0].tokens
+	want := s.reference(t).logits(tokens)
+	st, err := stream.New(s.src, codecs, s.arch, stream.Options{})
+	require.NoError(t, err)
+	defer st.Close()
+	for _, first := range []int{1, 4, len(tokens)} {
+		m := New(s.arch, s.train, 64)
+		c := m.NewCache()
+		logits := make([]float32, m.Vocab())
+		for at := 0; at < len(tokens); {
+			n := 1
+			if at == 0 {
+				n = first // the prompt goes in at once
+			}
+			x := make([]float32, n*m.Hidden())
+			require.NoError(t, m.Embed(x, tokens[at:at+n], st))
+			pos := c.Positions(n)
+			for l := range int(s.arch.NumHiddenLayers) {
+				lease, err := st.Lease(context.Background(), l)
+				require.NoError(t, err)
+				b, err := m.Block(l, lease)
+				require.NoError(t, err)
+				require.NoError(t, b.Extend(x, pos, c, l))
+				lease.Release()
+			}
+			c.Advance(n)
+			at += n
+			require.Equal(t, at, c.Len())
+			require.NoError(t, m.Logits(logits, x[(n-1)*m.Hidden():], st))
+			for i, v := range want[at-1] {
+				require.InDelta(t, v, logits[i], 2e-5*(1+math.Abs(v)), "token %d, logit %d", at-1, i)
+			}
+		}
+	}
+}
+
+func TestTokensOutsideTheVocabulary(t *testing.T) {
+	s := newSetup(t, nil)
+	st, err := stream.New(s.src, codecs, s.arch, stream.Options{})
+	require.NoError(t, err)
+	defer st.Close()
+	m := New(s.arch, s.train, 64)
+	for _, bad := range []int32{-1, 37} {
+		require.ErrorIs(t, m.Embed(make([]float32, 18), []int32{bad}, st), tensor.ErrMalformed)
+	}
+	b := &Batch{}
+	b.Add([]int32{1, 37}, 0)
+	_, err = m.Loss([][]float32{make([]float32, 18)}, []*Batch{b}, st, false, 1)
+	require.ErrorIs(t, err, tensor.ErrMalformed)
+}
+
+func TestNoLabels(t *testing.T) {
+	s := newSetup(t, nil)
+	s.adapt(2, 1, "q_proj")
+	s.micro = [][]sequence{{{[]int32{1, 2, 3}, 3}}}
+	require.Equal(t, []float64{0}, s.pass(t, 2))
+	for _, p := range s.params() {
+		require.Zero(t, optim.GradNorm([]*optim.Param{p}))
+	}
+}
