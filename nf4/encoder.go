@@ -1,0 +1,221 @@
+package nf4
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/seed18967229/nibble/tensor"
+)
+
+// The block sizes bitsandbytes has: the powers of two from MinBlock to
+// MaxBlock. DefaultBlock is what it takes if it is not told.
+const (
+	MinBlock     = 32
+	MaxBlock     = 4096
+	DefaultBlock = 64
+)
+
+// CheckBlockSize returns an error unless n is a block size.
+func CheckBlockSize(n int64) error {
+	if n < MinBlock || n > MaxBlock || n&(n-1) != 0 {
+		return fmt.Errorf("%w: block size %d, want a power of two from %d to %d", tensor.ErrUnsupported, n, MinBlock, MaxBlock)
+	}
+	return nil
+}
+
+// tiny stands in for a smaller absmax when values are divided by it.
+const tiny = float32(1e-38)
+
+// A NonFiniteError says that an element cannot be quantized because it is not a
+// finite number. It wraps tensor.ErrMalformed.
+type NonFiniteError struct {
+	Index int64 // in row-major order
+	Value float32
+}
+
+// Error implements error.
+func (e *NonFiniteError) Error() string {
+	return fmt.Sprintf("element %d is %v, which no block can hold", e.Index, e.Value)
+}
+
+// Unwrap returns tensor.ErrMalformed.
+func (e *NonFiniteError) Unwrap() error { return tensor.ErrMalformed }
+
+// An Encoder quantizes one tensor that is given to it piece by piece, in
+// row-major order. The pieces need not end where blocks do. It keeps a partial
+// block and 12 bytes for each block that is done.
+type Encoder struct {
+	book    *codebook
+	block   []float32 // the partial block
+	scaled  []float32 // scratch of one block
+	done    int64     // elements in whole blocks
+	want    int64     // elements of the tensor
+	absmax  []float32
+	moments [][2]float32 // of each block, scaled: sum of error*value, of value^2
+	errSum  float64      // sum of error^2 if each block has its exact absmax
+	sum     float64      // sum of element^2
+}
+
+// NewEncoder returns an Encoder to d, NF4 or FP4, of a tensor of the given
+// number of elements.
+func NewEncoder(d tensor.DType, blockSize int, elems int64) (*Encoder, error) {
+	book, err := bookOf(d)
+	if err != nil {
+		return nil, err
+	}
+	if err := CheckBlockSize(int64(blockSize)); err != nil {
+		return nil, err
+	}
+	blocks := ceilDiv(elems, int64(blockSize))
+	return &Encoder{
+		book:    book,
+		block:   make([]float32, 0, blockSize),
+		scaled:  make([]float32, blockSize),
+		want:    elems,
+		absmax:  make([]float32, 0, blocks),
+		moments: make([][2]float32, 0, blocks),
+	}, nil
+}
+
+// EncoderMemory returns how many bytes the Encoder of such a tensor takes.
+func EncoderMemory(blockSize int, elems int64) int64 {
+	return 2*4*int64(blockSize) + 12*ceilDiv(elems, int64(blockSize))
+}
+
+// Append appends the packed codes of the blocks that x completes to codes: a
+// whole number of bytes. It returns a *NonFiniteError at the first element of
+// them that is NaN or infinite.
+func (e *Encoder) Append(codes []byte, x []float32) ([]byte, error) {
+	if int64(len(x)) > e.want-e.done-int64(len(e.block)) {
+		return codes, fmt.Errorf("more than the %d elements of the tensor", e.want)
+	}
+	size := cap(e.block)
+	if len(e.block) > 0 {
+		n := min(len(x), size-len(e.block))
+		e.block = append(e.block, x[:n]...)
+		x = x[n:]
+		if len(e.block) < size {
+			return codes, nil
+		}
+		var err error
+		if codes, err = e.encode(codes, e.block); err != nil {
+			return codes, err
+		}
+		e.block = e.block[:0]
+	}
+	for ; len(x) >= size; x = x[size:] {
+		var err error
+		if codes, err = e.encode(codes, x[:size]); err != nil {
+			return codes, err
+		}
+	}
+	e.block = append(e.block, x...)
+	return codes, nil
+}
+
+// Finish appends the codes of the partial last block, if there is one. An odd
+// number of elements leaves the code of zero in the last low nibble.
+func (e *Encoder) Finish(codes []byte) ([]byte, error) {
+	if n := e.done + int64(len(e.block)); n != e.want {
+		return codes, fmt.Errorf("%d of the %d elements of the tensor", n, e.want)
+	}
+	if len(e.block) == 0 {
+		return codes, nil
+	}
+	return e.encode(codes, e.block)
+}
+
+// Absmax returns the largest magnitude of each block so far. The slice is the
+// Encoder's.
+func (e *Encoder) Absmax() []float32 { return e.absmax }
+
+// RelRMS returns the root of the mean squared error, relative to that of the
+// elements, if block i is decoded with scales[i], which is Absmax or what double
+// quantization made of it. It is 0 for a tensor of zeros.
+func (e *Encoder) RelRMS(scales []float32) float64 {
+	if e.sum == 0 {
+		return 0
+	}
+	total := e.errSum
+	for i, m := range e.moments {
+		// With x = unit*s, the error goes from unit*(s - v) to
+		// unit*(s - v) - d*v.
+		unit := float64(max(e.absmax[i], tiny))
+		d := float64(scales[i]) - unit
+		total += d * (d*float64(m[1]) - 2*unit*float64(m[0]))
+	}
+	return math.Sqrt(max(0, total) / e.sum)
+}
+
+// encode quantizes one block.
+func (e *Encoder) encode(codes []byte, x []float32) ([]byte, error) {
+	var bits uint32
+	for _, v := range x {
+		bits = max(bits, math.Float32bits(v)&^(1<<31))
+	}
+	if bits >= 0x7f800000 {
+		for i, v := range x {
+			if math.Float32bits(v)&^(1<<31) >= 0x7f800000 {
+				return codes, &NonFiniteError{e.done + int64(i), v}
+			}
+		}
+	}
+	s := e.scaled[:copy(e.scaled, x)]
+	top := scale(s, math.Float32frombits(bits), len(s) == cap(e.block))
+
+	var m moments
+	for i := 0; i+1 < len(s); i += 2 {
+		hi, lo := e.book.code(s[i]), e.book.code(s[i+1])
+		codes = append(codes, hi<<4|lo)
+		m.add(s[i], e.book.values[hi])
+		m.add(s[i+1], e.book.values[lo])
+	}
+	if len(s)%2 != 0 {
+		last := s[len(s)-1]
+		hi := e.book.code(last)
+		codes = append(codes, hi<<4|e.book.code(0))
+		m.add(last, e.book.values[hi])
+	}
+	unit := float64(max(top, tiny))
+	e.errSum += unit * unit * float64(m.err)
+	e.sum += unit * unit * float64(m.sum)
+	e.moments = append(e.moments, [2]float32{m.mixed, m.square})
+	e.absmax = append(e.absmax, top)
+	e.done += int64(len(x))
+	return codes, nil
+}
+
+// moments are the sums over a scaled block that give its squared error for any
+// absmax it may be decoded with.
+type moments struct{ err, sum, mixed, square float32 }
+
+// add counts a scaled element and the value of its code.
+func (m *moments) add(s, v float32) {
+	d := s - v
+	m.err += d * d
+	m.sum += s * s
+	m.mixed += d * v
+	m.square += v * v
+}
+
+// scale divides a block by its absmax, in place, and returns the absmax that is
+// stored. As in the default backend, a full block is multiplied by the
+// reciprocal, the partial last one is divided, and only there is an absmax
+// below 1e-38 raised to it.
+func scale(x []float32, absmax float32, full bool) float32 {
+	div := max(absmax, tiny)
+	if full {
+		inv := 1 / div
+		for i, v := range x {
+			x[i] = min(max(v*inv, -1), 1)
+		}
+		return absmax
+	}
+	for i, v := range x {
+		x[i] = min(max(v/div, -1), 1)
+	}
+	return div
+}
+
+// ceilDiv returns a/b, rounded up.
+func ceilDiv[T int | int64](a, b T) T { return a/b + min(1, a%b) }
