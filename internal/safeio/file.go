@@ -17,14 +17,14 @@ var ErrRefused = errors.New("not read")
 func OpenFile(path string) (*os.File, int64, error) {
 	st, err := os.Stat(path)
 	if err != nil {
-		return nil, 0, withPath(path, err)
+		return nil, 0, WithPath(path, err)
 	}
 	if !st.Mode().IsRegular() {
 		return nil, 0, fmt.Errorf("%s: %w: it is not a regular file", path, ErrRefused)
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, 0, withPath(path, err)
+		return nil, 0, WithPath(path, err)
 	}
 	return f, st.Size(), nil
 }
@@ -41,13 +41,14 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	}
 	data, err := ReadN(f, uint64(size))
 	if err != nil {
-		return nil, withPath(path, err)
+		return nil, WithPath(path, err)
 	}
 	return data, nil
 }
 
-// withPath puts the path first, where it is in every other error.
-func withPath(path string, err error) error {
+// WithPath puts the path first, where it is in every other error, and drops the
+// name of the system call.
+func WithPath(path string, err error) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
 		err = pe.Err

@@ -1,0 +1,232 @@
+package hf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/seed18967229/nibble/formats/safetensors"
+	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/internal/safeio"
+	"github.com/seed18967229/nibble/tensor"
+)
+
+// The names of files in a model directory, as transformers has them
+// (utils/__init__.py).
+const (
+	ConfigName  = "config.json"
+	WeightsName = "model.safetensors"
+	IndexName   = "model.safetensors.index.json"
+)
+
+const (
+	adapterConfigName = "adapter_config.json"
+
+	// maxConfig and maxIndex are the largest config.json and index in bytes that
+	// are read.
+	maxConfig = 16 << 20
+	maxIndex  = 100_000_000
+)
+
+// A Dir is an open model directory. Its tensors are those of all shards: the
+// shards sorted by name, the tensors of each in the order of the file. Its Meta
+// is that of the first shard. The tensors can be read until it is closed.
+type Dir struct {
+	*tensor.Table
+	path   string
+	config []byte
+	shards []*safetensors.File
+}
+
+var _ tensor.Source = (*Dir)(nil)
+
+// Open opens a model directory. Like transformers it takes model.safetensors if
+// there is one, and otherwise the shards that model.safetensors.index.json
+// names. Other weight files beside them, such as Mistral's consolidated ones,
+// hold the same model again and are left alone.
+//
+// An index must be true: every tensor it names is in the shard it names, and
+// every tensor of a shard is named. Errors begin with the path and wrap
+// tensor.ErrMalformed, or tensor.ErrUnsupported if the weights are there in
+// another format only.
+func Open(dir string) (*Dir, error) {
+	if st, err := os.Stat(dir); err != nil {
+		return nil, safeio.WithPath(dir, err)
+	} else if !st.IsDir() {
+		return nil, fmt.Errorf("%s: %w: not a directory", dir, tensor.ErrMalformed)
+	}
+	d := &Dir{path: dir}
+	err := d.open()
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Dir) open() (err error) {
+	if d.config, err = readConfig(d.path); err != nil {
+		return err
+	}
+	var ix *index
+	names := []string{WeightsName}
+	switch {
+	case d.has(WeightsName):
+	case d.has(IndexName):
+		if ix, err = readIndex(filepath.Join(d.path, IndexName)); err != nil {
+			return err
+		}
+		names = ix.shards()
+	default:
+		return noWeights(d.path)
+	}
+	var entries []tensor.Entry
+	for _, name := range names {
+		f, err := d.openShard(name, ix)
+		if err != nil {
+			return err
+		}
+		d.shards = append(d.shards, f)
+		for info := range f.All() {
+			if err := ix.checkTensor(info.Name, name); err != nil {
+				return err
+			}
+			entries = append(entries, tensor.Forward(f, info, info.Name))
+		}
+	}
+	if len(entries) == 0 {
+		return fmt.Errorf("%s: %w: the weights hold no tensors", d.path, tensor.ErrMalformed)
+	}
+	if d.Table, err = tensor.NewTable(d.shards[0].Meta(), entries); err != nil {
+		return fmt.Errorf("%s: %w", d.path, err)
+	}
+	return ix.checkComplete(d.Table)
+}
+
+// has reports whether the directory has an entry of that name, be it a link
+// that leads nowhere.
+func (d *Dir) has(name string) bool {
+	_, err := os.Lstat(filepath.Join(d.path, name))
+	return err == nil
+}
+
+func (d *Dir) openShard(name string, ix *index) (*safetensors.File, error) {
+	f, err := safetensors.Open(filepath.Join(d.path, name))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && ix != nil:
+		return nil, hint.Add(fmt.Errorf("%s: %w: shard %s is missing, tensor %q is in it", ix.path, tensor.ErrMalformed, name, ix.first(name)),
+			"download or copy the missing file into the directory")
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, safeio.ErrRefused):
+		return nil, fmt.Errorf("%w: %w", tensor.ErrMalformed, err)
+	}
+	return f, err
+}
+
+// Path returns the directory's path, as it was opened.
+func (d *Dir) Path() string { return d.path }
+
+// Config returns the text of config.json: one JSON object.
+func (d *Dir) Config() []byte { return d.config }
+
+// Close closes the directory's files.
+func (d *Dir) Close() error {
+	var errs []error
+	for _, f := range d.shards {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// SideFiles returns the files that belong to the model whatever becomes of its
+// weights, sorted by name: tokenizer files, generation_config.json, chat
+// templates, licence, model card. Left out are config.json, which every change
+// edits, weights of any format and their indexes, an adapter's configuration,
+// hidden files and subdirectories.
+func (d *Dir) SideFiles() ([]SideFile, error) {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return nil, safeio.WithPath(d.path, err)
+	}
+	var list []SideFile
+	for _, e := range entries {
+		name := e.Name()
+		if strings.HasPrefix(name, ".") || name == ConfigName || name == adapterConfigName || isWeights(name) {
+			continue
+		}
+		path := filepath.Join(d.path, name)
+		st, err := os.Stat(path) // the Hugging Face cache links its files
+		if err != nil {
+			return nil, safeio.WithPath(path, err)
+		}
+		if st.Mode().IsRegular() {
+			list = append(list, SideFile{Name: name, From: path})
+		}
+	}
+	return list, nil
+}
+
+// isWeights reports whether a file of that name holds weights or is the index
+// of such files.
+func isWeights(name string) bool {
+	name = strings.ToLower(name)
+	return strings.HasSuffix(name, ".index.json") || slices.Contains([]string{
+		".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".npz",
+	}, filepath.Ext(name))
+}
+
+func readConfig(dir string) ([]byte, error) {
+	path := filepath.Join(dir, ConfigName)
+	text, err := readFile(path, maxConfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%s: %w: no %s; a model directory has %s and %s", dir, tensor.ErrMalformed, ConfigName, ConfigName, WeightsName)
+		if _, aerr := os.Stat(filepath.Join(dir, adapterConfigName)); aerr == nil {
+			return nil, hint.Add(err, "this is an adapter's directory; give the model that it was trained on, and the adapter as one")
+		}
+		return nil, hint.Add(err, "give the directory that transformers' save_pretrained or a download made")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := members(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return text, nil
+}
+
+// noWeights says what is there instead of weights that can be read.
+func noWeights(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return safeio.WithPath(dir, err)
+	}
+	var others []string
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case !isWeights(name):
+		case strings.HasPrefix(name, "model-") && strings.HasSuffix(name, ".safetensors"):
+			return hint.Add(fmt.Errorf("%s: %w: shards such as %s, but no %s that says what is in them", dir, tensor.ErrMalformed, name, IndexName),
+				"download or copy the index into the directory")
+		default:
+			others = append(others, name)
+		}
+	}
+	if len(others) > 0 {
+		return hint.Add(fmt.Errorf("%s: %w: weights in %s, but neither %s nor %s", dir, tensor.ErrUnsupported, others[0], WeightsName, IndexName),
+			"save the model as safetensors first, with transformers' save_pretrained")
+	}
+	return hint.Add(fmt.Errorf("%s: %w: no weights; looked for %s and %s", dir, tensor.ErrMalformed, WeightsName, IndexName),
+		"download or copy the weights into the directory")
+}
+
+// readFile reads a file of the directory whole.
+func readFile(path string, limit int64) ([]byte, error) {
+	text, err := safeio.ReadFile(path, limit)
+	if errors.Is(err, safeio.ErrRefused) {
+		err = fmt.Errorf("%w: %w", tensor.ErrMalformed, err)
+	}
+	return text, err
+}
