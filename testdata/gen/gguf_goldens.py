@@ -1,0 +1,189 @@
+"""Goldens of formats/gguf and formats/gguf/ggml, made with ggml itself and with gguf-py.
+
+    python gguf_goldens.py LIBGGML_BASE OUT [ANAMNESIS]
+
+LIBGGML_BASE is libggml-base.so of llama.cpp v0.5.0 (npm @node-llama-cpp/linux-x64 3.22.1 has it), OUT is the
+formats/gguf folder, and ANAMNESIS, if given, is smollm2_q8_0.bin of PCfVW/anamnesis, from which a slice is cut.
+"""
+
+import ctypes as C
+import json
+import struct
+import sys
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+lib = C.CDLL(sys.argv[1])
+out = Path(sys.argv[2])
+
+
+def fn(name, restype, *argtypes):
+    f = getattr(lib, name)
+    f.restype, f.argtypes = restype, argtypes
+    return f
+
+
+class InitParams(C.Structure):
+    _fields_ = [("mem_size", C.c_size_t), ("mem_buffer", C.c_void_p), ("no_alloc", C.c_bool)]
+
+
+ggml_init = fn("ggml_init", C.c_void_p, InitParams)
+ggml_new_tensor = fn("ggml_new_tensor", C.c_void_p, C.c_void_p, C.c_int, C.c_int, C.POINTER(C.c_int64))
+ggml_set_name = fn("ggml_set_name", C.c_void_p, C.c_void_p, C.c_char_p)
+ggml_type_name = fn("ggml_type_name", C.c_char_p, C.c_int)
+ggml_type_size = fn("ggml_type_size", C.c_size_t, C.c_int)
+ggml_blck_size = fn("ggml_blck_size", C.c_int64, C.c_int)
+gguf_init_empty = fn("gguf_init_empty", C.c_void_p)
+gguf_add_tensor = fn("gguf_add_tensor", None, C.c_void_p, C.c_void_p)
+gguf_set_tensor_data = fn("gguf_set_tensor_data", None, C.c_void_p, C.c_char_p, C.c_void_p)
+gguf_write_to_file = fn("gguf_write_to_file", C.c_bool, C.c_void_p, C.c_char_p, C.c_bool)
+gguf_set_arr_data = fn("gguf_set_arr_data", None, C.c_void_p, C.c_char_p, C.c_int, C.c_void_p, C.c_size_t)
+gguf_set_arr_str = fn("gguf_set_arr_str", None, C.c_void_p, C.c_char_p, C.POINTER(C.c_char_p), C.c_size_t)
+
+# type -> (id, ctypes, least, greatest); what the Go test expects is spelled out there.
+NUMBERS = {
+    "u8": (0, C.c_uint8, 0, 2**8 - 1),
+    "i8": (1, C.c_int8, -(2**7), 2**7 - 1),
+    "u16": (2, C.c_uint16, 0, 2**16 - 1),
+    "i16": (3, C.c_int16, -(2**15), 2**15 - 1),
+    "u32": (4, C.c_uint32, 0, 2**32 - 1),
+    "i32": (5, C.c_int32, -(2**31), 2**31 - 1),
+    "f32": (6, C.c_float, -0.1, 3.4028234663852886e38),
+    "u64": (10, C.c_uint64, 0, 2**64 - 1),
+    "i64": (11, C.c_int64, -(2**63), 2**63 - 1),
+    "f64": (12, C.c_double, -0.1, 1.7976931348623157e308),
+}
+STRINGS = ["", "a", "▁naïve", "\n\t\"\\"]
+
+# name, ggml type, dimensions innermost first
+TENSORS = [
+    ("token_embd.weight", 0, [32, 3]),
+    ("f16", 1, [5]),
+    ("bf16", 30, [7, 3, 2]),
+    ("q8_0", 8, [64, 2]),
+    ("q4_k", 12, [256, 2]),
+    ("four", 26, [2, 1, 3, 2]),
+    ("f64", 28, [1]),
+    ("empty", 0, [0, 4]),
+    ("nvfp4", 40, [64]),
+]
+
+
+def body(i, size):
+    return bytes((7 * i + 3 * j) % 251 for j in range(size))
+
+
+def by_ggml():
+    ctx = ggml_init(InitParams(1 << 20, None, True))
+    g = gguf_init_empty()
+    for name, (typ, ct, lo, hi) in NUMBERS.items():
+        fn(f"gguf_set_val_{name}", None, C.c_void_p, C.c_char_p, ct)(g, f"one.{name}".encode(), hi)
+        gguf_set_arr_data(g, f"many.{name}".encode(), typ, (ct * 3)(lo, hi, 1), 3)
+        gguf_set_arr_data(g, f"none.{name}".encode(), typ, (ct * 1)(), 0)
+    set_bool = fn("gguf_set_val_bool", None, C.c_void_p, C.c_char_p, C.c_bool)
+    set_bool(g, b"one.bool", True)
+    set_bool(g, b"one.false", False)
+    gguf_set_arr_data(g, b"many.bool", 7, (C.c_bool * 3)(False, True, True), 3)
+    gguf_set_arr_data(g, b"none.bool", 7, (C.c_bool * 1)(), 0)
+    set_str = fn("gguf_set_val_str", None, C.c_void_p, C.c_char_p, C.c_char_p)
+    set_str(g, b"one.str", STRINGS[2].encode())
+    set_str(g, b"one.empty", b"")
+    gguf_set_arr_str(g, b"many.str", (C.c_char_p * 4)(*[s.encode() for s in STRINGS]), 4)
+    gguf_set_arr_str(g, b"none.str", (C.c_char_p * 1)(), 0)
+    keep = []
+    for i, (name, typ, dims) in enumerate(TENSORS):
+        t = ggml_new_tensor(ctx, typ, len(dims), (C.c_int64 * len(dims))(*dims))
+        ggml_set_name(t, name.encode())
+        gguf_add_tensor(g, t)
+        size = int(np.prod(dims)) // ggml_blck_size(typ) * ggml_type_size(typ)
+        data = C.create_string_buffer(body(i, size), max(size, 1))
+        keep.append(data)
+        gguf_set_tensor_data(g, name.encode(), C.cast(data, C.c_void_p))
+    assert gguf_write_to_file(g, str(out / "testdata/ggml.gguf").encode(), False)
+
+
+def by_gguf_py():
+    w = gguf.GGUFWriter(out / "testdata/gguf-py.gguf", "llama")
+    w.add_name("by gguf-py")
+    w.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    w.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    w.add_array("tokenizer.ggml.tokens", ["<s>", "▁the", "é"])
+    w.add_array("tokenizer.ggml.scores", [0.0, -1.5, -2.25])
+    w.add_bool("tokenizer.ggml.add_bos_token", True)
+    rng = np.random.default_rng(1)
+    # gguf-py keeps a leading 1 that ggml's own writer would drop.
+    w.add_tensor("blk.0.ffn_gate_inp_shexp.weight", rng.standard_normal((1, 8)).astype(np.float32))
+    w.add_tensor("blk.0.attn_norm.weight", rng.standard_normal(5).astype(np.float16))
+    x = rng.standard_normal((3, 64)).astype(np.float32)
+    w.add_tensor("blk.0.attn_q.weight", gguf.quants.quantize(x, gguf.GGMLQuantizationType.Q8_0),
+                 raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def types():
+    rows = [{"id": i, "name": ggml_type_name(i).decode(), "block": ggml_blck_size(i), "bytes": ggml_type_size(i)}
+            for i in range(43)]
+    (out / "testdata/types.json").write_text("[\n" + ",\n".join("  " + json.dumps(r) for r in rows) + "\n]\n")
+
+
+def rows_of_floats():
+    """Rows of 256 float32 that make a quantizer sweat, as an array [rows, 256]."""
+    rng = np.random.default_rng(20261124)
+    f = np.float32
+    top = np.finfo(f).max
+    rows = [rng.standard_normal(256) for _ in range(8)]
+    rows += [rng.standard_t(2, 256) for _ in range(4)]  # heavy tails
+    rows += [rng.standard_normal(256) * s for s in (1e-3, 1e-6, 1e-8, 1e4, 6.5e4, 1e7, 8e6)]
+    rows += [rng.uniform(-1, 1, 256), np.full(256, 0.1), np.full(256, -3.0), np.zeros(256), np.full(256, -0.0)]
+    rows += [np.arange(256) - 128, (np.arange(256) - 128) / 2, (np.arange(256) - 128) + 0.5]  # ties
+    x = np.tile(np.arange(-127.5, 128, 8)[:32], 8).astype(f)
+    x[::32] = 127  # d = 1: halves stay halves
+    rows += [x, x * f(2**-10), np.where(np.arange(256) % 2, -top, top), np.where(np.arange(256) % 32, 0, -top)]
+    rows += [rng.integers(-9, 10, 256) * 1e-45, rng.standard_normal(256) * 1e-39, rng.standard_normal(256) * 1e-37,
+             np.where(np.arange(256) % 32, 1e-45, 2e-39), np.where(np.arange(256) % 32, -1e-40, 4e-38)]
+    rows += [rng.standard_normal(256) * 2.0**-k for k in range(14, 26)]  # scales around f16's subnormals
+    # scales exactly between two f16 values, even and odd below
+    rows += [np.where(np.arange(256) % 32, rng.standard_normal(256), 127 * (1 + (2 * k + 1) * 2**-11)) for k in range(4)]
+    return np.array([np.asarray(r, f) for r in rows])
+
+
+def quantized(name, typ):
+    """OUT/ggml/testdata/NAME.bin: the rows of rows.bin as ggml's blocks, and those as ggml's float32."""
+    x = np.ascontiguousarray(rows_of_floats())
+    n = x.size
+    q = (C.c_uint8 * (n // ggml_blck_size(typ) * ggml_type_size(typ)))()
+    fn(f"quantize_row_{name}_ref", None, C.c_void_p, C.c_void_p, C.c_int64)(x.ctypes.data, q, n)
+    y = np.empty_like(x)
+    fn(f"dequantize_row_{name}", None, C.c_void_p, C.c_void_p, C.c_int64)(q, y.ctypes.data, n)
+
+    qt = gguf.GGMLQuantizationType(typ)
+    with np.errstate(all="ignore"):
+        peer = gguf.quants.quantize(x, qt).tobytes()
+        back = gguf.quants.dequantize(np.frombuffer(q, np.uint8).reshape(len(x), -1), qt)
+    assert peer == bytes(q), "gguf-py and ggml disagree"
+    assert np.array_equal(back, y, equal_nan=True), "gguf-py and ggml disagree"
+    (out / f"ggml/testdata/{name}.bin").write_bytes(bytes(q) + y.tobytes())
+
+
+def cut(path):
+    """The first 8192 elements of a slice of a real model: same layout, [u32 type, elements, bytes, bytes], blocks, bfloat16."""
+    b = Path(path).read_bytes()
+    typ, n, size, _ = struct.unpack("<4I", b[:16])
+    keep = 8192
+    part = keep // ggml_blck_size(typ) * ggml_type_size(typ)
+    (out / "ggml/testdata" / Path(path).name).write_bytes(
+        struct.pack("<4I", typ, keep, part, 2 * keep) + b[16:16 + part] + b[16 + size:16 + size + 2 * keep])
+
+
+by_ggml()
+by_gguf_py()
+types()
+(out / "ggml/testdata/rows.bin").write_bytes(rows_of_floats().tobytes())
+quantized("q8_0", 8)
+for path in sys.argv[3:]:
+    cut(path)
