@@ -1,0 +1,135 @@
+package merge
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/internal/kernel"
+	"github.com/seed18967229/nibble/tensor"
+)
+
+// LoRA is the low-rank adapter (Hu et al., 2021): W + scale * B·A, with A
+// [rank, in] in <module>.lora_A.weight and B [out, rank] in
+// <module>.lora_B.weight.
+type LoRA struct{}
+
+// Name implements Method.
+func (LoRA) Name() string { return "lora" }
+
+const (
+	suffixA = ".lora_A.weight"
+	suffixB = ".lora_B.weight"
+)
+
+// Match implements Method.
+func (LoRA) Match(base, adapter tensor.Source, codecs tensor.Codecs, cfg Config) ([]Delta, error) {
+	var out []Delta
+	for info := range adapter.All() {
+		module, isA := strings.CutSuffix(info.Name, suffixA)
+		if !isA {
+			module, isB := strings.CutSuffix(info.Name, suffixB)
+			if !isB {
+				return nil, fmt.Errorf("adapter tensor %q: %w: neither a lora_A nor a lora_B weight", info.Name, tensor.ErrUnsupported)
+			}
+			if !tensor.Has(adapter, module+suffixA) {
+				return nil, fmt.Errorf("adapter tensor %q: %w: there is no %s beside it", info.Name, tensor.ErrMalformed, module+suffixA)
+			}
+			continue
+		}
+		d, err := newLoRADelta(base, adapter, codecs, module, cfg)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, d)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%w: the adapter has no tensors", tensor.ErrMalformed)
+	}
+	return out, nil
+}
+
+// loraDelta is one pair in memory.
+type loraDelta struct {
+	target string
+	a      kernel.Dense // [rank, in]
+	b      []float32    // [out, rank]
+	scale  float32
+}
+
+func newLoRADelta(base, adapter tensor.Source, codecs tensor.Codecs, module string, cfg Config) (*loraDelta, error) {
+	nameA, nameB, target := module+suffixA, module+suffixB, module+".weight"
+	w, err := base.Info(target)
+	if err != nil {
+		return nil, hint.Add(fmt.Errorf("adapter tensor %q: %w: the base has no tensor %q", nameA, tensor.ErrMalformed, target),
+			"was the adapter trained on another model?")
+	}
+	infoA, err := adapter.Info(nameA)
+	if err != nil {
+		return nil, err
+	}
+	infoB, err := adapter.Info(nameB)
+	if err != nil {
+		return nil, fmt.Errorf("adapter tensor %q: %w: there is no %s beside it", nameA, tensor.ErrMalformed, nameB)
+	}
+	switch {
+	case len(infoA.Shape) != 2 || len(infoB.Shape) != 2 || infoA.Shape[0] != infoB.Shape[1]:
+		return nil, fmt.Errorf("adapter tensors %q and %q: %w: shapes %v and %v, want [rank, in] and [out, rank]",
+			nameA, nameB, tensor.ErrMalformed, infoA.Shape, infoB.Shape)
+	case infoA.Shape[0] != int64(cfg.Rank):
+		return nil, hint.Add(fmt.Errorf("adapter tensor %q: %w: its rank is %d, the configuration says %d", nameA, tensor.ErrMalformed, infoA.Shape[0], cfg.Rank),
+			"adapter_config.json does not belong to these tensors")
+	case len(w.Shape) != 2 || w.Shape[0] != infoB.Shape[0] || w.Shape[1] != infoA.Shape[1]:
+		return nil, hint.Add(fmt.Errorf("adapter tensor %q: %w: the adapter is for a weight of %v, the base's %s has shape %v",
+			nameA, tensor.ErrMalformed, tensor.Shape{infoB.Shape[0], infoA.Shape[1]}, target, w.Shape),
+			"was the adapter trained on another model?")
+	}
+	_, a, err := codecs.ReadAll(adapter, nameA)
+	if err != nil {
+		return nil, err
+	}
+	_, b, err := codecs.ReadAll(adapter, nameB)
+	if err != nil {
+		return nil, err
+	}
+	if err := finite(infoA, a, 0, "the adapter"); err != nil {
+		return nil, err
+	}
+	if err := finite(infoB, b, 0, "the adapter"); err != nil {
+		return nil, err
+	}
+	return &loraDelta{
+		target: target,
+		a:      kernel.Dense{Data: a, Rows: cfg.Rank, Cols: int(infoA.Shape[1])},
+		b:      b,
+		scale:  float32(cfg.Scale()),
+	}, nil
+}
+
+// Target implements Delta.
+func (d *loraDelta) Target() string { return d.target }
+
+// Zero implements Delta.
+func (d *loraDelta) Zero() bool { return allZero(d.a.Data) || allZero(d.b) || d.scale == 0 }
+
+func allZero(x []float32) bool {
+	for _, v := range x {
+		if v != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// AddRows implements Delta: the product is taken first and scaled then, as PEFT
+// does it.
+func (d *loraDelta) AddRows(w []float32, row int64, sign float32) error {
+	n, r := len(w)/d.a.Cols, d.a.Rows
+	delta := make([]float32, len(w))
+	b := d.b[row*int64(r):][:n*r]
+	if err := kernel.Mul(delta, b, n, d.a, false); err != nil {
+		return err
+	}
+	kernel.AddScaled(w, sign*d.scale, delta)
+	return nil
+}
