@@ -1,0 +1,247 @@
+package vocab
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/seed18967229/nibble/tensor"
+)
+
+// Space is the character that stands for a space in the text of a piece:
+// U+2581, lower one eighth block.
+const Space = "▁"
+
+// DefaultUnknownSurface is what SentencePiece decodes the unknown piece to if
+// its model does not say otherwise.
+const DefaultUnknownSurface = " \u2047 "
+
+// Kind is a way of splitting text into pieces, by the name GGUF gives it in
+// tokenizer.ggml.model.
+type Kind string
+
+// SPM is the byte-pair encoding of SentencePiece: adjacent pieces are joined in
+// the order of the score of what they make.
+const SPM Kind = "llama"
+
+// Type says what a piece is for. The numbers are those of SentencePiece and of
+// GGUF's tokenizer.ggml.token_type.
+type Type uint8
+
+// The types of pieces.
+const (
+	Normal      Type = 1 // text
+	Unknown     Type = 2 // stands for text that no piece covers
+	Control     Type = 3 // never made from text: <s>, </s>
+	UserDefined Type = 4 // text that is always one piece
+	Unused      Type = 5 // made on the way to another piece, never the result
+	Byte        Type = 6 // <0x00> to <0xFF>: one byte of text that no piece covers
+)
+
+// Piece is one token of the vocabulary. Its index in Vocab.Pieces is its id.
+type Piece struct {
+	// Text is the piece with Space for a space. That of an added token that is
+	// not special has spaces as they are.
+	Text  string
+	Score float32
+	Type  Type
+
+	// Added marks a token that was added to the vocabulary after SentencePiece
+	// made it, as Hugging Face's added tokens are. One of type UserDefined is
+	// taken out of the text before anything else happens to it.
+	Added bool
+
+	// LStrip and RStrip say that a special token takes the white space before
+	// or after it along. GGUF cannot say so.
+	LStrip, RStrip bool
+}
+
+// None is the id of a special token that the vocabulary lacks.
+const None int32 = -1
+
+// Vocab is a tokenizer.
+type Vocab struct {
+	Kind   Kind
+	Pieces []Piece
+
+	// The ids of the special tokens that the files declare, None where they
+	// declare none. Text is split with the piece of type Unknown whatever UNK is.
+	BOS, EOS, UNK, SEP, PAD int32
+
+	// AddBOS and AddEOS say whether a sequence that a model reads starts with
+	// BOS and ends with EOS.
+	AddBOS, AddEOS bool
+
+	// AddSpacePrefix puts a space in front of a text ("dummy prefix"), so that
+	// its first word is the same piece as in the middle of a sentence.
+	AddSpacePrefix bool
+
+	// Legacy puts that space also after every special token in the text, as
+	// llama.cpp does. Otherwise only the beginning of a text gets it.
+	Legacy bool
+
+	// RemoveExtraWhitespaces drops leading and trailing spaces and makes
+	// several spaces in a row one.
+	RemoveExtraWhitespaces bool
+
+	// EscapeWhitespaces turns spaces into Space before pieces are looked for.
+	EscapeWhitespaces bool
+
+	// ByteFallback splits text that no piece covers into Byte pieces. Without
+	// it such text becomes the Unknown piece.
+	ByteFallback bool
+
+	// Normalizer is the name that SentencePiece gives its normalization rule.
+	// It never has an effect: a model that carries a rule is refused.
+	Normalizer string
+
+	// UnknownSurface is what the Unknown piece is decoded to.
+	UnknownSurface string
+
+	// ChatTemplate is the Jinja template that makes a prompt from messages, ""
+	// if there is none. ChatTemplates are further ones, by name.
+	ChatTemplate  string
+	ChatTemplates []ChatTemplate
+}
+
+// ChatTemplate is a chat template with a name other than "default".
+type ChatTemplate struct{ Name, Template string }
+
+// special is one row of the table of special tokens.
+type special struct {
+	name string // in Hugging Face's keys: name_token, name_token_id
+	gguf string // after "tokenizer.ggml."
+	id   func(*Vocab) *int32
+}
+
+// specials returns the special tokens in the order in which llama.cpp's
+// converter writes them (gguf-py, vocab.py, SpecialVocab). "seperator" is how
+// GGUF spells it.
+func specials() []special {
+	return []special{
+		{"bos", "bos_token_id", func(v *Vocab) *int32 { return &v.BOS }},
+		{"eos", "eos_token_id", func(v *Vocab) *int32 { return &v.EOS }},
+		{"unk", "unknown_token_id", func(v *Vocab) *int32 { return &v.UNK }},
+		{"sep", "seperator_token_id", func(v *Vocab) *int32 { return &v.SEP }},
+		{"pad", "padding_token_id", func(v *Vocab) *int32 { return &v.PAD }},
+	}
+}
+
+// newVocab returns a Vocab of no pieces with SentencePiece's defaults.
+func newVocab() *Vocab {
+	return &Vocab{
+		Kind: SPM,
+		BOS:  None, EOS: None, UNK: None, SEP: None, PAD: None,
+		AddBOS: true,
+		// As sentencepiece_model.proto has them.
+		AddSpacePrefix: true, RemoveExtraWhitespaces: true, EscapeWhitespaces: true,
+		UnknownSurface: DefaultUnknownSurface,
+	}
+}
+
+// maxPieces bounds the number of pieces, which is counted in 32 bits
+// everywhere.
+const maxPieces = 1 << 24
+
+// Validate returns an error that wraps tensor.ErrMalformed unless every piece
+// has a text of its own, there are 256 Byte pieces or none (as ByteFallback
+// says), there is a way to write any text, and the ids exist.
+func (v *Vocab) Validate() error {
+	if v.Kind != SPM {
+		return fmt.Errorf("%w: tokenizer model %q; only %q (SentencePiece BPE) is known", tensor.ErrUnsupported, v.Kind, SPM)
+	}
+	if len(v.Pieces) == 0 || len(v.Pieces) > maxPieces {
+		return fmt.Errorf("%w: vocabulary of %d pieces; want 1 to %d", tensor.ErrMalformed, len(v.Pieces), maxPieces)
+	}
+	seen := make(map[string]int, len(v.Pieces))
+	unknown, bytes := -1, 0
+	for i, p := range v.Pieces {
+		if err := p.validate(); err != nil {
+			return fmt.Errorf("piece %d: %w", i, err)
+		}
+		if j, dup := seen[p.Text]; dup {
+			return fmt.Errorf("piece %d: %w: %q is already piece %d", i, tensor.ErrMalformed, p.Text, j)
+		}
+		seen[p.Text] = i
+		switch p.Type {
+		case Unknown:
+			if unknown >= 0 {
+				return fmt.Errorf("piece %d: %w: %q is a second unknown piece, after %d", i, tensor.ErrMalformed, p.Text, unknown)
+			}
+			unknown = i
+		case Byte:
+			bytes++
+		}
+	}
+	switch {
+	case v.ByteFallback && bytes != 256:
+		return fmt.Errorf("%w: byte fallback with %d byte pieces; want 256", tensor.ErrMalformed, bytes)
+	case !v.ByteFallback && bytes != 0:
+		return fmt.Errorf("%w: %d byte pieces without byte fallback", tensor.ErrMalformed, bytes)
+	case !v.ByteFallback && unknown < 0:
+		return fmt.Errorf("%w: neither an unknown piece nor byte fallback", tensor.ErrMalformed)
+	}
+	for _, s := range specials() {
+		if id := *s.id(v); id != None && (id < 0 || int(id) >= len(v.Pieces)) {
+			return fmt.Errorf("%w: %s token id %d in a vocabulary of %d", tensor.ErrMalformed, s.name, id, len(v.Pieces))
+		}
+	}
+	if v.AddBOS && v.BOS == None {
+		return fmt.Errorf("%w: a bos token is to be added and there is none", tensor.ErrMalformed)
+	}
+	if v.AddEOS && v.EOS == None {
+		return fmt.Errorf("%w: an eos token is to be added and there is none", tensor.ErrMalformed)
+	}
+	return nil
+}
+
+func (p Piece) validate() error {
+	switch {
+	case p.Text == "":
+		return fmt.Errorf("%w: no text", tensor.ErrMalformed)
+	case !utf8.ValidString(p.Text):
+		return fmt.Errorf("%w: text %q is not UTF-8", tensor.ErrMalformed, p.Text)
+	case math.IsNaN(float64(p.Score)):
+		return fmt.Errorf("%w: %q has no number as score", tensor.ErrMalformed, p.Text)
+	case p.Type < Normal || p.Type > Byte:
+		return fmt.Errorf("%w: %q has type %d; want 1 to 6", tensor.ErrMalformed, p.Text, p.Type)
+	case p.Type == Byte:
+		if _, ok := p.Byte(); !ok {
+			return fmt.Errorf("%w: byte piece %q; want <0x00> to <0xFF>", tensor.ErrMalformed, p.Text)
+		}
+	case p.Type == UserDefined && (p.LStrip || p.RStrip):
+		return fmt.Errorf("%w: added token %q is not special and takes white space along", tensor.ErrUnsupported, p.Text)
+	}
+	return nil
+}
+
+// Byte returns the byte that a piece of type Byte stands for, and whether its
+// text is of that form.
+func (p Piece) Byte() (byte, bool) {
+	if p.Type != Byte || len(p.Text) != 6 || p.Text[:3] != "<0x" || p.Text[5] != '>' {
+		return 0, false
+	}
+	hi, lo := strings.IndexByte(hexDigits, p.Text[3]), strings.IndexByte(hexDigits, p.Text[4])
+	return byte(hi<<4 | lo), hi >= 0 && lo >= 0
+}
+
+const hexDigits = "0123456789ABCDEF"
+
+// find returns the id of the piece with that text, None if there is none.
+func (v *Vocab) find(text string) int32 {
+	for i, p := range v.Pieces {
+		if p.Text == text {
+			return int32(i)
+		}
+	}
+	return None
+}
+
+// text returns the text of a special token, "" for None.
+func (v *Vocab) text(id int32) string {
+	if id < 0 || int(id) >= len(v.Pieces) {
+		return ""
+	}
+	return v.Pieces[id].Text
+}
