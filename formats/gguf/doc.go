@@ -1,0 +1,17 @@
+// Package gguf reads and writes GGUF files, the container of llama.cpp: a
+// header of typed metadata and tensor descriptions, then the data, aligned and
+// without a gap (docs/gguf.md of ggml-org/ggml).
+//
+// Reading yields a tensor.Source and knows versions 2 and 3, little endian.
+// What llama.cpp's own reader refuses (ggml/src/gguf.cpp, v0.5.0) is refused
+// here too, with the byte where it went wrong, so a file that opens here opens
+// there. Writing is a tensor.Sink of version 3 that produces what ggml's own
+// writer does for the same content.
+//
+// GGUF lists the dimensions of a tensor innermost first. That order exists in
+// this package alone: the Shapes that go in and out are outermost first.
+//
+// The package knows the container and the ids of the tensor types. It does not
+// know what the blocks of a type hold (package ggml does), what a model's keys
+// mean or how its tensors are named.
+package gguf

@@ -1,0 +1,70 @@
+package ggml
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/seed18967229/nibble/internal/kernel"
+)
+
+// A Q8_0 block is 32 values: the scale d as a float16, then a signed byte q for
+// each. The value is d*q (ggml-common.h, block_q8_0).
+const (
+	q8_0Block = 32
+	q8_0Bytes = 2 + q8_0Block
+
+	// Half a step of 1/127, and the rounding of d to 11 significant bits. The
+	// last term covers the roundings of float32.
+	budgetQ8_0 = 0.5/127 + 1.0/(1<<11) + 1e-6
+)
+
+// decodeQ8_0 is dequantize_row_q8_0.
+func decodeQ8_0(dst []float32, src []byte) {
+	for len(dst) > 0 {
+		d := kernel.F16ToF32(binary.LittleEndian.Uint16(src))
+		for i, q := range src[2:q8_0Bytes] {
+			dst[i] = float32(int8(q)) * d
+		}
+		dst, src = dst[q8_0Block:], src[q8_0Bytes:]
+	}
+}
+
+// encodeQ8_0 is quantize_row_q8_0_ref, save that a NaN spoils its block. From
+// 65520*127 on, about 8.3e6, the scale is infinite as a float16, and so are the
+// values, or NaN.
+func encodeQ8_0(dst []byte, src []float32) {
+	for len(src) > 0 {
+		d := absmax(src[:q8_0Block]) / 127
+		var id float32
+		if d != 0 {
+			id = 1 / d
+		}
+		binary.LittleEndian.PutUint16(dst, kernel.F32ToF16(d))
+		for i, x := range src[:q8_0Block] {
+			dst[2+i] = byte(roundInt8(float32(x * id)))
+		}
+		dst, src = dst[q8_0Bytes:], src[q8_0Block:]
+	}
+}
+
+// absmax returns the largest magnitude, NaN if there is one.
+func absmax(x []float32) float32 {
+	// Without their sign, floats are ordered as their bits are, NaN last.
+	var m uint32
+	for _, v := range x {
+		m = max(m, math.Float32bits(v)&^(1<<31))
+	}
+	return math.Float32frombits(m)
+}
+
+// roundInt8 rounds to the nearest integer, ties away from zero, as C's roundf.
+// What is NaN or infinite, as it is where 1/d overflows, becomes 0: C leaves
+// that to the processor, and it is what ggml gets on x86.
+func roundInt8(x float32) int8 {
+	// The sum is exact, save where x is so small that it cannot matter.
+	r := float64(x) + math.Copysign(0.5, float64(x))
+	if !(math.Abs(r) < 129) {
+		return 0
+	}
+	return int8(r)
+}

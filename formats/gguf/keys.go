@@ -1,0 +1,18 @@
+package gguf
+
+// Keys of the metadata that concern the file rather than the model in it
+// (docs/gguf.md, "General metadata"; src/llama-arch.cpp for the splits).
+const (
+	KeyArchitecture        = "general.architecture"         // string, required
+	KeyType                = "general.type"                 // string: "model", "adapter", ...
+	KeyName                = "general.name"                 // string
+	KeyFileType            = "general.file_type"            // uint32, a FileType
+	KeyQuantizationVersion = "general.quantization_version" // uint32, QuantizationVersion
+	KeyAlignment           = "general.alignment"            // uint32; a Writer sets no other than the default
+	KeySplitCount          = "split.count"                  // uint16, the number of files the model is in
+)
+
+// QuantizationVersion is the value of KeyQuantizationVersion for the block
+// layouts of today (GGML_QNT_VERSION in ggml.h). A file with a quantized tensor
+// must have the key.
+const QuantizationVersion uint32 = 2
