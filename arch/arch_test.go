@@ -79,8 +79,8 @@ func TestLlama3Factors(t *testing.T) {
 	r := Rope{Theta: 500000, Type: "llama3", Factor: 8, LowFreqFactor: 1, HighFreqFactor: 4, OriginalMaxPositionEmbeddings: 8192}
 	f := r.Factors(128)
 	require.Len(t, f, 64)
-	require.Equal(t, 1.0, f[0])
-	require.Equal(t, 8.0, f[63])
+	require.Equal(t, float32(1), f[0])
+	require.Equal(t, float32(8), f[63])
 	// From transformers 5.23.0, ROPE_INIT_FUNCTIONS["llama3"] of that
 	// configuration with 128 elements a head; it computes in float32.
 	inv := r.InvFreq(128)

@@ -176,24 +176,27 @@ func (r *Rope) check() error {
 // Factors returns by what each of the headDim/2 rotary frequencies is divided:
 // 1 everywhere for "default". GGUF stores the factors of "llama3" as
 // rope_freqs.weight. The interpolation is that of transformers'
-// modeling_rope_utils.py (Llama 3.1).
-func (r *Rope) Factors(headDim int64) []float64 {
-	out := make([]float64, headDim/2)
+// modeling_rope_utils.py and of llama.cpp's converter (conversion/llama.py),
+// which compute it in float32; so does this, to the same bits.
+func (r *Rope) Factors(headDim int64) []float32 {
+	out := make([]float32, headDim/2)
 	for i := range out {
 		out[i] = 1
 		switch r.Type {
 		case "linear":
-			out[i] = r.Factor
+			out[i] = float32(r.Factor)
 		case "llama3":
-			wavelen := 2 * math.Pi * math.Pow(r.Theta, float64(2*i)/float64(headDim))
-			old := float64(r.OriginalMaxPositionEmbeddings)
+			exponent := float32(2*i) / float32(headDim)
+			freq := 1 / float32(math.Pow(r.Theta, float64(exponent)))
+			wavelen := float32(2*math.Pi) / freq
+			old, low, high := float32(r.OriginalMaxPositionEmbeddings), float32(r.LowFreqFactor), float32(r.HighFreqFactor)
 			switch {
-			case wavelen < old/r.HighFreqFactor:
-			case wavelen > old/r.LowFreqFactor:
-				out[i] = r.Factor
+			case wavelen < old/high:
+			case wavelen > old/low:
+				out[i] = float32(r.Factor)
 			default:
-				smooth := (old/wavelen - r.LowFreqFactor) / (r.HighFreqFactor - r.LowFreqFactor)
-				out[i] = 1 / ((1-smooth)/r.Factor + smooth)
+				smooth := (old/wavelen - low) / (high - low)
+				out[i] = 1 / ((1-smooth)/float32(r.Factor) + smooth)
 			}
 		}
 	}
@@ -202,9 +205,9 @@ func (r *Rope) Factors(headDim int64) []float64 {
 
 // InvFreq returns the headDim/2 rotary frequencies in radians per position.
 func (r *Rope) InvFreq(headDim int64) []float64 {
-	f := r.Factors(headDim)
-	for i := range f {
-		f[i] = math.Pow(r.Theta, -float64(2*i)/float64(headDim)) / f[i]
+	out := make([]float64, headDim/2)
+	for i, f := range r.Factors(headDim) {
+		out[i] = math.Pow(r.Theta, -float64(2*i)/float64(headDim)) / float64(f)
 	}
-	return f
+	return out
 }

@@ -81,6 +81,7 @@ type Info struct {
 	Shape Shape
 
 	size int64 // of an opaque encoding
+	late bool
 }
 
 // MaxLate is the largest size in bytes of a tensor made with NewLate.
@@ -93,24 +94,22 @@ func NewOpaque(name string, d DType, shape Shape, size int64) Info {
 }
 
 // NewLate returns the Info of a U8 vector whose length, at most MaxLate, is
-// known only once its bytes have been computed. It exists for the JSON that
+// known only once its bytes have been computed; until then its Shape says
+// MaxLate. It exists for the JSON that
 // bitsandbytes stores beside a weight, the length of which depends on how many
 // digits a number in it needs. A Sink places such tensors after all others.
 func NewLate(name string) Info {
-	return Info{Name: name, DType: U8, Shape: Shape{-1}}
+	return Info{Name: name, DType: U8, Shape: Shape{MaxLate}, late: true}
 }
 
 // Late reports whether the Info was made with NewLate.
-func (i Info) Late() bool { return len(i.Shape) == 1 && i.Shape[0] == -1 }
+func (i Info) Late() bool { return i.late }
 
 // Size returns the number of bytes the tensor occupies, not counting padding.
 // The Info must be valid (every Info of a Source is); for a late tensor it is
 // MaxLate.
 func (i Info) Size() int64 {
-	switch {
-	case i.Late():
-		return MaxLate
-	case i.DType.Opaque():
+	if i.DType.Opaque() {
 		return i.size
 	}
 	block, bytes := i.DType.Block()
@@ -130,9 +129,6 @@ func (i Info) RowSize() int64 {
 // shape is impossible, its rows (for F4 and F6: its elements) do not divide
 // into whole blocks, or its size does not fit an int64.
 func (i Info) Validate() error {
-	if i.Late() {
-		return nil
-	}
 	if i.DType == Invalid || i.DType >= numDTypes {
 		return fmt.Errorf("tensor %q: %w: dtype %v", i.Name, ErrUnsupported, i.DType)
 	}

@@ -62,7 +62,7 @@ func checkFree(path string, size int64) error {
 	if err := unix.Statfs(path, &st); err != nil {
 		return nil // unknown is not full
 	}
-	if free := int64(st.Bavail) * st.Bsize; size > free {
+	if free := int64(st.Bavail) * int64(st.Bsize); size > free {
 		return hint.Add(fmt.Errorf("needs %d bytes but the disk has %d free: %w", size, free, unix.ENOSPC),
 			"free some space or choose an output on another disk")
 	}

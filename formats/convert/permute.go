@@ -1,0 +1,103 @@
+package convert
+
+import (
+	"io"
+
+	"github.com/seed18967229/nibble/arch"
+	"github.com/seed18967229/nibble/tensor"
+)
+
+// rowOrder says where each row of a tensor comes from.
+type rowOrder func(row int64) int64
+
+// toInterleaved returns, for each row of a tensor with interleaved rotary
+// pairs, the row of the half-split one: within a head of d rows, row 2j is row j
+// and row 2j+1 is row j + d/2. (LlamaModel.permute in conversion/llama.py.)
+func toInterleaved(headDim int64) rowOrder {
+	return func(row int64) int64 {
+		head, i := row-row%headDim, row%headDim
+		return head + i/2 + i%2*(headDim/2)
+	}
+}
+
+// toHalfSplit is the inverse of toInterleaved.
+func toHalfSplit(headDim int64) rowOrder {
+	return func(row int64) int64 {
+		head, i := row-row%headDim, row%headDim
+		half := headDim / 2
+		return head + i%half*2 + i/half
+	}
+}
+
+// between returns the order that takes rows from one rotary layout to another,
+// nil if it is the same.
+func between(from, to arch.Rotary, headDim int64) rowOrder {
+	switch {
+	case from == to:
+		return nil
+	case to == arch.Interleaved:
+		return toInterleaved(headDim)
+	}
+	return toHalfSplit(headDim)
+}
+
+// reorder returns the entry of a tensor of src under another name with its rows
+// in another order. Stored rows are moved as they are; where rows cannot be
+// told apart in storage, as in the bitsandbytes encodings, they are decoded to
+// F32. A vector has rows of one element.
+func reorder(src tensor.Source, codecs tensor.Codecs, info tensor.Info, as string, order rowOrder) tensor.Entry {
+	out := info
+	out.Name = as
+	rowSize, rows := info.RowSize(), info.Shape.Rows()
+	if len(info.Shape) == 1 {
+		_, bytes := info.DType.Block()
+		rowSize, rows = bytes, info.Shape[0]
+	}
+	if info.DType.Opaque() {
+		out = tensor.Info{Name: as, DType: tensor.F32, Shape: info.Shape}
+		return tensor.Entry{Info: out, Open: func() (io.ReaderAt, error) {
+			_, in, err := codecs.OpenFrom(src, info.Name)
+			if err != nil {
+				return nil, err
+			}
+			enc, err := codecs.Encoder(tensor.F32)
+			if err != nil {
+				return nil, err
+			}
+			return tensor.Compute(out, reordered{in, info.Shape.Cols(), order}, nil, enc).Open()
+		}}
+	}
+	return tensor.Entry{Info: out, Open: func() (io.ReaderAt, error) {
+		r, err := src.Raw(info.Name)
+		if err != nil {
+			return nil, err
+		}
+		return tensor.ReadRowsAt(rowSize, rows, func(dst []byte, row int64) error {
+			for len(dst) > 0 {
+				if _, err := r.ReadAt(dst[:rowSize], order(row)*rowSize); err != nil && err != io.EOF {
+					return err
+				}
+				dst, row = dst[rowSize:], row+1
+			}
+			return nil
+		}), nil
+	}}
+}
+
+// reordered is Rows in another order.
+type reordered struct {
+	in    tensor.Rows
+	cols  int64
+	order rowOrder
+}
+
+// ReadRows implements tensor.Rows.
+func (r reordered) ReadRows(dst []float32, row int64) error {
+	for ; len(dst) > 0; row++ {
+		if err := r.in.ReadRows(dst[:r.cols], r.order(row)); err != nil {
+			return err
+		}
+		dst = dst[r.cols:]
+	}
+	return nil
+}
