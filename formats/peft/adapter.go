@@ -1,0 +1,209 @@
+package peft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/seed18967229/nibble/formats/safetensors"
+	"github.com/seed18967229/nibble/internal/fsx"
+	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/internal/safeio"
+	"github.com/seed18967229/nibble/pipeline"
+	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/tensor/floats"
+)
+
+// The names of files in an adapter's directory, as PEFT has them
+// (utils/constants.py).
+const (
+	ConfigName  = "adapter_config.json"
+	WeightsName = "adapter_model.safetensors"
+)
+
+const (
+	pickleName = "adapter_model.bin"
+
+	// maxConfig is the largest adapter_config.json in bytes that is read.
+	maxConfig = 16 << 20
+
+	// prefix begins the names in the file: PeftModel holds LoraModel as
+	// base_model, and that the model itself as model.
+	prefix = "base_model.model."
+)
+
+// An Adapter is an open adapter directory. Its tensors have the names of the
+// base model's modules, without PEFT's prefix:
+//
+//	MODULE.lora_A.weight            [r, in]
+//	MODULE.lora_B.weight            [out, r]
+//	MODULE.lora_embedding_A, _B     [r, vocabulary], [dim, r]
+//	MODULE.lora_magnitude_vector    [out], of DoRA
+//	anything else                   stored whole, in place of the base's
+//
+// They can be read until it is closed.
+type Adapter struct {
+	*tensor.Table
+	Config *Config
+	file   *safetensors.File
+}
+
+var _ tensor.Source = (*Adapter)(nil)
+
+// Open opens an adapter directory. Errors begin with the path and wrap
+// tensor.ErrMalformed, or tensor.ErrUnsupported for another kind of adapter or
+// weights in another format. An adapter without tensors, or with an empty A or
+// B, is malformed: merging it would change nothing, or not be possible.
+func Open(dir string) (*Adapter, error) {
+	config, err := readConfig(dir)
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, WeightsName)
+	f, err := safetensors.Open(path)
+	if err != nil {
+		return nil, noWeights(dir, err)
+	}
+	t, err := canonical(f)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return &Adapter{Table: t, Config: config, file: f}, nil
+}
+
+// Close closes the adapter's file.
+func (a *Adapter) Close() error { return a.file.Close() }
+
+func readConfig(dir string) (*Config, error) {
+	if st, err := os.Stat(dir); err != nil {
+		return nil, safeio.WithPath(dir, err)
+	} else if !st.IsDir() {
+		return nil, fmt.Errorf("%s: %w: not a directory", dir, tensor.ErrMalformed)
+	}
+	path := filepath.Join(dir, ConfigName)
+	text, err := safeio.ReadFile(path, maxConfig)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = fmt.Errorf("%s: %w: no %s; an adapter's directory has %s and %s", dir, tensor.ErrMalformed, ConfigName, ConfigName, WeightsName)
+		if below, _ := filepath.Glob(filepath.Join(dir, "*", ConfigName)); len(below) > 0 {
+			// PEFT saves an adapter whose name is not "default" one level down.
+			return nil, hint.Add(err, "give the adapter itself: %s", filepath.Dir(below[0]))
+		}
+		return nil, hint.Add(err, "give the directory that PEFT's save_pretrained made")
+	case errors.Is(err, safeio.ErrRefused):
+		return nil, fmt.Errorf("%w: %w", tensor.ErrMalformed, err)
+	case err != nil:
+		return nil, err
+	}
+	c, err := ParseConfig(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// noWeights says what is there instead of weights that can be read.
+func noWeights(dir string, err error) error {
+	switch {
+	case errors.Is(err, safeio.ErrRefused):
+		return fmt.Errorf("%w: %w", tensor.ErrMalformed, err)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if _, serr := os.Stat(filepath.Join(dir, pickleName)); serr == nil {
+		return hint.Add(fmt.Errorf("%s: %w: weights in %s, not in %s", dir, tensor.ErrUnsupported, pickleName, WeightsName),
+			"load the adapter with PEFT and save it again; save_pretrained writes safetensors")
+	}
+	return hint.Add(fmt.Errorf("%s: %w: no %s", dir, tensor.ErrMalformed, WeightsName), "download or copy the weights into the directory")
+}
+
+// adapterName matches the name of the adapter, "default", where PEFT has it in
+// memory and some trainers leave it in the file.
+var adapterName = regexp.MustCompile(`(\.lora_\w+)\.default(\.|$)`)
+
+// canonical returns the tensors of a file under the names of Adapter.
+func canonical(f tensor.Source) (*tensor.Table, error) {
+	var entries []tensor.Entry
+	for info := range f.All() {
+		name := adapterName.ReplaceAllString(strings.TrimPrefix(info.Name, prefix), "$1$2")
+		if info.Shape.Elems() == 0 {
+			return nil, notGathered(fmt.Errorf("tensor %q: %w: it is empty, its shape is %v", name, tensor.ErrMalformed, info.Shape))
+		}
+		entries = append(entries, tensor.Forward(f, info, name))
+	}
+	if len(entries) == 0 {
+		return nil, notGathered(fmt.Errorf("%w: the adapter holds no tensors", tensor.ErrMalformed))
+	}
+	return tensor.NewTable(f.Meta(), entries)
+}
+
+// notGathered explains what PEFT warns of since 0.20
+// (_validate_lora_adapter_state_dict in utils/save_and_load.py).
+func notGathered(err error) error {
+	return hint.Add(err, "save the adapter again from the training; under DeepSpeed ZeRO-3 or FSDP, gather the weights first")
+}
+
+// Write stores an adapter in dir, which must exist: the tensors of src, named as
+// in Adapter, as F32 under PEFT's names, and the configuration as that of a
+// trained adapter (inference_mode is true). Each file appears whole or not at
+// all, the configuration last, so that what has one is complete; unless force is
+// set, neither may exist. To have both or none, let dir be that of an fsx.Dir.
+func Write(ctx context.Context, dir string, c *Config, src tensor.Source, force bool) error {
+	stored := *c
+	stored.InferenceMode = true
+	configPath, weightsPath := filepath.Join(dir, ConfigName), filepath.Join(dir, WeightsName)
+	text, err := stored.Encode()
+	if err != nil {
+		return fmt.Errorf("%s: %w", configPath, err)
+	}
+	plan, err := writePlan(src)
+	if err != nil {
+		return fmt.Errorf("%s: %w", weightsPath, err)
+	}
+	config, err := fsx.Create(configPath, force)
+	if err != nil {
+		return err
+	}
+	defer config.Abort()
+	if _, err := config.Write(text); err != nil {
+		return safeio.WithPath(configPath, err)
+	}
+	weights, err := safetensors.Create(weightsPath, force)
+	if err != nil {
+		return err
+	}
+	if err := pipeline.Run(ctx, plan, src, weights); err != nil {
+		return err
+	}
+	return config.Commit()
+}
+
+// writePlan sorts by name, as the reference writer of safetensors does with
+// tensors of one dtype.
+func writePlan(src tensor.Source) (*pipeline.Plan, error) {
+	infos := slices.SortedFunc(src.All(), func(a, b tensor.Info) int { return strings.Compare(a.Name, b.Name) })
+	if len(infos) == 0 {
+		return nil, fmt.Errorf("%w: no tensors to write", tensor.ErrMalformed)
+	}
+	codecs := tensor.NewCodecs(floats.Codecs()...)
+	plan := &pipeline.Plan{Meta: tensor.Meta{{Key: "format", Value: "pt"}}}
+	for _, info := range infos {
+		out := tensor.Info{Name: prefix + info.Name, DType: tensor.F32, Shape: info.Shape}
+		step := pipeline.Copy(info, out.Name)
+		if info.DType != tensor.F32 {
+			var err error
+			if step, err = pipeline.Cast(codecs, info.Name, out); err != nil {
+				return nil, err
+			}
+		}
+		plan.Steps = append(plan.Steps, step)
+	}
+	return plan, nil
+}
