@@ -107,12 +107,9 @@ func doubleWith(absmax []float32, offset float32, m *[256]float32) *DoubleQuant 
 	return d
 }
 
-// Scales appends the absmax as they are decoded to dst.
-func (d *DoubleQuant) Scales(dst []float32) []float32 {
-	for i, q := range d.Absmax {
-		dst = append(dst, undouble(dynamicMap[q], d.NestedAbsmax[i/nestedBlock], d.Offset))
-	}
-	return dst
+// Scale returns the absmax of block i as it is decoded.
+func (d *DoubleQuant) Scale(i int) float32 {
+	return undouble(dynamicMap[d.Absmax[i]], d.NestedAbsmax[i/nestedBlock], d.Offset)
 }
 
 // undouble decodes an absmax, with a rounding after each operation.

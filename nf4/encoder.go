@@ -130,9 +130,9 @@ func (e *Encoder) Finish(codes []byte) ([]byte, error) {
 func (e *Encoder) Absmax() []float32 { return e.absmax }
 
 // RelRMS returns the root of the mean squared error, relative to that of the
-// elements, if block i is decoded with scales[i], which is Absmax or what double
-// quantization made of it. It is 0 for a tensor of zeros.
-func (e *Encoder) RelRMS(scales []float32) float64 {
+// elements, of what will be decoded: with the absmax that dq made of Absmax, or
+// with Absmax itself if dq is nil. It is 0 for a tensor of zeros.
+func (e *Encoder) RelRMS(dq *DoubleQuant) float64 {
 	if e.sum == 0 {
 		return 0
 	}
@@ -140,8 +140,11 @@ func (e *Encoder) RelRMS(scales []float32) float64 {
 	for i, m := range e.moments {
 		// With x = unit*s, the error goes from unit*(s - v) to
 		// unit*(s - v) - d*v.
-		unit := float64(max(e.absmax[i], tiny))
-		d := float64(scales[i]) - unit
+		unit, scale := float64(max(e.absmax[i], tiny)), e.absmax[i]
+		if dq != nil {
+			scale = dq.Scale(i)
+		}
+		d := float64(scale) - unit
 		total += d * (d*float64(m[1]) - 2*unit*float64(m[0]))
 	}
 	return math.Sqrt(max(0, total) / e.sum)

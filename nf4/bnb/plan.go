@@ -1,0 +1,174 @@
+package bnb
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/nf4"
+	"github.com/seed18967229/nibble/pipeline"
+	"github.com/seed18967229/nibble/tensor"
+)
+
+// Options says how a model is quantized.
+type Options struct {
+	// Type is tensor.NF4 or tensor.FP4.
+	Type tensor.DType
+
+	// BlockSize is a power of two from 32 to 4096; transformers always takes 64.
+	BlockSize int
+
+	// DoubleQuant quantizes the absmax too.
+	DoubleQuant bool
+
+	// Linear names the weights of the model's linear layers, the output head's
+	// included if it has its own. All others are copied.
+	Linear []string
+
+	// Head is the module of the output head, "lm_head". It keeps its dtype if
+	// SkipModules is nil.
+	Head string
+
+	// SkipModules names modules whose weights are copied, as llm_int8_skip_modules
+	// does in transformers. A list that is not nil replaces the automatic one,
+	// which is the head.
+	SkipModules []string
+
+	// DType is what weights are rounded to before they are quantized, F32, F16 or
+	// BF16, as transformers does when it loads a model with that dtype.
+	// tensor.Invalid keeps each weight's own.
+	DType tensor.DType
+}
+
+// Plan returns how to quantize the model src, whose tensors have their names in
+// a Hugging Face checkpoint: one step for each weight of a linear layer, which
+// makes the tensors that bitsandbytes would store, and a copy of everything
+// else. The Account says what was decided and, after the run, how large the
+// errors are. Errors name the tensor; nothing but headers is read.
+func Plan(src tensor.Source, codecs tensor.Codecs, o Options) (*pipeline.Plan, *Account, error) {
+	if err := o.check(src); err != nil {
+		return nil, nil, err
+	}
+	skip, err := newMatcher(o.SkipModules)
+	if err != nil {
+		return nil, nil, err
+	}
+	linear := make(map[string]bool, len(o.Linear))
+	for _, name := range o.Linear {
+		linear[name] = true
+	}
+	p := &pipeline.Plan{Meta: tensor.Meta{{Key: "format", Value: "pt"}}}
+	a := &Account{o: o}
+	var kept []string // linear layers that no pattern names but that are copied
+	for info := range src.All() {
+		if info.DType == tensor.NF4 || info.DType == tensor.FP4 {
+			return nil, nil, hint.Add(fmt.Errorf("tensor %q: %w: it is %v already", info.Name, tensor.ErrUnsupported, info.DType),
+				"dequantize the model first, or start from the original")
+		}
+		module := moduleOf(info.Name)
+		reason := ""
+		if linear[info.Name] {
+			if pattern, ok := skip.match(module); ok {
+				reason = fmt.Sprintf("module to skip %q", pattern)
+			} else if o.SkipModules == nil && module == o.Head {
+				reason = "output head"
+			} else if reason = unfit(info); reason != "" {
+				kept = append(kept, module)
+			} else {
+				step, err := a.quantize(codecs, info)
+				if err != nil {
+					return nil, nil, fmt.Errorf("tensor %q: %w", info.Name, err)
+				}
+				p.Steps = append(p.Steps, step)
+				continue
+			}
+		}
+		p.Steps = append(p.Steps, pipeline.Copy(info, info.Name))
+		a.copied(info, reason)
+	}
+	if a.compute == tensor.Invalid {
+		return nil, nil, hint.Add(fmt.Errorf("%w: no weight is left to be quantized", tensor.ErrUnsupported),
+			"shorten the list of modules to skip")
+	}
+	a.skip = skipList(o, skip, linear, kept)
+	return p, a, nil
+}
+
+// check checks the options against src.
+func (o *Options) check(src tensor.Source) error {
+	if o.Type != tensor.NF4 && o.Type != tensor.FP4 {
+		return fmt.Errorf("%w: quantization to %v, want NF4 or FP4", tensor.ErrUnsupported, o.Type)
+	}
+	if err := nf4.CheckBlockSize(int64(o.BlockSize)); err != nil {
+		return err
+	}
+	if o.DType != tensor.Invalid && dtypeName(o.DType) == "" {
+		return fmt.Errorf("%w: rounding to %v, want F32, F16 or BF16", tensor.ErrUnsupported, o.DType)
+	}
+	var missing []string
+	for _, name := range o.Linear {
+		if !tensor.Has(src, name) {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("tensor %q: %w (%d of %d weights of linear layers are missing)",
+			missing[0], tensor.ErrNotFound, len(missing), len(o.Linear))
+	}
+	return nil
+}
+
+// unfit returns why a weight of a linear layer cannot be quantized, "" if it
+// can.
+func unfit(info tensor.Info) string {
+	switch {
+	case len(info.Shape) != 2:
+		return fmt.Sprintf("shape %v is not [out, in]", info.Shape)
+	case info.Shape.Elems() == 0:
+		return fmt.Sprintf("shape %v is empty", info.Shape)
+	}
+	return ""
+}
+
+// skipList returns llm_int8_skip_modules: nil if the automatic list names
+// everything that was not quantized, else a list that does.
+func skipList(o Options, skip matcher, linear map[string]bool, kept []string) []string {
+	if o.SkipModules == nil && len(kept) == 0 {
+		return nil
+	}
+	list := slices.Clone(o.SkipModules)
+	// A head that shares the embeddings' weight is a linear layer to transformers
+	// all the same.
+	if _, named := skip.match(o.Head); o.Head != "" && !named && (o.SkipModules == nil || !linear[o.Head+".weight"]) {
+		list = append(list, o.Head)
+	}
+	return append(list, kept...)
+}
+
+// quantize returns the step that makes a weight's tensors.
+func (a *Account) quantize(codecs tensor.Codecs, info tensor.Info) (pipeline.Step, error) {
+	to := a.o.DType
+	if to == tensor.Invalid {
+		to = info.DType
+	}
+	if dtypeName(to) == "" {
+		return pipeline.Step{}, hint.Add(fmt.Errorf("%w: quantizing %v", tensor.ErrUnsupported, info.DType),
+			"say which of f32, f16 and bf16 to round it to")
+	}
+	if _, ok := codecs[info.DType]; !ok {
+		return pipeline.Step{}, fmt.Errorf("%w: no decoder for %v", tensor.ErrUnsupported, info.DType)
+	}
+	if a.compute == tensor.Invalid {
+		a.compute = to
+	}
+	q := &quantizer{o: a.o, in: info, source: to, codecs: codecs}
+	q.layout()
+	q.done = a.quantized(info, q.out)
+	return pipeline.Step{
+		Action:  kindOf(a.o.Type),
+		In:      []string{info.Name},
+		Out:     q.out,
+		Scratch: q.scratch(),
+		Run:     q.run,
+	}, nil
+}
