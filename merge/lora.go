@@ -133,3 +133,14 @@ func (d *loraDelta) AddRows(w []float32, row int64, sign float32) error {
 	kernel.AddScaled(w, sign*d.scale, delta)
 	return nil
 }
+
+// ModuleOf returns the module that a low-rank adapter tensor is for, and
+// whether the name is that of one.
+func ModuleOf(name string) (string, bool) {
+	for _, suffix := range []string{suffixA, suffixB} {
+		if module, ok := strings.CutSuffix(name, suffix); ok {
+			return module, true
+		}
+	}
+	return "", false
+}

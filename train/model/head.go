@@ -64,8 +64,8 @@ func (m *Model) Loss(xs [][]float32, batches []*Batch, w Weights, grad bool, sca
 	for _, b := range batches {
 		n += b.NumLabels()
 	}
-	m.scr.reset()
-	raw, labels := m.scr.take(n*h), make([]int32, 0, n)
+	m.headScr.reset()
+	raw, labels := m.headScr.take(n*h), make([]int32, 0, n)
 	for i, b := range batches {
 		for j, l := range b.Labels {
 			if l < 0 {
@@ -78,19 +78,19 @@ func (m *Model) Loss(xs [][]float32, batches []*Batch, w Weights, grad bool, sca
 			labels = append(labels, l)
 		}
 	}
-	x := m.scr.take(n * h)
+	x := m.headScr.take(n * h)
 	kernel.RMSNorm(x, raw, norm.w, n, m.arch.RMSNormEps)
 
 	chunk := head.out
 	if n > 0 {
 		chunk = min(chunk, max(1, m.logitFloats/n))
 	}
-	logits := m.scr.take(n * chunk)
+	logits := m.headScr.take(n * chunk)
 	lse := make([]kernel.LogSumExp, n)
 	for i := range lse {
 		lse[i] = kernel.NewLogSumExp()
 	}
-	own := m.scr.take(n) // the label's logit
+	own := m.headScr.take(n) // the label's logit
 	if err := m.sweep(head, logits, x, n, chunk, func(part []float32, first, width int) error {
 		kernel.Parallel(n, int64(n)*int64(width)*8, func(i int) {
 			row := part[i*width : (i+1)*width]
@@ -116,7 +116,7 @@ func (m *Model) Loss(xs [][]float32, batches []*Batch, w Weights, grad bool, sca
 		return sums, nil
 	}
 
-	dx := zeroed(m.scr.take(n * h))
+	dx := zeroed(m.headScr.take(n * h))
 	toLogits := func(part []float32, first, width int) error {
 		kernel.Parallel(n, int64(n)*int64(width)*8, func(i int) {
 			kernel.CrossEntropyGrad(part[i*width:(i+1)*width], first, int(labels[i]), lse[i].Value(), scale)
@@ -138,7 +138,7 @@ func (m *Model) Loss(xs [][]float32, batches []*Batch, w Weights, grad bool, sca
 		return nil, err
 	}
 
-	draw := zeroed(m.scr.take(n * h))
+	draw := zeroed(m.headScr.take(n * h))
 	kernel.RMSNormGrad(draw, norm.dw, dx, raw, norm.w, n, m.arch.RMSNormEps)
 	for k, b := range batches {
 		clear(xs[k])

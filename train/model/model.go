@@ -37,7 +37,8 @@ type Model struct {
 	train  Trainable
 	rotate *kernel.Rotation
 	attend kernel.Attention
-	scr    arena
+
+	scr, headScr arena // inside a block, and at the head
 
 	logitFloats int // LogitFloats, but in tests
 }
@@ -147,3 +148,6 @@ func (b binding) head() (*linear, error) {
 	}
 	return b.linear(arch.Head, -1)
 }
+
+// Positions returns the length of the longest sequence.
+func (m *Model) Positions() int { return m.rotate.Positions() }
