@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"regexp"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/seed18967229/nibble/internal/hint"
@@ -274,7 +273,9 @@ func (f field) text(to *string) error {
 
 // MarshalSentencePiece writes the vocabulary as a tokenizer.model that
 // SentencePiece loads and splits text with in the same way. What only Hugging
-// Face's files can say (AddBOS, chat templates and so on) is left to Files.
+// Face's files can say (AddBOS, chat templates and so on) is left to Files. An
+// added token with a space in it is found by Hugging Face's tokenizers, for which
+// its text must be the same here and there, and not by SentencePiece alone.
 //
 // A vocabulary without an Unknown piece cannot be written, because SentencePiece
 // refuses one; the error wraps tensor.ErrUnsupported.
@@ -287,9 +288,6 @@ func MarshalSentencePiece(v *Vocab) ([]byte, error) {
 	for i, p := range v.Pieces {
 		if p.Type == Unknown {
 			unknown = int32(i)
-		}
-		if p.Added && p.Type == UserDefined {
-			p.Text = strings.ReplaceAll(p.Text, " ", Space)
 		}
 		msg = protowire.AppendTag(msg[:0], pieceText, protowire.BytesType)
 		msg = protowire.AppendString(msg, p.Text)

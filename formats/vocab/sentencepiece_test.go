@@ -69,11 +69,7 @@ func TestMarshalAddedTokens(t *testing.T) {
 	require.NoError(t, err)
 	again, err := ParseSentencePiece(data)
 	require.NoError(t, err)
-	require.Equal(t, "a▁▁b", again.Pieces[512].Text)
-	for _, p := range []*Vocab{v, again} {
-		p.Pieces[512].Text = ""
-		p.Pieces[512].Added, p.Pieces[513].Added = false, false
-	}
+	v.Pieces[512].Added, v.Pieces[513].Added = false, false // only the JSON files say so
 	require.Equal(t, v, again)
 }
 
