@@ -1,0 +1,76 @@
+#!/bin/sh
+# Checks nibble's directories in transformers, bitsandbytes and PEFT. Needs Python 3.11 or later.
+#
+#     run_python.sh NIBBLE STORIES_HF
+#
+# STORIES_HF is stories260K as a Hugging Face directory. Every expectation comes
+# from transformers itself, on another road to the same weights:
+#
+#   converted (to safetensors, and to GGUF and back)   the original
+#   NF4                                                what nibble dequantizes it to
+#   merged                                             the base under PEFT
+#   trained adapter                                    loads in PEFT, and equals its merge
+#
+# INTEROP_CACHE is where the virtual environment goes, once (default: nibble-interop
+# in the user's cache). INTEROP_PYTHON is an interpreter that has the packages
+# already. pip's own settings choose the index; the CPU build of torch is enough.
+set -eu
+
+if [ $# -ne 2 ]; then
+	echo "usage: run_python.sh NIBBLE STORIES_HF" >&2
+	exit 2
+fi
+here=$(cd "$(dirname "$0")" && pwd)
+data=$(dirname "$here")
+nibble=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
+stories=$2
+cache=${INTEROP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nibble-interop}
+
+python=${INTEROP_PYTHON:-}
+if [ -z "$python" ]; then
+	python=$cache/venv/bin/python
+	if ! cmp -s "$data/gen/requirements.txt" "$cache/venv/requirements.txt"; then
+		echo "installing transformers, peft and bitsandbytes into $cache/venv" >&2
+		python3 -m venv --clear "$cache/venv"
+		"$python" -m pip install --quiet -r "$data/gen/requirements.txt"
+		cp "$data/gen/requirements.txt" "$cache/venv/requirements.txt"
+	fi
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT INT TERM
+load() { "$python" "$here/transformers_load.py" "$@"; }
+nibble() { "$nibble" "$@" --quiet; }
+
+# The first words of a story, and a few tokens for the model with 37 of them.
+story=1,403,407,261,378,432,383,286,261,376,298,315,421,395
+few=1,5,9,13,17,21,25,29,33
+
+load "$stories" "$work/original.json" --write --tokens $story
+nibble convert "$stories" "$work/copied"
+load "$work/copied" "$work/original.json" --kind plain --tolerance 0
+nibble convert "$stories" "$work/model.gguf" --outtype f32
+nibble convert "$work/model.gguf" "$work/from_gguf"
+load "$work/from_gguf" "$work/original.json" --kind plain --tolerance 0
+
+nibble quantize "$stories" "$work/nf4" --type nf4
+nibble dequantize "$work/nf4" "$work/dequantized" --dtype f32
+load "$work/dequantized" "$work/dequantized.json" --kind plain --write --tokens $story
+load "$work/nf4" "$work/dequantized.json" --kind nf4
+
+gqa=$data/llama/gqa
+for adapter in adapter_r3 adapter_r1_rslora; do
+	load "$gqa" "$work/peft.json" --adapter "$gqa/$adapter" --write --tokens $few
+	nibble merge --base "$gqa" --adapter "$gqa/$adapter" --out "$work/merged_$adapter" --dtype f32
+	load "$work/merged_$adapter" "$work/peft.json" --kind plain
+done
+load "$gqa/nf4" "$work/peft.json" --adapter "$gqa/adapter_r3" --write --tokens $few
+nibble merge --base "$gqa/nf4" --adapter "$gqa/adapter_r3" --out "$work/merged_nf4" --dtype f32
+load "$work/merged_nf4" "$work/peft.json" --kind plain
+
+nibble train --model "$work/nf4" --data "$data/stories260K/shakespeare.txt" --output-dir "$work/trained" \
+	--iters 4 --batch-size 2 --max-seq-length 64 --rank 4 --learning-rate 1e-2
+load "$work/nf4" "$work/trained.json" --adapter "$work/trained" --write --tokens $story
+nibble merge --base "$work/nf4" --adapter "$work/trained" --out "$work/merged_trained" --dtype f32
+load "$work/merged_trained" "$work/trained.json" --kind plain
+echo "transformers, bitsandbytes and PEFT agree with nibble"
