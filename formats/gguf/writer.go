@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"slices"
-	"sync/atomic"
 
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/internal/safeio"
@@ -22,7 +21,8 @@ import (
 type Writer struct {
 	path   string
 	file   *fsx.File
-	bodies []*body
+	layout []tensor.Info
+	bodies []*fsx.Region
 	begun  bool
 }
 
@@ -64,9 +64,9 @@ func (w *Writer) begin(meta tensor.Meta, layout []tensor.Info) error {
 		return safeio.WithPath(w.path, err)
 	}
 	for i, info := range layout {
-		w.bodies = append(w.bodies, &body{w: w, info: info, start: h.starts[i]})
+		w.bodies = append(w.bodies, fsx.NewRegion(w.file, w.path, h.starts[i], info.Size()))
 	}
-	w.begun = true
+	w.layout, w.begun = layout, true
 	return nil
 }
 
@@ -87,15 +87,14 @@ func (w *Writer) Finish() error {
 	return w.file.Commit()
 }
 
-// complete returns an error if a byte is missing. Each is to be written once,
-// so counting them is enough.
+// complete returns an error if a byte is missing.
 func (w *Writer) complete() error {
 	if !w.begun {
 		return errors.New("nothing has been written")
 	}
-	for _, b := range w.bodies {
-		if n := b.written.Load(); n != b.info.Size() {
-			return fmt.Errorf("tensor %q: %d bytes were written, not %d", b.info.Name, n, b.info.Size())
+	for i, b := range w.bodies {
+		if err := b.Complete(); err != nil {
+			return fmt.Errorf("tensor %q: %w", w.layout[i].Name, err)
 		}
 	}
 	return nil
@@ -103,27 +102,6 @@ func (w *Writer) complete() error {
 
 // Abort implements tensor.Sink.
 func (w *Writer) Abort() error { return w.file.Abort() }
-
-// body is the place of one tensor's data.
-type body struct {
-	w       *Writer
-	info    tensor.Info
-	start   int64 // in the file
-	written atomic.Int64
-}
-
-// WriteAt implements io.WriterAt within the tensor.
-func (b *body) WriteAt(p []byte, off int64) (int, error) {
-	if size := b.info.Size(); off < 0 || off > size-int64(len(p)) {
-		return 0, fmt.Errorf("%s: tensor %q: %d bytes at %d do not fit its %d", b.w.path, b.info.Name, len(p), off, size)
-	}
-	n, err := b.w.file.WriteAt(p, b.start+off)
-	b.written.Add(int64(n))
-	if err != nil {
-		err = safeio.WithPath(b.w.path, err)
-	}
-	return n, err
-}
 
 // header is the encoded header of a file, with its padding, and what follows
 // from it.

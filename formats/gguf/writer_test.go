@@ -215,7 +215,7 @@ func TestOrderOfCalls(t *testing.T) {
 	}
 	_, err = body.WriteAt(make([]byte, 320), 320)
 	require.NoError(t, err)
-	require.ErrorContains(t, w.Finish(), "960 bytes were written, not 640")
+	require.ErrorContains(t, w.Finish(), "960 of 640 bytes have been written")
 	require.Empty(t, files(t, dir))
 }
 

@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/tensor"
@@ -20,6 +19,7 @@ type Writer struct {
 	meta   tensor.Meta
 	order  []placed // as in the file
 	bodies []body   // as in the layout
+	at     []int    // where in order each tensor of the layout is
 	start  int64    // where in the file the data begins
 	size   int64    // of the data
 }
@@ -57,15 +57,11 @@ func (w *Writer) begin(meta tensor.Meta, layout []tensor.Info) error {
 		return err
 	}
 	w.meta = meta
-	w.bodies = make([]body, len(layout))
+	w.at = make([]int, len(layout))
 	w.order = make([]placed, len(layout))
 	for i, at := range fileOrder(layout) {
-		info := layout[at]
-		w.bodies[at] = body{w: w, index: i, late: info.Late()}
-		if info.Late() {
-			info.Shape = tensor.Shape{tensor.MaxLate}
-		}
-		w.order[i].info = info
+		w.at[at] = i
+		w.order[i].info = layout[at]
 	}
 	// With late tensors at their largest, this is the longest that the header
 	// can become, so the data can have its place now.
@@ -81,8 +77,17 @@ func (w *Writer) begin(meta tensor.Meta, layout []tensor.Info) error {
 	if err := w.file.Reserve(w.start + end); err != nil {
 		return err
 	}
-	_, err = w.file.WriteAt(header, 0)
-	return err
+	if _, err := w.file.WriteAt(header, 0); err != nil {
+		return err
+	}
+	for i, info := range layout {
+		if info.Late() {
+			w.bodies = append(w.bodies, &late{name: info.Name})
+		} else {
+			w.bodies = append(w.bodies, fsx.NewRegion(w.file, w.path, w.start+w.order[w.at[i]].begin, info.Size()))
+		}
+	}
+	return nil
 }
 
 // check returns an error if the format cannot hold the metadata or a tensor.
@@ -133,7 +138,7 @@ func (w *Writer) Body(i int) (io.WriterAt, error) {
 	if i < 0 || i >= len(w.bodies) {
 		return nil, fmt.Errorf("%s: body %d of %d asked for", w.path, i, len(w.bodies))
 	}
-	return &w.bodies[i], nil
+	return w.bodies[i], nil
 }
 
 // Finish implements tensor.Sink.
@@ -146,18 +151,18 @@ func (w *Writer) Finish() error {
 }
 
 func (w *Writer) finish() error {
-	late := false
-	for i := range w.bodies {
-		b := &w.bodies[i]
-		if err := b.complete(); err != nil {
-			return err
+	anyLate := false
+	for i, b := range w.bodies {
+		info := &w.order[w.at[i]].info
+		if err := b.Complete(); err != nil {
+			return fmt.Errorf("tensor %q: %w", info.Name, err)
 		}
-		if b.late {
-			late = true
-			w.order[b.index].info.Shape = tensor.Shape{int64(len(b.data))}
+		if l, ok := b.(*late); ok {
+			anyLate = true
+			info.Shape = tensor.Shape{int64(len(l.data))}
 		}
 	}
-	if !late {
+	if !anyLate {
 		return nil
 	}
 	end, err := place(w.order)
@@ -165,9 +170,9 @@ func (w *Writer) finish() error {
 		return err
 	}
 	w.size = end
-	for i := range w.bodies {
-		if b := &w.bodies[i]; b.late {
-			if _, err := w.file.WriteAt(b.data, w.start+w.order[b.index].begin); err != nil {
+	for i, b := range w.bodies {
+		if l, ok := b.(*late); ok {
+			if _, err := w.file.WriteAt(l.data, w.start+w.order[w.at[i]].begin); err != nil {
 				return err
 			}
 		}
@@ -189,52 +194,40 @@ func (w *Writer) Abort() error { return w.file.Abort() }
 // Finish it counts late tensors at their largest.
 func (w *Writer) Size() int64 { return w.size }
 
-// A body takes the bytes of one tensor: into the file, or for a late tensor,
-// whose place depends on the others' lengths, into memory.
-type body struct {
-	w       *Writer
-	index   int // in Writer.order
-	late    bool
-	written atomic.Int64
+// A body takes the bytes of one tensor.
+type body interface {
+	io.WriterAt
+	Complete() error
+}
 
-	mu   sync.Mutex
-	data []byte // of a late tensor
+// late takes the bytes of a late tensor, whose place depends on the others'
+// lengths.
+type late struct {
+	name string
+
+	mu      sync.Mutex
+	data    []byte
+	written int
 }
 
 // WriteAt implements io.WriterAt.
-func (b *body) WriteAt(p []byte, off int64) (n int, err error) {
-	t := b.w.order[b.index]
-	if size := t.info.Size(); off < 0 || off > size-int64(len(p)) {
-		return 0, fmt.Errorf("%s: tensor %q: %d bytes at %d do not fit its %d", b.w.path, t.info.Name, len(p), off, size)
+func (l *late) WriteAt(p []byte, off int64) (int, error) {
+	if off < 0 || off > tensor.MaxLate-int64(len(p)) {
+		return 0, fmt.Errorf("tensor %q: %d bytes at %d of a late tensor, which has %d at most", l.name, len(p), off, tensor.MaxLate)
 	}
-	if b.late {
-		n = b.keep(p, int(off))
-	} else {
-		n, err = b.w.file.WriteAt(p, b.w.start+t.begin+off)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if need := int(off) + len(p) - len(l.data); need > 0 {
+		l.data = append(l.data, make([]byte, need)...)
 	}
-	b.written.Add(int64(n))
-	return n, err
+	l.written += len(p)
+	return copy(l.data[off:], p), nil
 }
 
-func (b *body) keep(p []byte, off int) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if need := off + len(p) - len(b.data); need > 0 {
-		b.data = append(b.data, make([]byte, need)...)
-	}
-	return copy(b.data[off:], p)
-}
-
-// complete returns an error if not every byte has been written. Each is to be
-// written once, so counting them is enough.
-func (b *body) complete() error {
-	info := b.w.order[b.index].info
-	want := info.Size()
-	if b.late {
-		want = int64(len(b.data))
-	}
-	if n := b.written.Load(); n != want {
-		return fmt.Errorf("tensor %q: %d bytes have been written, it has %d", info.Name, n, want)
+// Complete returns an error if there is a hole.
+func (l *late) Complete() error {
+	if l.written != len(l.data) {
+		return fmt.Errorf("%d of %d bytes have been written", l.written, len(l.data))
 	}
 	return nil
 }

@@ -176,7 +176,7 @@ func TestLateTensorErrors(t *testing.T) {
 	require.ErrorContains(t, err, `"x"`)
 	_, err = b.WriteAt([]byte{1}, 7)
 	require.NoError(t, err)
-	require.ErrorContains(t, w.Finish(), `tensor "x": 1 bytes have been written, it has 8`)
+	require.ErrorContains(t, w.Finish(), `tensor "x": 1 of 8 bytes have been written`)
 	require.Empty(t, files(t, dir))
 }
 

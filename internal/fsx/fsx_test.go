@@ -176,3 +176,26 @@ func TestCheckOutput(t *testing.T) {
 	require.NoError(t, CheckOutput(filepath.Join(dir, "out"), in))
 	require.NoError(t, errors.Join(nil, CheckOutput(dir, in)))
 }
+
+func TestRegion(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out")
+	f, err := Create(path, false)
+	require.NoError(t, err)
+	require.NoError(t, f.Reserve(10))
+	r := NewRegion(f, path, 3, 4)
+	for _, off := range []int64{-1, 4, 1 << 62} {
+		_, err := r.WriteAt([]byte("x"), off)
+		require.ErrorContains(t, err, path)
+	}
+	_, err = r.WriteAt([]byte("cd"), 2)
+	require.NoError(t, err)
+	require.ErrorContains(t, r.Complete(), "2 of 4 bytes")
+	_, err = r.WriteAt([]byte("ab"), 0)
+	require.NoError(t, err)
+	require.NoError(t, r.Complete())
+	require.NoError(t, f.Commit())
+	require.Equal(t, "\x00\x00\x00abcd\x00\x00\x00", read(t, path))
+	_, err = r.WriteAt([]byte("x"), 0)
+	require.ErrorContains(t, err, path+": ")
+	require.NotContains(t, err.Error(), "nibble-", "the temporary name means nothing to the user")
+}
