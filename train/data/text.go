@@ -2,6 +2,7 @@ package data
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -85,6 +86,9 @@ func readText(r io.Reader, path string, t *tokenizer.Tokenizer) ([]int32, error)
 		tokens = append(tokens, ids...)
 		return nil
 	})
+	if errors.Is(err, tensor.ErrUnsupported) {
+		err = hint.Add(fmt.Errorf("%s: %w", path, err), "text has spaces or line ends now and then; is this file text?")
+	}
 	return tokens, err
 }
 

@@ -81,3 +81,11 @@ func TestReadText(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, text, tok.Decode(all(t, d)[0].Tokens))
 }
+
+func TestTextWithoutWords(t *testing.T) {
+	// Letters that are adjacent in pieces, without an end.
+	path := write(t, "x.txt", strings.Repeat("the", 6<<20))
+	_, err := data.ReadText(path, stories(t))
+	require.ErrorIs(t, err, tensor.ErrUnsupported)
+	require.ErrorContains(t, err, path)
+}

@@ -14,6 +14,9 @@ const (
 	// Words of up to maxCachedWord bytes are remembered, maxCached of them.
 	maxCachedWord = 48
 	maxCached     = 1 << 15
+
+	// maxPooled bounds the buffers that are kept between texts.
+	maxPooled = 1 << 18
 )
 
 // encoder is the state of splitting one text, which may come in parts.
@@ -47,6 +50,16 @@ func (e *encoder) reset() {
 		t: e.t, ids: e.ids[:0], ends: e.ends[:0], held: e.held[:0], word: e.word[:0], wordEnds: e.wordEnds[:0],
 		symbols: e.symbols[:0], queue: e.queue[:0], cache: e.cache,
 		prefix: e.t.v.AddSpacePrefix,
+	}
+}
+
+// shrink lets go of what a long text needed.
+func (e *encoder) shrink() {
+	if cap(e.ids) > maxPooled {
+		e.ids, e.ends = nil, nil
+	}
+	if cap(e.word) > maxPooled {
+		e.word, e.wordEnds, e.symbols, e.queue = nil, nil, nil, nil
 	}
 }
 

@@ -187,10 +187,6 @@ func (t *Tokenizer) encoder() *encoder {
 }
 
 func (t *Tokenizer) release(e *encoder) {
-	if cap(e.ids) <= maxPooled && cap(e.word) <= maxPooled && cap(e.symbols) <= maxPooled {
-		t.encoders.Put(e)
-	}
+	e.shrink()
+	t.encoders.Put(e)
 }
-
-// maxPooled bounds the buffers that are kept between calls.
-const maxPooled = 1 << 18
