@@ -29,7 +29,7 @@ func Copy(info tensor.Info, as string) Step {
 			}
 			// The copy is bounded by the section; hiding the reader's WriteTo
 			// keeps the buffer ours.
-			n, err := io.CopyBuffer(io.NewOffsetWriter(dst[0], 0), struct{ io.Reader }{r}, make([]byte, panel))
+			n, err := io.CopyBuffer(io.NewOffsetWriter(dst[0], 0), struct{ io.Reader }{r}, make([]byte, min(panel, max(1, info.Size()))))
 			if err == nil && n != info.Size() {
 				err = fmt.Errorf("%d bytes read where there should be %d: %w", n, info.Size(), io.ErrUnexpectedEOF)
 			}

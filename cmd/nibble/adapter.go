@@ -1,0 +1,120 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/seed18967229/nibble/formats"
+	"github.com/seed18967229/nibble/formats/peft"
+	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/merge"
+	"github.com/seed18967229/nibble/tensor"
+	trainmodel "github.com/seed18967229/nibble/train/model"
+	"github.com/seed18967229/nibble/train/optim"
+)
+
+// openAdapter opens a PEFT adapter and checks that nothing in its
+// configuration asks for arithmetic that nibble does not do.
+func openAdapter(path string) (*peft.Adapter, error) {
+	in, err := formats.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if in.Adapter == nil {
+		in.Close()
+		return nil, hint.Add(fmt.Errorf("%s: %w: a %s, where an adapter is needed", path, tensor.ErrUnsupported, in.Kind),
+			"an adapter is a directory with %s and %s", peft.ConfigName, peft.WeightsName)
+	}
+	if err := in.Adapter.Config.Unsupported(); err != nil {
+		in.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return in.Adapter, nil
+}
+
+// mergeConfig is what the arithmetic of an adapter depends on.
+func mergeConfig(c *peft.Config) merge.Config {
+	return merge.Config{Rank: int(c.R), Alpha: c.LoraAlpha, UseRSLoRA: c.UseRSLoRA}
+}
+
+// deltas reads an adapter and matches it with a base.
+func deltas(base tensor.Source, ad *peft.Adapter, path string) ([]merge.Delta, error) {
+	kind := strings.ToLower(ad.Config.PeftType)
+	for _, method := range merge.Methods() {
+		if method.Name() != kind {
+			continue
+		}
+		ds, err := method.Match(base, ad, codecs, mergeConfig(ad.Config))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return ds, nil
+	}
+	return nil, fmt.Errorf("%s: %w: peft_type %s", path, tensor.ErrUnsupported, ad.Config.PeftType)
+}
+
+// attach returns an adapter to be computed on top of a base, "" being none.
+func attach(base tensor.Source, path string) (trainmodel.Trainable, error) {
+	t := trainmodel.Trainable{Adapters: make(map[string]*trainmodel.Adapter)}
+	if path == "" {
+		return t, nil
+	}
+	ad, err := openAdapter(path)
+	if err != nil {
+		return t, err
+	}
+	defer ad.Close()
+	// Matching checks everything there is to check.
+	if _, err := deltas(base, ad, path); err != nil {
+		return t, err
+	}
+	for info := range ad.All() {
+		module, _ := merge.ModuleOf(info.Name)
+		if t.Adapters[module] == nil {
+			t.Adapters[module] = &trainmodel.Adapter{Scale: float32(ad.Config.Scaling())}
+		}
+		_, data, err := codecs.ReadAll(ad, info.Name)
+		if err != nil {
+			return t, fmt.Errorf("%s: %w", path, err)
+		}
+		// Nothing is trained here, so there is no gradient.
+		p := &optim.Param{Name: info.Name, Shape: info.Shape, Data: data}
+		if strings.HasSuffix(info.Name, ".lora_A.weight") {
+			t.Adapters[module].A = p
+		} else {
+			t.Adapters[module].B = p
+		}
+	}
+	return t, nil
+}
+
+// weighted is an adapter of merge, given as DIR or DIR:weight.
+type weighted struct {
+	path   string
+	weight float64
+}
+
+func parseWeighted(s string) (weighted, error) {
+	w := weighted{path: s, weight: 1}
+	at := strings.LastIndexByte(s, ':')
+	if at < 0 {
+		return w, nil
+	}
+	v, err := strconv.ParseFloat(s[at+1:], 64)
+	if err != nil || v-v != 0 {
+		return w, badUsage(hint.Add(fmt.Errorf("--adapter %s: %q is not a weight", s, s[at+1:]), "write DIR or DIR:weight, as in lora:0.5"))
+	}
+	return weighted{s[:at], v}, nil
+}
+
+// scaled is a delta times a weight.
+type scaled struct {
+	merge.Delta
+	weight float32
+}
+
+// AddRows implements merge.Delta.
+func (s scaled) AddRows(w []float32, row int64, sign float32) error {
+	return s.Delta.AddRows(w, row, sign*s.weight)
+}

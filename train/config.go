@@ -1,0 +1,178 @@
+package train
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/train/optim"
+)
+
+// Config is everything that decides how a run goes. The names are those of the
+// command line, which are mlx-lm's and transformers'.
+type Config struct {
+	// FineTuneType is "lora" or "full". LoRA over a 4-bit base is QLoRA.
+	FineTuneType string `json:"fine_tune_type"`
+
+	// Iters is the number of optimizer steps; if it is 0, Epochs says how often
+	// to go through the data.
+	Iters  int     `json:"iters"`
+	Epochs float64 `json:"epochs"`
+
+	// BatchSize is the number of examples in a micro-batch,
+	// GradAccumulationSteps that of micro-batches in a step.
+	BatchSize             int `json:"batch_size"`
+	GradAccumulationSteps int `json:"grad_accumulation_steps"`
+
+	Optimizer       string  `json:"optimizer"`
+	LearningRate    float64 `json:"learning_rate"`
+	LRSchedulerType string  `json:"lr_scheduler_type"`
+	WarmupSteps     int     `json:"warmup_steps"`
+	WeightDecay     float64 `json:"weight_decay"`
+	MaxGradNorm     float64 `json:"max_grad_norm"`
+
+	// MaxSeqLength is where longer examples are cut.
+	MaxSeqLength int `json:"max_seq_length"`
+
+	// Rank, Alpha, Dropout and TargetModules describe the adapters.
+	// TargetModules are names of linear layers, or "all-linear".
+	Rank          int      `json:"rank"`
+	Alpha         float64  `json:"alpha"`
+	Dropout       float64  `json:"dropout"`
+	UseRSLoRA     bool     `json:"use_rslora"`
+	TargetModules []string `json:"target_modules"`
+
+	// SaveEvery and StepsPerEval count steps; 0 is never but at the end.
+	SaveEvery    int `json:"save_every"`
+	StepsPerEval int `json:"steps_per_eval"`
+
+	// ValBatches is how many batches an evaluation takes; -1 is all.
+	ValBatches int `json:"val_batches"`
+
+	Seed uint64 `json:"seed"`
+}
+
+// DefaultConfig returns the defaults: LoRA of rank 16 and alpha 32 on all
+// linear layers.
+func DefaultConfig() Config {
+	return Config{
+		FineTuneType: "lora", Epochs: 1, BatchSize: 4, GradAccumulationSteps: 1,
+		Optimizer: "adamw", LearningRate: 2e-4, LRSchedulerType: "cosine", WarmupSteps: -1, MaxGradNorm: 1,
+		MaxSeqLength: 2048, Rank: 16, Alpha: 32, TargetModules: []string{"all-linear"},
+		SaveEvery: 100, StepsPerEval: 200, ValBatches: 25,
+	}
+}
+
+// FineTuneTypes lists what FineTuneType may be.
+func FineTuneTypes() []string { return []string{"lora", "full"} }
+
+// Validate returns an error that names the first value no run can have.
+func (c *Config) Validate() error {
+	positive := []struct {
+		name string
+		n    int
+	}{
+		{"batch-size", c.BatchSize}, {"grad-accumulation-steps", c.GradAccumulationSteps},
+	}
+	if c.FineTuneType == "lora" {
+		positive = append(positive, struct {
+			name string
+			n    int
+		}{"rank", c.Rank})
+	}
+	for _, v := range positive {
+		if v.n <= 0 {
+			return fmt.Errorf("--%s is %d, want 1 or more", v.name, v.n)
+		}
+	}
+	finite := []struct {
+		name string
+		v    float64
+	}{
+		{"learning-rate", c.LearningRate}, {"weight-decay", c.WeightDecay}, {"max-grad-norm", c.MaxGradNorm},
+		{"alpha", c.Alpha}, {"epochs", c.Epochs},
+	}
+	for _, v := range finite {
+		if v.v < 0 || math.IsNaN(v.v) || math.IsInf(v.v, 0) {
+			return fmt.Errorf("--%s is %v, want 0 or a positive number", v.name, v.v)
+		}
+	}
+	switch {
+	case !slices.Contains(FineTuneTypes(), c.FineTuneType):
+		return fmt.Errorf("--fine-tune-type is %q, want one of: %s", c.FineTuneType, strings.Join(FineTuneTypes(), ", "))
+	case c.Iters < 0:
+		return fmt.Errorf("--iters is %d, want 0 or more", c.Iters)
+	case c.Iters == 0 && c.Epochs == 0:
+		return fmt.Errorf("--iters and --epochs are both 0: there is nothing to do")
+	case c.MaxSeqLength < 2:
+		return fmt.Errorf("--max-seq-length is %d, want 2 or more", c.MaxSeqLength)
+	case !(c.Dropout >= 0 && c.Dropout < 1):
+		return fmt.Errorf("--dropout is %v, want at least 0 and less than 1", c.Dropout)
+	}
+	if _, err := optim.New(c.Optimizer, optim.Options{}); err != nil {
+		return err
+	}
+	return c.schedule(1).Validate()
+}
+
+// Scale returns what adapters are multiplied by.
+func (c *Config) Scale() float64 {
+	if c.UseRSLoRA {
+		return c.Alpha / math.Sqrt(float64(c.Rank))
+	}
+	return c.Alpha / float64(c.Rank)
+}
+
+// perStep returns the number of examples in a step.
+func (c *Config) perStep() int { return c.BatchSize * c.GradAccumulationSteps }
+
+// steps returns the number of optimizer steps over n examples, and the number
+// of examples they take in all: the last step may be short.
+func (c *Config) steps(n int) (steps int, examples int64) {
+	per := int64(c.perStep())
+	if c.Iters > 0 {
+		return c.Iters, int64(c.Iters) * per
+	}
+	examples = int64(math.Round(c.Epochs * float64(n)))
+	return int((examples + per - 1) / per), examples
+}
+
+// schedule returns the learning rates of a run of total steps. A negative
+// warm-up is 3 % of them.
+func (c *Config) schedule(total int) optim.Schedule {
+	warmup := c.WarmupSteps
+	if warmup < 0 {
+		warmup = int(math.Ceil(0.03 * float64(total)))
+	}
+	return optim.Schedule{Type: c.LRSchedulerType, LR: c.LearningRate, Warmup: warmup, Total: total}
+}
+
+// sameRun returns an error naming the first setting in which a run that is
+// resumed differs from what it was, if that would make it another run. How long
+// it goes on and at what learning rate may change.
+func (c *Config) sameRun(was *Config) error {
+	for _, v := range []struct {
+		name     string
+		now, was any
+	}{
+		{"fine-tune-type", c.FineTuneType, was.FineTuneType},
+		{"batch-size", c.BatchSize, was.BatchSize},
+		{"grad-accumulation-steps", c.GradAccumulationSteps, was.GradAccumulationSteps},
+		{"optimizer", c.Optimizer, was.Optimizer},
+		{"max-seq-length", c.MaxSeqLength, was.MaxSeqLength},
+		{"rank", c.Rank, was.Rank},
+		{"alpha", c.Alpha, was.Alpha},
+		{"dropout", c.Dropout, was.Dropout},
+		{"use-rslora", c.UseRSLoRA, was.UseRSLoRA},
+		{"target-modules", strings.Join(c.TargetModules, ","), strings.Join(was.TargetModules, ",")},
+		{"seed", c.Seed, was.Seed},
+	} {
+		if v.now != v.was {
+			return hint.Add(fmt.Errorf("--%s is %v, but the run to be resumed had %v", v.name, v.now, v.was),
+				"resume with the settings of the first run, or start a new one")
+		}
+	}
+	return nil
+}

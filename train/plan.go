@@ -1,0 +1,111 @@
+package train
+
+import (
+	"fmt"
+
+	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/internal/kernel"
+	"github.com/seed18967229/nibble/internal/memory"
+	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/train/model"
+	"github.com/seed18967229/nibble/train/optim"
+	"github.com/seed18967229/nibble/train/stream"
+)
+
+// Plan is how much memory a run needs at most, from shapes alone.
+type Plan struct {
+	// Slots is the number of blocks of the base in memory at a time.
+	Slots int
+
+	// Lines add up to Total.
+	Lines []PlanLine
+	Total int64
+
+	// Trainable and Params are the numbers of parameters trained and in all.
+	Trainable, Params int64
+}
+
+// PlanLine is one use of memory.
+type PlanLine struct {
+	What  string
+	Bytes int64
+}
+
+// programBytes is what the program takes before it does anything: code, the
+// runtime and headers. Measured on linux/amd64.
+const programBytes = 24 << 20
+
+// defaultSlots is the block that is used and two that are read ahead.
+const defaultSlots = 3
+
+// NewPlan plans a run. longest is the length in tokens of the longest example.
+// Within a budget (0 is none) it takes as many slots as fit, up to the whole
+// model; it returns an error that says what would do if two do not fit.
+func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
+	a, p := base.Arch, &Plan{Params: base.Arch.Params()}
+	block, err := stream.BlockBytes(base.Source, a)
+	if err != nil {
+		return nil, err
+	}
+	opt, err := optim.New(cfg.Optimizer, optim.Options{})
+	if err != nil {
+		return nil, err
+	}
+	micro := int64(cfg.BatchSize) * int64(min(longest, cfg.MaxSeqLength)-1) // tokens of a micro-batch
+	tokens := micro * int64(cfg.GradAccumulationSteps)
+	h, q, kv, mlp := a.HiddenSize, a.NumAttentionHeads*a.HeadDim, a.NumKeyValueHeads*a.HeadDim, a.IntermediateSize
+
+	var inner int64                   // floats inside a block for one token
+	inner += 4*h + 3*q + 2*kv + 3*mlp // forward: h1 x1 h2 dh, q o do, k v, gate up act
+	inner += q + 4*kv + mlp           // backward: dq, dk dv and k v as columns, dact
+	for _, x := range a.Tensors() {
+		n := tensor.Shape(x.Dims).Elems()
+		switch {
+		case cfg.FineTuneType == "full":
+			p.Trainable += n
+			if x.Layer >= 0 {
+				block = 0 // every tensor of a block is trained and stays
+			}
+		case cfg.target(x) != "":
+			p.Trainable += int64(cfg.Rank) * (x.Dims[0] + x.Dims[1])
+			if x.Layer == 0 {
+				inner += 3 * int64(cfg.Rank)
+			}
+		}
+	}
+	var panel int64
+	for _, x := range a.Block(0) {
+		if len(x.Dims) == 2 {
+			panel = max(panel, kernel.PanelBytes(int(x.Dims[0]), int(x.Dims[1])))
+		}
+	}
+	logits := min(tokens*a.VocabSize, max(model.LogitFloats, tokens))
+
+	p.add("trained weights and gradients", 8*p.Trainable)
+	p.add("optimizer state ("+opt.Name()+")", opt.StateBytes(p.Trainable))
+	p.add("hidden states between blocks", 4*h*tokens*(a.NumHiddenLayers+1))
+	p.add("inside a block", 4*inner*micro)
+	p.add("logits and their gradient", 4*(4*h*tokens+logits))
+	p.add("panels of decoded weights", panel)
+	p.add("rotary table", 4*a.HeadDim*int64(cfg.MaxSeqLength))
+	p.add("the program", programBytes)
+
+	p.Slots = min(defaultSlots, int(a.NumHiddenLayers))
+	if budget > 0 {
+		least := p.Total + 2*block
+		if budget < least {
+			return nil, hint.Add(fmt.Errorf("the run needs %s of memory, over the budget of %s", memory.FormatSize(least), memory.FormatSize(budget)),
+				"give --memory %s or more, or lower --batch-size, --max-seq-length, --grad-accumulation-steps or --rank", memory.FormatSize(least))
+		}
+		if block > 0 {
+			p.Slots = int(min((budget-p.Total)/block, a.NumHiddenLayers))
+		}
+	}
+	p.add(fmt.Sprintf("%d of %d blocks of the base", p.Slots, a.NumHiddenLayers), int64(p.Slots)*block)
+	return p, nil
+}
+
+func (p *Plan) add(what string, bytes int64) {
+	p.Lines = append(p.Lines, PlanLine{what, bytes})
+	p.Total += bytes
+}

@@ -1,0 +1,289 @@
+package train
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/seed18967229/nibble/arch"
+	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/train/data"
+	"github.com/seed18967229/nibble/train/engine"
+	"github.com/seed18967229/nibble/train/model"
+	"github.com/seed18967229/nibble/train/optim"
+)
+
+// Examples is a set of examples that are made when they are asked for.
+type Examples interface {
+	Len() int
+	Example(i int) (data.Example, error)
+}
+
+// Base is the model to be trained.
+type Base struct {
+	Arch   *arch.Model
+	Source tensor.Source
+	Codecs tensor.Codecs
+}
+
+// Run is one fine-tuning run.
+type Run struct {
+	cfg    Config
+	engine *engine.Engine
+	params []*optim.Param
+	opt    optim.Optimizer
+	lr     optim.Schedule
+
+	train, valid Examples
+	steps        int
+	examples     int64 // to be taken in all
+	order        order
+
+	out   Output
+	state State
+}
+
+// New prepares a run over training and validation examples (valid may be nil).
+// slots is how many blocks of the base are in memory at a time. The
+// configuration must be valid.
+func New(base Base, cfg Config, train, valid Examples, slots int, out Output) (*Run, error) {
+	if train.Len() == 0 {
+		return nil, fmt.Errorf("%w: there are no training examples", tensor.ErrMalformed)
+	}
+	t, params, err := NewTrainable(base.Arch, base.Source, base.Codecs, &cfg)
+	if err != nil {
+		return nil, err
+	}
+	opt, err := optim.New(cfg.Optimizer, optim.Options{WeightDecay: cfg.WeightDecay})
+	if err != nil {
+		return nil, err
+	}
+	eng, err := engine.New(base.Source, base.Codecs, base.Arch, t, engine.Options{Slots: slots, Positions: cfg.MaxSeqLength})
+	if err != nil {
+		return nil, err
+	}
+	r := &Run{
+		cfg: cfg, engine: eng, params: params, opt: opt, train: train, valid: valid, out: out,
+		order: order{seed: cfg.Seed, n: train.Len()},
+		state: State{TrainExamples: train.Len(), Config: cfg},
+	}
+	r.steps, r.examples = cfg.steps(train.Len())
+	r.lr = cfg.schedule(r.steps)
+	return r, nil
+}
+
+// Close releases what the run holds.
+func (r *Run) Close() { r.engine.Close() }
+
+// Steps returns the number of steps of the whole run.
+func (r *Run) Steps() int { return r.steps }
+
+// Params returns what is trained.
+func (r *Run) Params() []*optim.Param { return r.params }
+
+// Engine returns the engine, with the adapters as they are, to evaluate or
+// generate.
+func (r *Run) Engine() *engine.Engine { return r.engine }
+
+// Resume makes the run go on from a checkpoint. It returns an error if the
+// checkpoint is not of such a run.
+func (r *Run) Resume(c Checkpoint) error {
+	if err := r.cfg.sameRun(&c.State.Config); err != nil {
+		return err
+	}
+	if c.State.TrainExamples != r.train.Len() {
+		return hint.Add(fmt.Errorf("the training data has %d examples, but had %d when the run began", r.train.Len(), c.State.TrainExamples),
+			"resume with the data of the first run, or start a new one")
+	}
+	if c.State.Step >= r.steps {
+		return hint.Add(fmt.Errorf("the run to be resumed has done %d steps, and %d are asked for", c.State.Step, r.steps),
+			"ask for more with --iters or --epochs")
+	}
+	if err := optim.LoadValues(r.params, c.Trained); err != nil {
+		return err
+	}
+	if err := r.opt.Load(r.params, c.Optimizer); err != nil {
+		return err
+	}
+	r.state = c.State
+	r.state.Config = r.cfg
+	return nil
+}
+
+// Train goes through the remaining steps. When ctx is done it finishes the step
+// it is at, saves a checkpoint and returns the cause.
+func (r *Run) Train(ctx context.Context) (State, error) {
+	// A step is never cut in two.
+	whole := context.WithoutCancel(ctx)
+	start := time.Now()
+	if r.state.Step == 0 && r.valid != nil {
+		loss, err := r.Evaluate(whole, r.valid)
+		if err != nil {
+			return r.state, err
+		}
+		r.state.EvalLoss, r.state.FirstEvalLoss = &loss, &loss
+		if err := r.out.Log(Record{EvalLoss: &loss}); err != nil {
+			return r.state, err
+		}
+	}
+	for r.state.Step < r.steps {
+		rec, err := r.step(whole)
+		if err != nil {
+			return r.state, fmt.Errorf("step %d: %w", r.state.Step+1, err)
+		}
+		rec.Elapsed = time.Since(start).Seconds()
+		last := r.state.Step == r.steps
+		if r.valid != nil && (last || due(r.state.Step, r.cfg.StepsPerEval)) {
+			loss, err := r.Evaluate(whole, r.valid)
+			if err != nil {
+				return r.state, err
+			}
+			rec.EvalLoss, r.state.EvalLoss = &loss, &loss
+		}
+		if err := r.out.Log(rec); err != nil {
+			return r.state, err
+		}
+		stopped := ctx.Err() != nil && !last
+		if due(r.state.Step, r.cfg.SaveEvery) || last || stopped {
+			if err := r.out.Save(r.checkpoint()); err != nil {
+				return r.state, err
+			}
+		}
+		if stopped {
+			return r.state, context.Cause(ctx)
+		}
+	}
+	return r.state, nil
+}
+
+func due(step, every int) bool { return every > 0 && step%every == 0 }
+
+func (r *Run) checkpoint() Checkpoint {
+	return Checkpoint{Trained: optim.Values(r.params), Optimizer: r.opt.State(r.params), State: r.state}
+}
+
+// step does one optimizer step.
+func (r *Run) step(ctx context.Context) (Record, error) {
+	start := time.Now()
+	step := r.state.Step + 1
+	batches, taken, err := r.batches()
+	if err != nil {
+		return Record{}, err
+	}
+	labels, tokens := 0, 0
+	for _, b := range batches {
+		labels += b.NumLabels()
+		tokens += len(b.Tokens)
+	}
+	if labels == 0 {
+		return Record{}, fmt.Errorf("%w: none of its %d examples has a token to be trained on", tensor.ErrMalformed, taken)
+	}
+	optim.ZeroGrad(r.params)
+	key := func(k int) uint64 { return r.cfg.Seed ^ uint64(step)<<24 ^ uint64(k) }
+	sums, err := r.engine.Grad(ctx, batches, key, 1/float32(labels))
+	if err != nil {
+		return Record{}, err
+	}
+	var loss float64
+	for _, s := range sums {
+		loss += s
+	}
+	loss /= float64(labels)
+	if math.IsNaN(loss) || math.IsInf(loss, 0) {
+		return Record{}, diverged(fmt.Errorf("the loss is %v", loss))
+	}
+	norm := optim.Clip(r.params, r.cfg.MaxGradNorm)
+	if math.IsNaN(norm) || math.IsInf(norm, 0) {
+		return Record{}, diverged(fmt.Errorf("the gradient of %s is not finite", r.notFinite()))
+	}
+	lr := r.lr.At(step)
+	r.opt.Step(step, lr, r.params)
+
+	if step == 1 {
+		r.state.FirstLoss = loss
+	}
+	r.state.Step = step
+	r.state.Examples += int64(taken)
+	r.state.NumTokens += int64(labels)
+	r.state.Epoch = float64(r.state.Examples) / float64(r.train.Len())
+	return Record{
+		Step: step, Epoch: r.state.Epoch, Loss: loss, GradNorm: norm, LearningRate: lr, NumTokens: r.state.NumTokens,
+		TokensPerSecond: float64(tokens) / time.Since(start).Seconds(),
+	}, nil
+}
+
+func diverged(err error) error {
+	return hint.Add(err, "a lower --learning-rate or a lower --max-grad-norm may help; the last checkpoint is still good")
+}
+
+// notFinite names the first parameter whose gradient is not finite.
+func (r *Run) notFinite() string {
+	for _, p := range r.params {
+		if n := optim.GradNorm([]*optim.Param{p}); math.IsNaN(n) || math.IsInf(n, 0) {
+			return p.Name
+		}
+	}
+	return "all tensors together"
+}
+
+// batches makes the micro-batches of the next step and returns how many
+// examples they hold.
+func (r *Run) batches() (out []*model.Batch, taken int, err error) {
+	left := min(int64(r.cfg.perStep()), r.examples-r.state.Examples)
+	for taken < int(left) {
+		b := &model.Batch{}
+		for range min(r.cfg.BatchSize, int(left)-taken) {
+			ex, err := r.train.Example(r.order.at(r.state.Examples + int64(taken)))
+			if err != nil {
+				return nil, 0, err
+			}
+			b.Add(ex.Tokens, ex.LossFrom)
+			taken++
+		}
+		out = append(out, b)
+	}
+	return out, taken, nil
+}
+
+// order is the sequence in which examples are taken: each epoch a permutation
+// of its own.
+type order struct {
+	seed  uint64
+	n     int
+	epoch int64
+	perm  []int32
+}
+
+// at returns the example at a position of the whole run.
+func (o *order) at(pos int64) int {
+	epoch := pos / int64(o.n)
+	if o.perm == nil || o.epoch != epoch {
+		o.perm, o.epoch = data.Permutation(o.seed, epoch, o.n), epoch
+	}
+	return int(o.perm[pos%int64(o.n)])
+}
+
+// Evaluate returns the mean loss over the labels of the first ValBatches
+// batches of the examples.
+func (r *Run) Evaluate(ctx context.Context, set Examples) (float64, error) {
+	n := set.Len()
+	if r.cfg.ValBatches >= 0 {
+		n = min(n, r.cfg.ValBatches*r.cfg.BatchSize)
+	}
+	sum, labels, err := engine.Evaluate(ctx, r.engine, n, r.cfg.BatchSize*r.cfg.GradAccumulationSteps, func(b *model.Batch, i int) error {
+		ex, err := set.Example(i)
+		if err == nil {
+			b.Add(ex.Tokens, ex.LossFrom)
+		}
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	if labels == 0 {
+		return 0, fmt.Errorf("%w: the validation data has no token that loss is taken on", tensor.ErrMalformed)
+	}
+	return sum / float64(labels), nil
+}

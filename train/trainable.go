@@ -1,0 +1,83 @@
+package train
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/seed18967229/nibble/arch"
+	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/train/model"
+	"github.com/seed18967229/nibble/train/optim"
+)
+
+// NewTrainable returns what a run of that configuration trains of the model,
+// and the parameters of it in the model's order. Full fine-tuning reads the
+// weights of src; LoRA reads nothing.
+func NewTrainable(a *arch.Model, src tensor.Source, codecs tensor.Codecs, c *Config) (model.Trainable, []*optim.Param, error) {
+	if c.FineTuneType == "full" {
+		return fullParams(a, src, codecs)
+	}
+	return adapters(a, c)
+}
+
+func fullParams(a *arch.Model, src tensor.Source, codecs tensor.Codecs) (model.Trainable, []*optim.Param, error) {
+	t := model.Trainable{Params: make(map[string]*optim.Param)}
+	var params []*optim.Param
+	for _, x := range a.Tensors() {
+		info, err := src.Info(x.Name)
+		if err != nil {
+			return t, nil, err
+		}
+		if !info.DType.Float() {
+			return t, nil, hint.Add(fmt.Errorf("tensor %q: %w: full fine-tuning of %v weights", x.Name, tensor.ErrUnsupported, info.DType),
+				"train an adapter (--fine-tune-type lora), or dequantize the model first")
+		}
+		_, data, err := codecs.ReadAll(src, x.Name)
+		if err != nil {
+			return t, nil, err
+		}
+		p := optim.NewParam(x.Name, info.Shape, data, len(x.Dims) > 1)
+		t.Params[x.Name] = p
+		params = append(params, p)
+	}
+	return t, params, nil
+}
+
+func adapters(a *arch.Model, c *Config) (model.Trainable, []*optim.Param, error) {
+	t := model.Trainable{Adapters: make(map[string]*model.Adapter)}
+	var params []*optim.Param
+	found := make(map[string]bool)
+	for _, x := range a.Tensors() {
+		target := c.target(x)
+		if target == "" {
+			continue
+		}
+		found[target] = true
+		out, in := int(x.Dims[0]), int(x.Dims[1])
+		ad := model.NewAdapter(x.Module(), in, out, c.Rank, float32(c.Scale()), float32(c.Dropout), c.Seed)
+		t.Adapters[x.Module()] = ad
+		params = append(params, ad.A, ad.B)
+	}
+	for _, target := range c.TargetModules {
+		if !found[target] {
+			return t, nil, hint.Add(fmt.Errorf("--target-modules %q: the model has no linear layer of that name", target),
+				"the %s family has %s; all-linear takes them all", a.Name, strings.Join(a.LinearModules(), ", "))
+		}
+	}
+	return t, params, nil
+}
+
+// target returns the entry of TargetModules that a linear layer's weight
+// answers to, "" if none: by PEFT's rule, its whole name or its end after a dot.
+func (c *Config) target(x arch.Tensor) string {
+	if !x.Linear {
+		return ""
+	}
+	for _, t := range c.TargetModules {
+		if t == "all-linear" || x.Module() == t || strings.HasSuffix(x.Module(), "."+t) {
+			return t
+		}
+	}
+	return ""
+}
