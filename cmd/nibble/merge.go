@@ -46,7 +46,7 @@ another model is an error, never ignored.`,
 }
 
 type mergeResult struct {
-	*writeResult
+	writeResult
 	Changed   int `json:"tensors_changed"`
 	Unchanged int `json:"tensors_unchanged"`
 	Zero      int `json:"zero_deltas"`
@@ -106,7 +106,7 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) error {
 	if err != nil {
 		return err
 	}
-	return a.print(&mergeResult{writeResult: r, Changed: len(targets), Unchanged: total(r.Actions) - len(targets), Zero: zero})
+	return a.print(&mergeResult{writeResult: *r, Changed: len(targets), Unchanged: total(r.Actions) - len(targets), Zero: zero})
 }
 
 // nameActions says in a plan that copies a merged view what is behind it.

@@ -55,7 +55,7 @@ llm_int8_skip_modules does.`,
 }
 
 type quantizeResult struct {
-	*writeResult
+	writeResult
 	Type        string   `json:"type"`
 	BlockSize   int      `json:"block_size"`
 	DoubleQuant bool     `json:"double_quant"`
@@ -127,13 +127,13 @@ func (a *app) quantize(ctx context.Context, in, out string, o *quantizeOptions) 
 }
 
 func summarize(w *writeResult, account *bnb.Account, o *quantizeOptions, typ tensor.DType) *quantizeResult {
-	r := &quantizeResult{writeResult: w, Type: typ.String(), BlockSize: o.blockSize, DoubleQuant: !o.noDoubleQuant}
+	r := &quantizeResult{writeResult: *w, Type: typ.String(), BlockSize: o.blockSize, DoubleQuant: !o.noDoubleQuant}
 	var bits, weights float64
 	n := 0
-	w.Bytes = 0
+	r.Bytes = 0
 	for _, x := range account.Results() {
 		r.Before += x.Before
-		w.Bytes += x.After
+		r.Bytes += x.After
 		switch {
 		case x.Action != "copy":
 			bits += 8 * float64(x.After)

@@ -245,7 +245,7 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	defer run.Close()
 	if o.FineTuneType == "lora" {
 		out.lora = adapterConfig(o, run.Params())
-	} else if out.config, err = o.fullConfig(m); err != nil {
+	} else if out.files, err = m.checkpointFiles(tensor.F32, nil); err != nil {
 		return err
 	}
 	if resumed != nil {
@@ -315,21 +315,6 @@ func adapterConfig(o *trainOptions, params []*optim.Param) *peft.Config {
 	return c
 }
 
-// fullConfig is the config.json of a fully fine-tuned model, whose checkpoints
-// are F32.
-func (o *trainOptions) fullConfig(m *model) ([]byte, error) {
-	files, err := m.checkpointFiles(tensor.F32, nil)
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range files {
-		if f.Name == hf.ConfigName {
-			return f.Data, nil
-		}
-	}
-	return nil, fmt.Errorf("%s: no %s", o.model, hf.ConfigName)
-}
-
 // finishTraining writes the result of a run into its output directory.
 func (a *app) finishTraining(ctx context.Context, m *model, out *trainOutput, run *train.Run, o *trainOptions) error {
 	if err := out.plot(); err != nil {
@@ -337,7 +322,7 @@ func (a *app) finishTraining(ctx context.Context, m *model, out *trainOutput, ru
 	}
 	trained := optim.Values(run.Params())
 	if out.lora != nil {
-		return out.writeTrained(o.out, trained)
+		return peft.Write(ctx, o.out, out.lora, trained, true)
 	}
 	// The model is made beside its final place, in the type of the base, and
 	// its files moved there, config.json last: until then it is no model.

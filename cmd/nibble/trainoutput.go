@@ -38,9 +38,9 @@ const (
 
 // trainOutput is the directory of a run.
 type trainOutput struct {
-	dir    string
-	lora   *peft.Config // nil for full fine-tuning
-	config []byte       // config.json of full fine-tuning
+	dir   string
+	lora  *peft.Config  // nil for full fine-tuning
+	files []hf.SideFile // config.json and the rest, of full fine-tuning
 
 	log     *os.File
 	records []train.Record
@@ -148,10 +148,14 @@ func (o *trainOutput) Save(c train.Checkpoint) error {
 }
 
 func (o *trainOutput) fill(d *fsx.Dir, c train.Checkpoint) error {
-	if err := o.writeTrained(d.Temp(), c.Trained); err != nil {
+	if o.lora != nil {
+		if err := peft.Write(context.Background(), d.Temp(), o.lora, c.Trained, false); err != nil {
+			return err
+		}
+	} else if err := o.writeFull(d.Temp(), c.Trained); err != nil {
 		return err
 	}
-	if err := writeTensors(filepath.Join(d.Temp(), optimizerName), c.Optimizer, false); err != nil {
+	if err := writeTensors(filepath.Join(d.Temp(), optimizerName), c.Optimizer); err != nil {
 		return err
 	}
 	state, err := json.MarshalIndent(c.State, "", "  ")
@@ -161,25 +165,27 @@ func (o *trainOutput) fill(d *fsx.Dir, c train.Checkpoint) error {
 	return d.WriteFile(stateName, append(state, '\n'))
 }
 
-// writeTrained writes an adapter, or the tensors of full fine-tuning as F32 with
-// their config.json.
-func (o *trainOutput) writeTrained(dir string, trained tensor.Source) error {
-	if o.lora != nil {
-		return peft.Write(context.Background(), dir, o.lora, trained, true)
-	}
-	if err := writeTensors(filepath.Join(dir, hf.WeightsName), trained, true); err != nil {
+// writeFull writes the tensors of full fine-tuning, as F32, with everything that
+// makes them a model.
+func (o *trainOutput) writeFull(dir string, trained tensor.Source) error {
+	if err := writeTensors(filepath.Join(dir, hf.WeightsName), trained); err != nil {
 		return err
 	}
-	return fsx.WriteFile(filepath.Join(dir, hf.ConfigName), o.config, true)
+	for _, f := range o.files {
+		if err := f.Write(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeTensors writes a source as one safetensors file.
-func writeTensors(path string, src tensor.Source, force bool) error {
-	w, err := safetensors.Create(path, force)
+func writeTensors(path string, src tensor.Source) error {
+	w, err := safetensors.Create(path, false)
 	if err != nil {
 		return err
 	}
-	p := &pipeline.Plan{}
+	p := &pipeline.Plan{Meta: tensor.Meta{{Key: "format", Value: "pt"}}}
 	for info := range src.All() {
 		p.Steps = append(p.Steps, pipeline.Copy(info, info.Name))
 	}

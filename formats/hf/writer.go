@@ -71,7 +71,7 @@ func Create(dir string, o Options) (*Writer, error) {
 		return nil, err
 	}
 	for _, f := range o.Files {
-		if err := f.write(d); err != nil {
+		if err := f.Write(d.Temp()); err != nil {
 			return nil, errors.Join(err, d.Abort())
 		}
 	}
@@ -111,16 +111,18 @@ func holdsModel(names []string) bool {
 	})
 }
 
-func (f SideFile) write(d *fsx.Dir) error {
+// Write stores the file in a directory, where it must not be already.
+func (f SideFile) Write(dir string) error {
+	path := filepath.Join(dir, f.Name)
 	if f.From == "" {
-		return d.WriteFile(f.Name, f.Data)
+		return fsx.WriteFile(path, f.Data, false)
 	}
 	in, _, err := safeio.OpenFile(f.From)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	out, err := fsx.Create(filepath.Join(d.Temp(), f.Name), false)
+	out, err := fsx.Create(path, false)
 	if err != nil {
 		return err
 	}
