@@ -92,11 +92,13 @@ func newLoRADelta(base, adapter tensor.Source, codecs tensor.Codecs, module stri
 	if err != nil {
 		return nil, err
 	}
-	if err := finite(infoA, a, 0, "the adapter"); err != nil {
-		return nil, err
-	}
-	if err := finite(infoB, b, 0, "the adapter"); err != nil {
-		return nil, err
+	for _, x := range []struct {
+		info   tensor.Info
+		values []float32
+	}{{infoA, a}, {infoB, b}} {
+		if err := finite(x.info, x.values, 0, "the adapter"); err != nil {
+			return nil, fmt.Errorf("adapter tensor %q: %w", x.info.Name, err)
+		}
 	}
 	return &loraDelta{
 		target: target,

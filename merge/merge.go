@@ -60,7 +60,7 @@ func Methods() []Method { return []Method{LoRA{}} }
 // passed on as it is stored.
 //
 // Sums are taken in float32 and rounded once. A value that is not finite,
-// before or after, is an error of the read, which names the tensor.
+// before or after, is an error of the read.
 func View(base tensor.Source, codecs tensor.Codecs, deltas []Delta, sign float32, dtype func(tensor.Info) tensor.DType) (tensor.Source, error) {
 	byTarget := make(map[string][]Delta)
 	for _, d := range deltas {
@@ -109,12 +109,12 @@ func lazy(base tensor.Source, codecs tensor.Codecs, in, out tensor.Info, change 
 	}}
 }
 
-// finite returns an error naming the first element that is not finite.
+// finite returns an error that gives the first element that is not finite.
 func finite(info tensor.Info, w []float32, row int64, of string) error {
 	for i, v := range w {
 		if v-v != 0 { // NaN or Inf
 			at := row*info.Shape.Cols() + int64(i)
-			return hint.Add(fmt.Errorf("tensor %q: %w: element %d of %s is %v", info.Name, tensor.ErrMalformed, at, of, v),
+			return hint.Add(fmt.Errorf("%w: element %d of %s is %v", tensor.ErrMalformed, at, of, v),
 				"nibble verify lists every tensor with NaN or Inf")
 		}
 	}

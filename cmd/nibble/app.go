@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -65,10 +67,20 @@ bitsandbytes 4-bit) or a .gguf file. Sizes take KB, MB, GB and KiB, MiB, GiB.
 
 Exit codes: 0 done, 1 the work failed, 2 the command line was wrong, 3 the input
 is malformed or unsupported, 130 interrupted.`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SuggestionsMinimumDistance: 2,
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			advice := "nibble --help lists the commands"
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				advice = "did you mean " + strings.Join(near, " or ") + "?"
+			}
+			return badUsage(hint.Add(fmt.Errorf("unknown command %q", args[0]), "%s", advice))
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			if a.threads < 0 {
 				return badUsage(fmt.Errorf("--threads is %d, want 0 (all processors) or more", a.threads))
@@ -159,8 +171,9 @@ func (a *app) messages() io.Writer {
 	return a.out
 }
 
-// runPlan carries a plan out with a progress bar.
-func (a *app) runPlan(ctx context.Context, what string, p *pipeline.Plan, src tensor.Source, dst tensor.Sink) error {
+// runPlan carries a plan out on a source that was opened from path, with a
+// progress bar.
+func (a *app) runPlan(ctx context.Context, path string, p *pipeline.Plan, src tensor.Source, dst tensor.Sink) error {
 	for _, s := range p.Steps {
 		for _, o := range s.Out {
 			if !o.Late() {
@@ -171,9 +184,13 @@ func (a *app) runPlan(ctx context.Context, what string, p *pipeline.Plan, src te
 	for _, d := range p.Drop {
 		a.detail("%-14s %s (%s)", "drop", d.Name, d.Reason)
 	}
-	bar := a.progress(what, p.Size(), bytesUnit)
+	bar := a.progress("write", p.Size(), bytesUnit)
 	defer bar.stop()
-	return pipeline.Run(ctx, p, src, dst, pipeline.WithMemory(int64(a.memory)), pipeline.WithProgress(bar.add))
+	err := pipeline.Run(ctx, p, src, dst, pipeline.WithMemory(int64(a.memory)), pipeline.WithProgress(bar.add))
+	if errors.Is(err, tensor.ErrMalformed) || errors.Is(err, tensor.ErrUnsupported) {
+		return fmt.Errorf("%s: %w", path, err) // the input is at fault
+	}
+	return err
 }
 
 // sizeFlag is a size in bytes as the command line writes it.

@@ -196,7 +196,7 @@ func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out, o
 	if err != nil {
 		return nil, err
 	}
-	if err := a.runPlan(ctx, "convert", plan, view, w); err != nil {
+	if err := a.runPlan(ctx, m.Path, plan, view, w); err != nil {
 		return nil, err
 	}
 	r := newWriteResult(m.Path, out, plan)
@@ -230,7 +230,7 @@ func (a *app) writeDir(ctx context.Context, m *model, src tensor.Source, plan *p
 	if err != nil {
 		return nil, err
 	}
-	if err := a.runPlan(ctx, "write", plan, src, w); err != nil {
+	if err := a.runPlan(ctx, m.Path, plan, src, w); err != nil {
 		return nil, err
 	}
 	r := newWriteResult(m.Path, out, plan)
@@ -261,7 +261,7 @@ func (a *app) castFile(ctx context.Context, in *formats.Input, out, outType stri
 	if err != nil {
 		return err
 	}
-	if err := a.runPlan(ctx, "convert", plan, in, w); err != nil {
+	if err := a.runPlan(ctx, in.Path, plan, in, w); err != nil {
 		return err
 	}
 	r := newWriteResult(in.Path, out, plan)
