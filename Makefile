@@ -1,7 +1,7 @@
 # Everything needs Go alone, except the targets that say what else they need.
 export CGO_ENABLED = 0
 
-.PHONY: help build test race lint fuzz bench golden interop clean
+.PHONY: help build test race lint fuzz bench interop interop-python clean
 
 help:
 	@echo "make build    build ./nibble"
@@ -10,6 +10,8 @@ help:
 	@echo "make lint     gofmt, go vet, staticcheck"
 	@echo "make fuzz     fuzz every parser for FUZZTIME each (default 30s)"
 	@echo "make bench    the Go benchmarks"
+	@echo "make interop  compare with llama.cpp (installs node-llama-cpp with npm)"
+	@echo "make interop-python  compare with transformers, PEFT and bitsandbytes (installs them with pip)"
 
 build:
 	go build -trimpath -ldflags "-s -w" -o nibble ./cmd/nibble
@@ -36,6 +38,17 @@ fuzz:
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./...
+
+# The embedded model, and a tiny random one with everything that it lacks.
+STORIES = cmd/nibble/demo/stories260K
+TINY = testdata/tiny_llama3
+
+interop: build
+	./nibble demo --out nibble-demo --force --quiet
+	testdata/interop/run.sh ./nibble $(STORIES) $(TINY) nibble-demo/merged
+
+interop-python: build
+	testdata/interop/run_python.sh ./nibble $(STORIES)
 
 clean:
 	rm -f nibble

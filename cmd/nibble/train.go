@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -253,6 +254,8 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 			return fmt.Errorf("%s: %w", o.resume, err)
 		}
 	}
+	// The collector works as hard as it must to keep to the plan.
+	debug.SetMemoryLimit(plan.Total)
 	a.note("training %s of %s parameters (%.2f %%): %d steps over %d examples", thousands(plan.Trainable), thousands(plan.Params),
 		100*float64(plan.Trainable)/float64(plan.Params), run.Steps(), set.Train.Len())
 
