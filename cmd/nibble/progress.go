@@ -34,11 +34,13 @@ type bar struct {
 	done   int64
 	unit   unit
 	start  time.Time
-	show   *mpb.Progress
+	show   *mpb.Progress // of a terminal
 	bar    *mpb.Bar
-	lines  io.Writer
+	lines  io.Writer // of a pipe
 	nextAt time.Duration
 	spoken bool // println says how far it is
+
+	terminal io.Writer
 }
 
 func (a *app) progress(what string, total int64, u unit) *bar {
@@ -50,6 +52,7 @@ func (a *app) progress(what string, total int64, u unit) *bar {
 		b.lines = a.err
 		return b
 	}
+	b.terminal = a.err
 	delay := make(chan any)
 	time.AfterFunc(patience, func() { close(delay) })
 	b.show = mpb.New(mpb.WithOutput(a.err), mpb.WithRenderDelay(delay), mpb.WithWidth(40), mpb.WithRefreshRate(200*time.Millisecond))
@@ -112,9 +115,12 @@ func (b *bar) skip(n int64) {
 // lines that add prints.
 func (b *bar) println(line string) {
 	b.spoken = true
-	if b.show != nil {
+	switch {
+	case b.show != nil && time.Since(b.start) > patience:
 		fmt.Fprintln(b.show, line)
-	} else if b.lines != nil {
+	case b.show != nil: // the bar is not there yet, and would swallow it
+		fmt.Fprintln(b.terminal, line)
+	case b.lines != nil:
 		fmt.Fprintln(b.lines, line)
 	}
 }

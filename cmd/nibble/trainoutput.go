@@ -205,7 +205,7 @@ func (o *trainOutput) plot() error {
 	}
 	png, err := chart.Lines("Loss", "step", "cross-entropy, nats per token",
 		chart.Series{Name: "training", Style: chart.Faint, Points: raw},
-		chart.Series{Name: "training, smoothed", Style: chart.Strong, Points: chart.Smooth(raw, 0.9)},
+		chart.Series{Name: "training, smoothed", Style: chart.Strong, Points: chart.Smooth(raw, 0.8)},
 		chart.Series{Name: "validation", Style: chart.Dotted, Points: eval})
 	if err != nil {
 		return err

@@ -51,11 +51,7 @@ func (a *app) verify(ctx context.Context, path string) error {
 	}
 	defer in.Close()
 	r := &verifyResult{Path: path, Format: string(in.Kind), Problems: []string{}}
-	problem := func(err error) {
-		for _, line := range strings.Split(err.Error(), "\n") {
-			r.Problems = append(r.Problems, line)
-		}
-	}
+	problem := func(err error) { r.Problems = append(r.Problems, strings.Split(err.Error(), "\n")...) }
 	var src tensor.Source = in
 	if in.Kind == formats.HF || in.Kind == formats.GGUF {
 		m := &model{Input: in}

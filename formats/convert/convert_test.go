@@ -276,7 +276,7 @@ func TestToGGUFRefuses(t *testing.T) {
 	}{
 		"missing":          {without(t, d, "model.norm.weight"), v, GGUFOptions{OutType: "f32"}, tensor.ErrNotFound, "model.norm.weight"},
 		"unknown":          {without(t, d, "", tensor.Info{Name: "extra", DType: tensor.U8, Shape: tensor.Shape{1}}), v, GGUFOptions{OutType: "f32"}, tensor.ErrUnsupported, `"extra"`},
-		"shape":            {without(t, d, "model.norm.weight", tensor.Info{Name: "model.norm.weight", DType: tensor.F32, Shape: tensor.Shape{65}}), v, GGUFOptions{OutType: "f32"}, tensor.ErrMalformed, "[65], config.json makes it [64]"},
+		"shape":            {without(t, d, "model.norm.weight", tensor.Info{Name: "model.norm.weight", DType: tensor.F32, Shape: tensor.Shape{65}}), v, GGUFOptions{OutType: "f32"}, tensor.ErrMalformed, "[65], the configuration makes it [64]"},
 		"vocabulary":       {d, &few, GGUFOptions{OutType: "f32"}, tensor.ErrMalformed, "500 tokens, the model's vocab_size is 512"},
 		"duplicate tokens": {d, &twice, GGUFOptions{OutType: "f32"}, tensor.ErrMalformed, ""},
 		"type":             {d, v, GGUFOptions{OutType: "q4_2"}, nil, `"q4_2"`},
@@ -329,7 +329,7 @@ func TestFromGGUFRefuses(t *testing.T) {
 		"text":          {withMeta{f, "llama.embedding_length", "64"}, tensor.ErrMalformed, "want a number"},
 		"impossible":    {withMeta{f, "llama.embedding_length", int32(-64)}, tensor.ErrMalformed, "hidden_size is -64"},
 		"huge":          {withMeta{f, "llama.embedding_length", uint64(math.MaxUint64)}, tensor.ErrMalformed, "hidden_size"},
-		"shape":         {withMeta{f, "llama.feed_forward_length", uint32(171)}, tensor.ErrMalformed, "[172, 64], the metadata makes it [171, 64]"},
+		"shape":         {withMeta{f, "llama.feed_forward_length", uint32(171)}, tensor.ErrMalformed, "[172, 64], the configuration makes it [171, 64]"},
 		"vocabulary":    {withMeta{f, "llama.vocab_size", uint32(511)}, tensor.ErrMalformed, "512 rows"},
 		"rotary":        {withMeta{f, "llama.rope.dimension_count", uint32(4)}, tensor.ErrUnsupported, "the heads have 8"},
 		"scaling":       {withMeta{f, "llama.rope.scaling.type", "yarn"}, tensor.ErrUnsupported, `"yarn"`},

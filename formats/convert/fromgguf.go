@@ -47,27 +47,17 @@ func FromGGUF(g tensor.Source, codecs tensor.Codecs) (*Checkpoint, error) {
 		return nil, err
 	}
 	c := &Checkpoint{Model: m, Vocab: v}
-	var entries []tensor.Entry
-	known := map[string]bool{ropeFreqs: true}
-	order := between(m.GGUFRotary, m.Rotary, m.HeadDim)
-	for _, t := range m.Tensors() {
-		info, err := g.Info(t.GGUFName)
-		if err != nil {
-			return nil, fmt.Errorf("%w: the %s family needs it", err, m.Name)
-		}
-		if !info.Shape.Equal(t.Dims) {
-			return nil, fmt.Errorf("tensor %q: %w: shape %v, the metadata makes it %v", t.GGUFName, tensor.ErrMalformed, info.Shape, tensor.Shape(t.Dims))
-		}
-		known[t.GGUFName] = true
-		if t.RotaryHeads != nil && order != nil {
-			entries = append(entries, reorder(g, codecs, info, t.Name, order))
-		} else {
-			entries = append(entries, tensor.Forward(g, info, t.Name))
-		}
+	list, err := match(g, m, func(t arch.Tensor) string { return t.GGUFName }, ropeFreqs)
+	if err != nil {
+		return nil, err
 	}
-	for info := range g.All() {
-		if !known[info.Name] {
-			return nil, fmt.Errorf("tensor %q: %w: the %s family has none of that name", info.Name, tensor.ErrUnsupported, m.Name)
+	var entries []tensor.Entry
+	order := between(m.GGUFRotary, m.Rotary, m.HeadDim)
+	for _, t := range list {
+		if t.RotaryHeads != nil && order != nil {
+			entries = append(entries, reorder(g, codecs, t.info, t.Name, order))
+		} else {
+			entries = append(entries, tensor.Forward(g, t.info, t.Name))
 		}
 	}
 	c.Source, err = tensor.NewTable(tensor.Meta{{Key: "format", Value: "pt"}}, entries)

@@ -50,7 +50,7 @@ func ToGGUF(src tensor.Source, codecs tensor.Codecs, m *arch.Model, v *vocab.Voc
 	if err := v.Validate(); err != nil {
 		return nil, nil, err
 	}
-	list, err := match(src, m)
+	list, err := match(src, m, func(t arch.Tensor) string { return t.Name })
 	if err != nil {
 		return nil, nil, err
 	}
@@ -103,19 +103,23 @@ type matched struct {
 	info tensor.Info
 }
 
-// match pairs the tensors of a model with those of a source in checkpoint form.
-func match(src tensor.Source, m *arch.Model) ([]matched, error) {
+// match pairs the tensors of a model with those that a source has under the
+// names that name gives. extra are names that it may have besides.
+func match(src tensor.Source, m *arch.Model, name func(arch.Tensor) string, extra ...string) ([]matched, error) {
 	var out []matched
 	known := make(map[string]bool)
+	for _, n := range extra {
+		known[n] = true
+	}
 	for _, t := range m.Tensors() {
-		info, err := src.Info(t.Name)
+		info, err := src.Info(name(t))
 		if err != nil {
 			return nil, fmt.Errorf("%w: the %s family needs it", err, m.Name)
 		}
 		if !info.Shape.Equal(t.Dims) {
-			return nil, fmt.Errorf("tensor %q: %w: shape %v, config.json makes it %v", t.Name, tensor.ErrMalformed, info.Shape, tensor.Shape(t.Dims))
+			return nil, fmt.Errorf("tensor %q: %w: shape %v, the configuration makes it %v", info.Name, tensor.ErrMalformed, info.Shape, tensor.Shape(t.Dims))
 		}
-		known[t.Name] = true
+		known[info.Name] = true
 		out = append(out, matched{t, info})
 	}
 	for info := range src.All() {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -39,16 +38,6 @@ var everyShape = []tensor.Info{
 	{Name: strings.Repeat("n", 63), DType: tensor.Q4_K, Shape: tensor.Shape{256}},
 }
 
-func files(t testing.TB, dir string) []string {
-	list, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	var names []string
-	for _, e := range list {
-		names = append(names, e.Name())
-	}
-	return names
-}
-
 func create(t testing.TB, path string) *Writer {
 	t.Helper()
 	w, err := Create(path, false)
@@ -68,7 +57,7 @@ func TestSink(t *testing.T) {
 				t.Cleanup(func() { require.NoError(t, f.Close()) })
 				return f
 			},
-			Files: func() []string { return files(t, dir) },
+			Files: func() []string { return tensortest.Files(t, dir) },
 		}
 	}
 	tensortest.TestSink(t, newStore, everyType, everyShape)
@@ -78,16 +67,7 @@ func TestSink(t *testing.T) {
 func copyTo(t testing.TB, src tensor.Source) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "copy.gguf")
-	w := create(t, path)
-	layout := slices.Collect(src.All())
-	require.NoError(t, w.Begin(src.Meta(), layout))
-	for i, info := range layout {
-		body, err := w.Body(i)
-		require.NoError(t, err)
-		_, err = body.WriteAt(tensortest.Bytes(t, src, info.Name), 0)
-		require.NoError(t, err)
-	}
-	require.NoError(t, w.Finish())
+	tensortest.Copy(t, src, create(t, path))
 	b, err := os.ReadFile(path)
 	require.NoError(t, err)
 	return b
@@ -181,7 +161,7 @@ func TestBeginRefuses(t *testing.T) {
 			for _, s := range c.says {
 				require.Contains(t, err.Error(), s)
 			}
-			require.Empty(t, files(t, dir))
+			require.Empty(t, tensortest.Files(t, dir))
 			require.NoError(t, w.Abort())
 		})
 	}
@@ -194,7 +174,7 @@ func TestOrderOfCalls(t *testing.T) {
 	_, err := w.Body(0)
 	require.Error(t, err)
 	require.Error(t, w.Finish())
-	require.Empty(t, files(t, dir))
+	require.Empty(t, tensortest.Files(t, dir))
 
 	w = create(t, path)
 	require.NoError(t, w.Begin(nil, everyShape[:1]))
@@ -203,7 +183,7 @@ func TestOrderOfCalls(t *testing.T) {
 		require.Error(t, err)
 	}
 	require.Error(t, w.Begin(nil, everyShape[:1]))
-	require.Empty(t, files(t, dir))
+	require.Empty(t, tensortest.Files(t, dir))
 
 	w = create(t, path)
 	require.NoError(t, w.Begin(nil, everyShape[:1]))
@@ -216,7 +196,7 @@ func TestOrderOfCalls(t *testing.T) {
 	_, err = body.WriteAt(make([]byte, 320), 320)
 	require.NoError(t, err)
 	require.ErrorContains(t, w.Finish(), "960 of 640 bytes have been written")
-	require.Empty(t, files(t, dir))
+	require.Empty(t, tensortest.Files(t, dir))
 }
 
 func TestCreate(t *testing.T) {
@@ -233,7 +213,7 @@ func TestCreate(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "old", string(old), "the old file stays until the new one is whole")
 	require.NoError(t, w.Finish())
-	require.Equal(t, []string{"m.gguf"}, files(t, dir))
+	require.Equal(t, []string{"m.gguf"}, tensortest.Files(t, dir))
 	_, err = w.Body(0)
 	require.Error(t, err)
 	f, err := Open(path)

@@ -7,7 +7,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -290,17 +289,8 @@ func TestForce(t *testing.T) {
 // gets the same shards.
 func TestCopyOfGolden(t *testing.T) {
 	src := openDir(t, "testdata/sharded")
-	layout := slices.Collect(src.All())
 	dir := filepath.Join(t.TempDir(), "out")
-	w := create(t, dir, Options{MaxShardSize: 1500})
-	require.NoError(t, w.Begin(src.Meta(), layout))
-	for i, info := range layout {
-		b, err := w.Body(i)
-		require.NoError(t, err)
-		_, err = b.WriteAt(tensortest.Bytes(t, src, info.Name), 0)
-		require.NoError(t, err)
-	}
-	require.NoError(t, w.Finish())
+	tensortest.Copy(t, src, create(t, dir, Options{MaxShardSize: 1500}))
 	for _, name := range []string{"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"} {
 		require.Equal(t, get(t, "testdata/sharded", name), get(t, dir, name))
 	}

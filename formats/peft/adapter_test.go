@@ -37,17 +37,6 @@ func put(t testing.TB, dir, name string, data []byte) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, name), data, 0o666))
 }
 
-func list(t testing.TB, dir string) []string {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	names := []string{}
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names
-}
-
 // golden returns a copy of the golden adapter, to be broken.
 func golden(t testing.TB) string {
 	t.Helper()
@@ -189,7 +178,7 @@ func TestWriteSameBytesAsPEFT(t *testing.T) {
 		dir := t.TempDir()
 		require.NoError(t, Write(context.Background(), dir, a.Config, a, false))
 		require.False(t, a.Config.InferenceMode, "what is given is not changed")
-		require.Equal(t, []string{ConfigName, WeightsName}, list(t, dir))
+		require.Equal(t, []string{ConfigName, WeightsName}, tensortest.Files(t, dir))
 		for _, file := range []string{ConfigName, WeightsName} {
 			require.Equal(t, string(read(t, filepath.Join("testdata", name, file))), string(read(t, filepath.Join(dir, file))), "%s", file)
 		}
@@ -227,13 +216,13 @@ func TestWriteErrors(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, Write(stopped, dir, NewConfig(), src, false), context.Canceled)
 	require.Error(t, Write(ctx, filepath.Join(dir, "none"), NewConfig(), src, false))
-	require.Empty(t, list(t, dir), "no failure leaves a file")
+	require.Empty(t, tensortest.Files(t, dir), "no failure leaves a file")
 
 	for _, there := range []string{ConfigName, WeightsName} {
 		dir := t.TempDir()
 		put(t, dir, there, []byte("old"))
 		require.ErrorIs(t, Write(ctx, dir, NewConfig(), src, false), fsx.ErrExists)
-		require.Equal(t, []string{there}, list(t, dir))
+		require.Equal(t, []string{there}, tensortest.Files(t, dir))
 		require.Equal(t, "old", string(read(t, filepath.Join(dir, there))))
 
 		require.ErrorIs(t, Write(stopped, dir, NewConfig(), src, true), context.Canceled)

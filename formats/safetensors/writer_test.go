@@ -15,17 +15,6 @@ import (
 	"github.com/seed18967229/nibble/tensor"
 )
 
-func files(t testing.TB, dir string) []string {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	names := []string{}
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names
-}
-
 func create(t testing.TB, path string) *Writer {
 	t.Helper()
 	w, err := Create(path, false)
@@ -62,7 +51,7 @@ func TestSink(t *testing.T) {
 		return tensortest.Store{
 			Create: func() tensor.Sink { return create(t, path) },
 			Open:   func() tensor.Source { return open(t, path) },
-			Files:  func() []string { return files(t, dir) },
+			Files:  func() []string { return tensortest.Files(t, dir) },
 			Late:   true,
 		}
 	}, tensor.Meta{{Key: "format", Value: "pt"}, {Key: "a", Value: "\"\n\u00e9"}}, everything())
@@ -177,7 +166,7 @@ func TestLateTensorErrors(t *testing.T) {
 	_, err = b.WriteAt([]byte{1}, 7)
 	require.NoError(t, err)
 	require.ErrorContains(t, w.Finish(), `tensor "x": 1 of 8 bytes have been written`)
-	require.Empty(t, files(t, dir))
+	require.Empty(t, tensortest.Files(t, dir))
 }
 
 func TestBeginErrors(t *testing.T) {
@@ -211,7 +200,7 @@ func TestBeginErrors(t *testing.T) {
 			require.ErrorIs(t, err, c.kind)
 			require.ErrorContains(t, err, c.want)
 			require.ErrorContains(t, err, "model.safetensors: ")
-			require.Empty(t, files(t, dir), "Begin leaves nothing behind")
+			require.Empty(t, tensortest.Files(t, dir), "Begin leaves nothing behind")
 			require.NoError(t, w.Abort())
 		})
 	}
@@ -221,7 +210,7 @@ func TestDiskTooSmall(t *testing.T) {
 	dir := t.TempDir()
 	w := create(t, filepath.Join(dir, "model.safetensors"))
 	require.Error(t, w.Begin(nil, []tensor.Info{{Name: "a", DType: tensor.U8, Shape: tensor.Shape{1 << 60}}}))
-	require.Empty(t, files(t, dir))
+	require.Empty(t, tensortest.Files(t, dir))
 }
 
 func TestCreateErrors(t *testing.T) {

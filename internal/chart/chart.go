@@ -7,11 +7,13 @@ import (
 	"bytes"
 	"image/color"
 	"math"
+	"strconv"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgimg"
 )
 
 // Point is one value of a series.
@@ -42,8 +44,11 @@ func Lines(title, x, y string, series ...Series) ([]byte, error) {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, x, y
 	p.Title.TextStyle.Font.Size, p.Title.Padding = vg.Points(14), vg.Points(6)
-	p.Legend.Top = true
-	p.Add(plotter.NewGrid())
+	p.Legend.Top, p.Legend.XOffs, p.Legend.YOffs, p.Legend.Padding = true, -vg.Points(10), -vg.Points(6), vg.Points(3)
+	p.X.Tick.Marker, p.Y.Tick.Marker = plot.TickerFunc(ticks), plot.TickerFunc(ticks)
+	grid := plotter.NewGrid()
+	grid.Vertical.Color, grid.Horizontal.Color = color.Gray{Y: 225}, color.Gray{Y: 225}
+	p.Add(grid)
 	blue, orange := color.RGBA{R: 31, G: 119, B: 180, A: 255}, color.RGBA{R: 214, G: 96, B: 20, A: 255}
 	for _, s := range series {
 		var xy plotter.XYs
@@ -75,13 +80,28 @@ func Lines(title, x, y string, series ...Series) ([]byte, error) {
 			p.Legend.Add(s.Name, line, marks)
 		}
 	}
-	w, err := p.WriterTo(10*vg.Inch, 6.25*vg.Inch, "png")
-	if err != nil {
-		return nil, err
-	}
+	// A margin keeps the labels at the ends of the axes inside the picture.
+	canvas := vgimg.New(10*vg.Inch, 6.25*vg.Inch)
+	p.Draw(draw.Crop(draw.New(canvas), vg.Points(8), -vg.Points(16), vg.Points(6), -vg.Points(6)))
 	var b bytes.Buffer
-	_, err = w.WriteTo(&b)
+	_, err := vgimg.PngCanvas{Canvas: canvas}.WriteTo(&b)
 	return b.Bytes(), err
+}
+
+// ticks marks an axis at round numbers, up to ten of them.
+func ticks(low, high float64) []plot.Tick {
+	step := math.Pow(10, math.Floor(math.Log10(high-low)))
+	for _, f := range []float64{0.1, 0.2, 0.5, 1} {
+		if (high-low)/(step*f) <= 10 {
+			step *= f
+			break
+		}
+	}
+	var out []plot.Tick
+	for i := math.Ceil(low / step); i*step <= high; i++ {
+		out = append(out, plot.Tick{Value: i * step, Label: strconv.FormatFloat(i*step, 'g', 6, 64)})
+	}
+	return out
 }
 
 // Smooth returns the exponential moving average of points, each old value

@@ -2,6 +2,7 @@ package tensortest
 
 import (
 	"math/rand/v2"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -198,4 +199,30 @@ func write(t *testing.T, sink tensor.Sink, meta tensor.Meta, layout []tensor.Inf
 		require.NoError(t, err)
 	}
 	require.NoError(t, sink.Finish())
+}
+
+// Copy writes a source, as it is, to a sink.
+func Copy(t testing.TB, src tensor.Source, sink tensor.Sink) {
+	t.Helper()
+	layout := slices.Collect(src.All())
+	require.NoError(t, sink.Begin(src.Meta(), layout))
+	for i, info := range layout {
+		body, err := sink.Body(i)
+		require.NoError(t, err)
+		_, err = body.WriteAt(Bytes(t, src, info.Name), 0)
+		require.NoError(t, err)
+	}
+	require.NoError(t, sink.Finish())
+}
+
+// Files returns the names of all files of a directory, hidden ones too, sorted.
+func Files(t testing.TB, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	names := []string{}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
 }

@@ -327,13 +327,13 @@ func TestDropout(t *testing.T) {
 	}
 	grads, _ := s.grads(t, 2)
 	for i, p := range s.params() {
-		at, best := p.Data[0], 0
+		best := 0
 		for j, g := range grads[i] {
 			if math.Abs(float64(g)) > math.Abs(float64(grads[i][best])) {
 				best = j
 			}
 		}
-		at = p.Data[best]
+		at := p.Data[best]
 		const h = 1e-2
 		p.Data[best] = at + h
 		up := loss()

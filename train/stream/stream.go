@@ -37,6 +37,7 @@ type Stream struct {
 	slots   []*slot
 	queue   chan *slot
 	stopped chan struct{}
+	stop    sync.Once
 	done    sync.WaitGroup
 	stats   Stats
 }
@@ -125,9 +126,10 @@ func BlockBytes(src tensor.Source, m *arch.Model) (int64, error) {
 	return most, nil
 }
 
-// Close stops the reader. Leases must have been released.
+// Close stops the reader. Leases must have been released. A second Close does
+// nothing.
 func (s *Stream) Close() {
-	close(s.stopped)
+	s.stop.Do(func() { close(s.stopped) })
 	s.done.Wait()
 }
 
