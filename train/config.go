@@ -149,6 +149,14 @@ func (c *Config) schedule(total int) optim.Schedule {
 	return optim.Schedule{Type: c.LRSchedulerType, LR: c.LearningRate, Warmup: warmup, Total: total}
 }
 
+// Resolved returns the configuration as it works out for n training examples:
+// with the number of steps and of warm-up steps.
+func (c Config) Resolved(n int) Config {
+	c.Iters, _ = c.steps(n)
+	c.WarmupSteps = c.schedule(c.Iters).Warmup
+	return c
+}
+
 // sameRun returns an error naming the first setting in which a run that is
 // resumed differs from what it was, if that would make it another run. How long
 // it goes on and at what learning rate may change.

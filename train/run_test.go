@@ -179,6 +179,11 @@ func TestEpochs(t *testing.T) {
 	require.Equal(t, int64(26), out.saves[5].State.Examples)
 	require.InDelta(t, 2, out.records[5].Epoch, 1e-12)
 
+	resolved := cfg.Resolved(13)
+	require.Equal(t, 5, resolved.Iters)
+	cfg.WarmupSteps, cfg.Epochs = -1, 100
+	require.Equal(t, 7, cfg.Resolved(13).WarmupSteps, "3 % of 217 steps, rounded up")
+
 	// Each epoch takes every example once, in an order of its own.
 	o := order{seed: 3, n: 13}
 	var first, second []int

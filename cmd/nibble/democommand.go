@@ -71,13 +71,14 @@ func (r *demoResult) text(w io.Writer) {
 		fmt.Fprintf(w, "  %-24s %.4f  %.2f\n", x.name, lossOf(x.ppl), x.ppl)
 	}
 	fmt.Fprintf(w, "trained                    %.2f %% of the parameters\n", 100*r.TrainableShare)
+	fmt.Fprintln(w, "on disk")
 	var names []string
 	for n := range r.Disk {
 		names = append(names, n)
 	}
 	slices.Sort(names)
 	for _, n := range names {
-		fmt.Fprintf(w, "  %-24s %s\n", n, memory.FormatSize(r.Disk[n]))
+		fmt.Fprintf(w, "  %-36s %s\n", n, memory.FormatSize(r.Disk[n]))
 	}
 	fmt.Fprintf(w, "%.0f s, peak memory %s; everything is in %s, the loss curve in %s\n",
 		r.Seconds, memory.FormatSize(r.PeakRSS), r.Dir, filepath.Join(r.Dir, "adapters", plotName))

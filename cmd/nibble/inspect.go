@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/seed18967229/nibble/formats"
+	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/memory"
 	"github.com/seed18967229/nibble/merge"
 	"github.com/seed18967229/nibble/nf4"
@@ -151,6 +152,9 @@ func describe(src tensor.Source, info tensor.Info) string {
 	return s
 }
 
+// tokenizerKinds are the names that people know.
+var tokenizerKinds = map[vocab.Kind]string{vocab.SPM: "SentencePiece BPE"}
+
 func (m *model) facts() *modelFacts {
 	f := &modelFacts{
 		Family: m.arch.Name, Class: m.arch.Class, Blocks: m.arch.NumHiddenLayers, Hidden: m.arch.HiddenSize,
@@ -159,7 +163,7 @@ func (m *model) facts() *modelFacts {
 		Tied: m.arch.TieWordEmbeddings, Tokenizer: "none",
 	}
 	if v, err := m.vocab(); err == nil {
-		f.Tokenizer = fmt.Sprintf("%s, %d tokens", v.Kind, len(v.Pieces))
+		f.Tokenizer = fmt.Sprintf("%s, %d tokens", tokenizerKinds[v.Kind], len(v.Pieces))
 		if v.ChatTemplate != "" {
 			f.Tokenizer += ", chat template"
 		}

@@ -208,7 +208,7 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 		return err
 	}
 	if o.dryRun {
-		return a.print(&dryRunResult{Config: o.Config, Plan: plan})
+		return a.print(&dryRunResult{Config: o.Config.Resolved(set.Train.Len()), Plan: plan})
 	}
 	return a.runTraining(ctx, m, set, plan, o)
 }

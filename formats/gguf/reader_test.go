@@ -41,7 +41,7 @@ func stories(t testing.TB) []byte {
 	b := readFile(t, "stories260K.head")
 	data := make([]byte, 1185376-len(b))
 	for i := range data {
-		data[i] = byte(i * 2654435761 >> 13)
+		data[i] = byte(uint32(i) * 2654435761 >> 13)
 	}
 	// Some tensors do not fill their last 32 bytes; the padding is zeros.
 	src := mustParse(t, append(bytes.Clone(b), data...))
