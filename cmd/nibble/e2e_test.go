@@ -442,6 +442,30 @@ func TestDemo(t *testing.T) {
 	require.Equal(t, r.Perplexity, fromJSON.Perplexity, "the demo ends with the same figures every time")
 }
 
+// TestREADME runs the README's examples, with less training, and compares what
+// does not depend on the machine.
+func TestREADME(t *testing.T) {
+	dir := workspace(t)
+	text := strings.ReplaceAll(readFile(t, "../../README.md"), "\\\n   ", "")
+	ran := 0
+	for _, block := range strings.Split(text, "```")[1:] {
+		line, want, _ := strings.Cut(strings.TrimSpace(block), "\n")
+		args, ok := strings.CutPrefix(line, "$ nibble ")
+		if !ok {
+			continue
+		}
+		cmd := exec.Command(binary, strings.Fields(strings.Replace(args, "--iters 200", "--iters 2", 1))...)
+		cmd.Dir = dir
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s\n%s", line, out)
+		if strings.HasPrefix(args, "inspect") || strings.HasPrefix(args, "verify") {
+			require.Equal(t, strings.TrimSpace(want), strings.TrimSpace(string(out)), line)
+		}
+		ran++
+	}
+	require.Equal(t, 10, ran, "one example for each command")
+}
+
 func TestInspectWhatIsNoModelWeKnow(t *testing.T) {
 	dir := workspace(t)
 	path := filepath.Join(dir, "stories260K/config.json")
