@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -70,7 +69,8 @@ func (p *Plan) Size() int64 {
 // Check returns an error if the plan cannot be carried out on src: a step reads
 // what is not there, two steps write one name, an output is not valid, a source
 // tensor is neither read nor dropped, or a step alone exceeds the memory budget
-// (0 for none). It reads no tensor bytes.
+// (0 for none). It names the first such fault and counts the rest. It reads no
+// tensor bytes.
 func (p *Plan) Check(src tensor.Source, budget int64) error {
 	var errs []error
 	used := make(map[string]bool)
@@ -78,6 +78,7 @@ func (p *Plan) Check(src tensor.Source, budget int64) error {
 	for _, d := range p.Drop {
 		used[d.Name] = true
 	}
+	var largest Step
 	for _, s := range p.Steps {
 		for _, in := range s.In {
 			used[in] = true
@@ -94,11 +95,8 @@ func (p *Plan) Check(src tensor.Source, budget int64) error {
 			}
 			written[o.Name] = true
 		}
-		if budget > 0 && s.Scratch > budget {
-			errs = append(errs, hint.Add(
-				fmt.Errorf("tensor %q needs %s of memory at a time, over the budget of %s",
-					s.Out[0].Name, memory.FormatSize(s.Scratch), memory.FormatSize(budget)),
-				"give --memory %s or more", memory.FormatSize(s.Scratch)))
+		if s.Scratch > largest.Scratch {
+			largest = s
 		}
 	}
 	for info := range src.All() {
@@ -106,5 +104,17 @@ func (p *Plan) Check(src tensor.Source, budget int64) error {
 			errs = append(errs, fmt.Errorf("tensor %q: %w: nothing in the plan uses it", info.Name, tensor.ErrUnsupported))
 		}
 	}
-	return errors.Join(errs...)
+	if budget > 0 && largest.Scratch > budget {
+		errs = append(errs, hint.Add(
+			fmt.Errorf("tensor %q needs %s of memory at a time, over the budget of %s",
+				largest.Out[0].Name, memory.FormatSize(largest.Scratch), memory.FormatSize(budget)),
+			"give --memory %s or more", memory.AtLeast(largest.Scratch)))
+	}
+	switch len(errs) {
+	case 0:
+		return nil
+	case 1:
+		return errs[0]
+	}
+	return fmt.Errorf("%w (and %d more faults like it)", errs[0], len(errs)-1)
 }

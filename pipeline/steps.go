@@ -21,7 +21,7 @@ func Copy(info tensor.Info, as string) Step {
 		Action:  "copy",
 		In:      []string{info.Name},
 		Out:     []tensor.Info{out},
-		Scratch: panel,
+		Scratch: min(panel, info.Size()),
 		Run: func(ctx context.Context, src tensor.Source, dst []io.WriterAt) error {
 			r, err := src.Raw(info.Name)
 			if err != nil {
@@ -46,7 +46,7 @@ func Cast(codecs tensor.Codecs, in string, out tensor.Info) (Step, error) {
 		return Step{}, fmt.Errorf("tensor %q: %w", in, err)
 	}
 	cols := out.Shape.Cols()
-	batch := PanelRows(cols)
+	batch := min(PanelRows(cols), out.Shape.Rows())
 	return Step{
 		Action:  "cast",
 		In:      []string{in},

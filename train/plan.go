@@ -95,7 +95,7 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 		least := p.Total + 2*block
 		if budget < least {
 			return nil, hint.Add(fmt.Errorf("the run needs %s of memory, over the budget of %s", memory.FormatSize(least), memory.FormatSize(budget)),
-				"give --memory %s or more, or lower --batch-size, --max-seq-length, --grad-accumulation-steps or --rank", memory.FormatSize(least))
+				"give --memory %s or more, or lower --batch-size, --max-seq-length, --grad-accumulation-steps or --rank", memory.AtLeast(least))
 		}
 		if block > 0 {
 			p.Slots = int(min((budget-p.Total)/block, a.NumHiddenLayers))

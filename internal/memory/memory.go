@@ -1,5 +1,3 @@
-// Package memory reads how much memory the process has used at most, and knows
-// how sizes are written ("4GiB").
 package memory
 
 import (
@@ -50,4 +48,13 @@ func FormatSize(n int64) string {
 		return fmt.Sprintf("%d B", n)
 	}
 	return fmt.Sprintf("%.2f %s", v, unit)
+}
+
+// AtLeast writes a size as the command line takes it, rounded up to whole MiB,
+// or KiB below one MiB.
+func AtLeast(n int64) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%dKiB", (n+1<<10-1)>>10)
+	}
+	return fmt.Sprintf("%dMiB", (n+1<<20-1)>>20)
 }

@@ -36,3 +36,12 @@ func TestPeakRSS(t *testing.T) {
 		require.GreaterOrEqual(t, PeakRSS(), int64(64<<20))
 	}
 }
+
+func TestAtLeast(t *testing.T) {
+	for n, want := range map[int64]string{0: "0KiB", 1: "1KiB", 1024: "1KiB", 1025: "2KiB", 1 << 20: "1MiB", 1<<20 + 1: "2MiB", 5 << 30: "5120MiB"} {
+		require.Equal(t, want, AtLeast(n))
+		back, err := ParseSize(want)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, back, n)
+	}
+}

@@ -1,5 +1,3 @@
-// Package demo holds the model and the text that nibble demo works on, embedded
-// in the program. README.md in its folder tells where they come from.
 package demo
 
 import (

@@ -1,0 +1,4 @@
+// Package chart draws the few pictures nibble makes.
+//
+// It knows nothing of where the numbers come from.
+package chart
