@@ -135,3 +135,28 @@ func TestFamiliesAreDistinct(t *testing.T) {
 	_, err := ByGGUF("none")
 	require.ErrorIs(t, err, ErrUnsupported)
 }
+
+// FuzzParseConfig checks that what is believed of a config.json can be worked
+// with: no panic, nothing out of proportion.
+func FuzzParseConfig(f *testing.F) {
+	f.Add([]byte(stories))
+	f.Add([]byte(strings.Replace(stories, `"rope_theta": 10000.0`, `"rope_parameters": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 64}`, 1)))
+	f.Add([]byte(`{"model_type": "llama", "head_dim": 4611686018427387904, "hidden_size": 1e400, "rope_scaling": [], "vocab_size": null}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		m, err := ParseConfig(text)
+		if err != nil {
+			return
+		}
+		list := m.Tensors()
+		require.LessOrEqual(t, len(list), 1024*16+4)
+		require.Positive(t, m.Params())
+		for _, x := range list {
+			for _, d := range x.Dims {
+				require.Positive(t, d)
+			}
+		}
+		if m.HeadDim <= 1<<12 {
+			require.Len(t, m.Rope.InvFreq(m.HeadDim), int(m.HeadDim/2))
+		}
+	})
+}

@@ -168,7 +168,7 @@ func (m *model) facts() *modelFacts {
 			f.Tokenizer += ", chat template"
 		}
 	} else {
-		f.Tokenizer = err.Error()
+		f.Tokenizer = errorText(err)
 	}
 	return f
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/seed18967229/nibble/internal/hint"
@@ -54,7 +55,7 @@ func report(w io.Writer, err error) int {
 		}
 		return exitInterrupted
 	}
-	fmt.Fprintln(w, "nibble:", err)
+	fmt.Fprintln(w, "nibble:", errorText(err))
 	if h := hint.Of(err); h != "" {
 		fmt.Fprintln(w, "hint:", h)
 	}
@@ -66,6 +67,20 @@ func report(w io.Writer, err error) int {
 		return exitInput
 	}
 	return exitFailed
+}
+
+// errorText returns the text of err with the middle left out of lines that are
+// too long to read: a hostile file can have names of many megabytes.
+func errorText(err error) string {
+	const half = 500
+	lines := strings.Split(err.Error(), "\n")
+	for i, line := range lines {
+		if n := len(line) - 2*half; n > half {
+			lines[i] = fmt.Sprintf("%s [... %d bytes ...] %s",
+				strings.ToValidUTF8(line[:half], ""), n, strings.ToValidUTF8(line[len(line)-half:], ""))
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // usageError is a fault in the command line rather than in what it names.

@@ -51,7 +51,7 @@ func (a *app) verify(ctx context.Context, path string) error {
 	}
 	defer in.Close()
 	r := &verifyResult{Path: path, Format: string(in.Kind), Problems: []string{}}
-	problem := func(err error) { r.Problems = append(r.Problems, strings.Split(err.Error(), "\n")...) }
+	problem := func(err error) { r.Problems = append(r.Problems, strings.Split(errorText(err), "\n")...) }
 	var src tensor.Source = in
 	if in.Kind == formats.HF || in.Kind == formats.GGUF {
 		m := &model{Input: in}
