@@ -1,7 +1,6 @@
 package ggml
 
 import (
-	"bytes"
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
@@ -162,7 +161,7 @@ func TestRoundInt8(t *testing.T) {
 }
 
 // FuzzDecode checks that decoding any bytes works and settles: what has been
-// decoded and stored again decodes to the same.
+// decoded and stored again decodes to the same, unless it overflows.
 func FuzzDecode(f *testing.F) {
 	b := readFile(f, "q8_0.bin")
 	for i := 0; i < 34*64; i += 34 * 4 {
@@ -177,11 +176,13 @@ func FuzzDecode(f *testing.F) {
 			stored, y := make([]byte, n*size), make([]float32, n*elems)
 			typ.encode(stored, x)
 			typ.decode(y, stored)
-			again := make([]byte, n*size)
+			again, z := make([]byte, n*size), make([]float32, n*elems)
 			typ.encode(again, y)
+			typ.decode(z, again)
 			for i := int64(0); i < n; i++ {
-				if block := y[i*elems : (i+1)*elems]; !math.IsNaN(float64(absmax(block))) {
-					require.True(t, bytes.Equal(stored[i*size:(i+1)*size], again[i*size:(i+1)*size]), "block %d", i)
+				// A scale that a float16 cannot hold is infinite, and nothing settles there.
+				if block := y[i*elems : (i+1)*elems]; absmax(block) <= math.MaxFloat32 {
+					require.Equal(t, block, z[i*elems:(i+1)*elems], "block %d", i)
 				}
 			}
 		}
