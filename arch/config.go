@@ -1,107 +1,124 @@
 package arch
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // ErrUnsupported says that a configuration is of a family, or asks for a
 // feature, that nibble does not know.
 var ErrUnsupported = errors.New("unsupported model")
 
-// Config is what the arithmetic of a model depends on. The names are those of
-// config.json, where the JSON tags spell them.
+// Config is what the arithmetic of a model depends on. The names are those that
+// most families' config.json has; the rows of Family.Params say how each family
+// spells them.
 type Config struct {
-	Architectures         []string `json:"architectures"`
-	ModelType             string   `json:"model_type"`
-	HiddenSize            int64    `json:"hidden_size"`
-	IntermediateSize      int64    `json:"intermediate_size"`
-	NumHiddenLayers       int64    `json:"num_hidden_layers"`
-	NumAttentionHeads     int64    `json:"num_attention_heads"`
-	NumKeyValueHeads      int64    `json:"num_key_value_heads"`
-	HeadDim               int64    `json:"head_dim"`
-	VocabSize             int64    `json:"vocab_size"`
-	MaxPositionEmbeddings int64    `json:"max_position_embeddings"`
-	RMSNormEps            float64  `json:"rms_norm_eps"`
-	HiddenAct             string   `json:"hidden_act"`
-	TieWordEmbeddings     bool     `json:"tie_word_embeddings"`
-	AttentionBias         bool     `json:"attention_bias"`
-	MLPBias               bool     `json:"mlp_bias"`
-	Rope                  Rope     `json:"-"`
-}
+	HiddenSize            int64
+	IntermediateSize      int64
+	NumHiddenLayers       int64
+	NumAttentionHeads     int64
+	NumKeyValueHeads      int64
+	HeadDim               int64
+	VocabSize             int64
+	MaxPositionEmbeddings int64
 
-// Rope is the rotary position embedding: rope_theta and rope_scaling in the
-// config.json of transformers 4, rope_parameters in that of transformers 5.
-type Rope struct {
-	Theta float64 `json:"rope_theta"`
+	// NormEps is rms_norm_eps or layer_norm_epsilon.
+	NormEps           float64
+	HiddenAct         string
+	TieWordEmbeddings bool
+	AttentionBias     bool
+	MLPBias           bool
 
-	// Type is "default", "linear" or "llama3".
-	Type string `json:"rope_type"`
+	// HeadDimGiven says that the configuration spells head_dim out. llama.cpp's
+	// converter writes key and value lengths only then.
+	HeadDimGiven bool
 
-	Factor                        float64 `json:"factor"`
-	LowFreqFactor                 float64 `json:"low_freq_factor"`
-	HighFreqFactor                float64 `json:"high_freq_factor"`
-	OriginalMaxPositionEmbeddings int64   `json:"original_max_position_embeddings"`
+	Rope Rope
+
+	// LocalTheta is rope_theta of the layers with a sliding window, 0 if it is
+	// that of all.
+	LocalTheta float64
+
+	// PartialRotaryFactor is the part of each head that is rotated.
+	PartialRotaryFactor float64
+
+	// SlidingWindow is how many tokens, itself included, a token sees in the
+	// layers that Slides names; 0 is all before it.
+	SlidingWindow    int64
+	UseSlidingWindow bool
+	MaxWindowLayers  int64
+	WindowPattern    int64
+	LayerTypes       []string
+
+	QueryPreAttnScalar    float64
+	AttnLogitSoftcapping  float64
+	FinalLogitSoftcapping float64
+
+	NumExperts                   int64
+	NumExpertsPerTok             int64
+	MoEIntermediateSize          int64
+	SharedExpertIntermediateSize int64
+	NormTopKProb                 bool
+	DecoderSparseStep            int64
+	MLPOnlyLayers                []int64
 }
 
 // limit bounds every extent in a configuration, so that products of two of
 // them and sums over layers stay far from overflow.
 const limit = 1 << 24
 
-// ParseConfig reads the text of a config.json. A missing value gets
-// transformers' default; one that is missing and has none, or that no model can
-// have, is an error that names it.
-func ParseConfig(text []byte) (*Model, error) {
-	var in struct {
-		Config
-		RopeTheta      float64 `json:"rope_theta"`
-		RopeScaling    *rope   `json:"rope_scaling"`
-		RopeParameters *rope   `json:"rope_parameters"`
+// The values of layer_types.
+const (
+	fullAttention    = "full_attention"
+	slidingAttention = "sliding_attention"
+)
+
+// Slides reports whether the layer sees no further back than SlidingWindow.
+func (c *Config) Slides(layer int) bool {
+	return c.SlidingWindow > 0 && layer < len(c.LayerTypes) && c.LayerTypes[layer] == slidingAttention
+}
+
+// slide sets LayerTypes, unless the configuration spells it out.
+func (c *Config) slide(when func(layer int64) bool) {
+	if len(c.LayerTypes) > 0 || c.SlidingWindow == 0 || c.NumHiddenLayers > maxLayers {
+		return
 	}
-	if err := json.Unmarshal(text, &in); err != nil {
-		return nil, err
-	}
-	c := &in.Config
-	c.Rope = Rope{Theta: 10000, Type: "default"}
-	if in.RopeTheta != 0 {
-		c.Rope.Theta = in.RopeTheta
-	}
-	for _, r := range []*rope{in.RopeScaling, in.RopeParameters} {
-		if r != nil {
-			r.apply(&c.Rope)
+	for l := range c.NumHiddenLayers {
+		kind := fullAttention
+		if when(l) {
+			kind = slidingAttention
 		}
+		c.LayerTypes = append(c.LayerTypes, kind)
 	}
-	return New(c)
 }
 
-// rope is rope_scaling or rope_parameters; "type" is the old name of
-// "rope_type".
-type rope struct {
-	Rope
-	OldType string `json:"type"`
+// AttentionScale returns what the scores of queries and keys are multiplied by.
+func (c *Config) AttentionScale() float64 {
+	if c.QueryPreAttnScalar > 0 {
+		return 1 / math.Sqrt(c.QueryPreAttnScalar)
+	}
+	return 1 / math.Sqrt(float64(c.HeadDim))
 }
 
-func (r *rope) apply(to *Rope) {
-	if r.Theta == 0 {
-		r.Theta = to.Theta
-	}
-	if r.Type == "" {
-		r.Type = r.OldType
-	}
-	if r.Type == "" {
-		r.Type = "default"
-	}
-	*to = r.Rope
+// RotaryDim returns how many elements of each head are rotated.
+func (c *Config) RotaryDim() int64 { return int64(float64(c.HeadDim) * c.PartialRotaryFactor) }
+
+// Sparse reports whether the MLP of a layer is a mixture of experts.
+func (c *Config) Sparse(layer int) bool {
+	return c.NumExperts > 0 && !slices.Contains(c.MLPOnlyLayers, int64(layer)) && (int64(layer)+1)%max(1, c.DecoderSparseStep) == 0
 }
 
-// New completes and checks a configuration and returns the model it describes.
-func New(c *Config) (*Model, error) {
-	f, err := lookup(c)
-	if err != nil {
-		return nil, err
-	}
+// maxLayers is the most blocks a model may have (llama.cpp takes 512),
+// maxExperts the most experts of all blocks together.
+const (
+	maxLayers  = 1 << 10
+	maxExperts = 1 << 17
+)
+
+// New completes and checks the configuration of a model of the family.
+func New(f *Family, c *Config) (*Model, error) {
 	if c.NumKeyValueHeads == 0 {
 		c.NumKeyValueHeads = c.NumAttentionHeads
 	}
@@ -111,103 +128,78 @@ func New(c *Config) (*Model, error) {
 		}
 		c.HeadDim = c.HiddenSize / c.NumAttentionHeads
 	}
+	if c.PartialRotaryFactor == 0 {
+		c.PartialRotaryFactor = 1
+	}
 	if c.HiddenAct == "" {
-		c.HiddenAct = "silu"
+		c.HiddenAct = f.Activations[0]
 	}
-	if c.MaxPositionEmbeddings == 0 {
-		c.MaxPositionEmbeddings = 2048
+	if c.Rope.Type == "" {
+		c.Rope.Type = "default"
 	}
-	if c.RMSNormEps == 0 {
-		c.RMSNormEps = 1e-6
+	if len(c.MLPOnlyLayers) == 0 {
+		c.MLPOnlyLayers = nil
 	}
-	for _, v := range []struct {
-		name string
-		n    int64
-	}{
-		{"hidden_size", c.HiddenSize}, {"intermediate_size", c.IntermediateSize}, {"num_hidden_layers", c.NumHiddenLayers},
-		{"num_attention_heads", c.NumAttentionHeads}, {"num_key_value_heads", c.NumKeyValueHeads},
-		{"head_dim", c.HeadDim}, {"vocab_size", c.VocabSize}, {"max_position_embeddings", c.MaxPositionEmbeddings},
-	} {
-		if v.n <= 0 || v.n > limit {
-			return nil, fmt.Errorf("%s is %d, want a number from 1 to %d", v.name, v.n, int64(limit))
-		}
+	if f.Complete != nil {
+		f.Complete(c)
 	}
-	switch {
-	case c.NumHiddenLayers > 1<<10:
-		return nil, fmt.Errorf("num_hidden_layers is %d, want at most %d", c.NumHiddenLayers, 1<<10)
-	case c.NumAttentionHeads%c.NumKeyValueHeads != 0:
-		return nil, fmt.Errorf("num_attention_heads %d is not a multiple of num_key_value_heads %d", c.NumAttentionHeads, c.NumKeyValueHeads)
-	case c.HeadDim%2 != 0:
-		return nil, fmt.Errorf("head_dim is %d, want an even number", c.HeadDim)
-	case c.NumAttentionHeads > limit/c.HeadDim:
-		return nil, fmt.Errorf("num_attention_heads %d times head_dim %d is over %d", c.NumAttentionHeads, c.HeadDim, int64(limit))
-	case c.RMSNormEps < 0 || math.IsNaN(c.RMSNormEps) || math.IsInf(c.RMSNormEps, 0):
-		return nil, fmt.Errorf("rms_norm_eps is %v, want a small positive number", c.RMSNormEps)
-	case c.HiddenAct != f.Activation:
-		return nil, fmt.Errorf("%w: hidden_act %q, the %s family has %q", ErrUnsupported, c.HiddenAct, f.Name, f.Activation)
-	}
-	if err := c.Rope.check(); err != nil {
+	if err := c.check(f); err != nil {
 		return nil, err
 	}
 	return &Model{Family: f, Config: c}, nil
 }
 
-func (r *Rope) check() error {
-	if !(r.Theta > 0) || math.IsInf(r.Theta, 0) {
-		return fmt.Errorf("rope_theta is %v, want a positive number", r.Theta)
+func (c *Config) check(f *Family) error {
+	type extent struct {
+		name string
+		n    int64
 	}
-	switch r.Type {
-	case "default":
-		return nil
-	case "linear", "llama3":
-		if !(r.Factor > 0) || math.IsInf(r.Factor, 0) {
-			return fmt.Errorf("rope factor is %v, want a positive number", r.Factor)
-		}
-	default:
-		return fmt.Errorf("%w: rope_type %q", ErrUnsupported, r.Type)
+	list := []extent{
+		{"hidden_size", c.HiddenSize}, {"intermediate_size", c.IntermediateSize}, {"num_hidden_layers", c.NumHiddenLayers},
+		{"num_attention_heads", c.NumAttentionHeads}, {"num_key_value_heads", c.NumKeyValueHeads},
+		{"head_dim", c.HeadDim}, {"vocab_size", c.VocabSize}, {"max_position_embeddings", c.MaxPositionEmbeddings},
 	}
-	if r.Type == "llama3" && !(r.HighFreqFactor > r.LowFreqFactor && r.LowFreqFactor > 0 && r.OriginalMaxPositionEmbeddings > 0) {
-		return fmt.Errorf("rope_type llama3 wants high_freq_factor > low_freq_factor > 0 and original_max_position_embeddings, not %v, %v and %d",
-			r.HighFreqFactor, r.LowFreqFactor, r.OriginalMaxPositionEmbeddings)
+	if f.moe() {
+		list = append(list, extent{"the number of experts", c.NumExperts}, extent{"num_experts_per_tok", c.NumExpertsPerTok},
+			extent{"moe_intermediate_size", c.MoEIntermediateSize})
 	}
-	return nil
-}
-
-// Factors returns by what each of the headDim/2 rotary frequencies is divided:
-// 1 everywhere for "default". GGUF stores the factors of "llama3" as
-// rope_freqs.weight. The interpolation is that of transformers'
-// modeling_rope_utils.py and of llama.cpp's converter (conversion/llama.py),
-// which compute it in float32; so does this, to the same bits.
-func (r *Rope) Factors(headDim int64) []float32 {
-	out := make([]float32, headDim/2)
-	for i := range out {
-		out[i] = 1
-		switch r.Type {
-		case "linear":
-			out[i] = float32(r.Factor)
-		case "llama3":
-			exponent := float32(2*i) / float32(headDim)
-			freq := 1 / float32(math.Pow(r.Theta, float64(exponent)))
-			wavelen := float32(2*math.Pi) / freq
-			old, low, high := float32(r.OriginalMaxPositionEmbeddings), float32(r.LowFreqFactor), float32(r.HighFreqFactor)
-			switch {
-			case wavelen < old/high:
-			case wavelen > old/low:
-				out[i] = float32(r.Factor)
-			default:
-				smooth := (old/wavelen - low) / (high - low)
-				out[i] = 1 / ((1-smooth)/float32(r.Factor) + smooth)
-			}
+	for _, v := range list {
+		if v.n <= 0 || v.n > limit {
+			return fmt.Errorf("%s is %d, want a number from 1 to %d", v.name, v.n, int64(limit))
 		}
 	}
-	return out
-}
-
-// InvFreq returns the headDim/2 rotary frequencies in radians per position.
-func (r *Rope) InvFreq(headDim int64) []float64 {
-	out := make([]float64, headDim/2)
-	for i, f := range r.Factors(headDim) {
-		out[i] = math.Pow(r.Theta, -float64(2*i)/float64(headDim)) / float64(f)
+	switch {
+	case c.NumHiddenLayers > maxLayers:
+		return fmt.Errorf("num_hidden_layers is %d, want at most %d", c.NumHiddenLayers, maxLayers)
+	case c.NumAttentionHeads%c.NumKeyValueHeads != 0:
+		return fmt.Errorf("num_attention_heads %d is not a multiple of num_key_value_heads %d", c.NumAttentionHeads, c.NumKeyValueHeads)
+	case c.NumAttentionHeads > limit/c.HeadDim:
+		return fmt.Errorf("num_attention_heads %d times head_dim %d is over %d", c.NumAttentionHeads, c.HeadDim, int64(limit))
+	case !(c.PartialRotaryFactor > 0 && c.PartialRotaryFactor <= 1):
+		return fmt.Errorf("partial_rotary_factor is %v, want a number above 0 and up to 1", c.PartialRotaryFactor)
+	case c.RotaryDim()%2 != 0:
+		return fmt.Errorf("%d elements of each head are rotated, want an even number", c.RotaryDim())
+	case !(c.NormEps >= 0) || math.IsInf(c.NormEps, 0):
+		return fmt.Errorf("the norms' epsilon is %v, want a small positive number", c.NormEps)
+	case !slices.Contains(f.Activations, c.HiddenAct):
+		return fmt.Errorf("%w: hidden_act %q, the %s family has %q", ErrUnsupported, c.HiddenAct, f.Name, f.Activations)
+	case f.moe() && (c.NumExperts > maxExperts/c.NumHiddenLayers || c.NumExpertsPerTok > c.NumExperts):
+		return fmt.Errorf("num_experts_per_tok is %d of %d experts in each of %d layers", c.NumExpertsPerTok, c.NumExperts, c.NumHiddenLayers)
+	case c.SlidingWindow < 0 || c.SharedExpertIntermediateSize < 0 || c.SharedExpertIntermediateSize > limit:
+		return fmt.Errorf("sliding_window is %d, shared_expert_intermediate_size %d: want no negative number", c.SlidingWindow, c.SharedExpertIntermediateSize)
+	case len(c.LayerTypes) > 0 && int64(len(c.LayerTypes)) != c.NumHiddenLayers:
+		return fmt.Errorf("layer_types has %d entries for %d layers", len(c.LayerTypes), c.NumHiddenLayers)
 	}
-	return out
+	for _, kind := range c.LayerTypes {
+		if kind != fullAttention && kind != slidingAttention {
+			return fmt.Errorf("%w: layer_types has %q", ErrUnsupported, kind)
+		}
+	}
+	for _, v := range []float64{c.QueryPreAttnScalar, c.AttnLogitSoftcapping, c.FinalLogitSoftcapping, c.LocalTheta} {
+		if !(v >= 0) || math.IsInf(v, 0) {
+			return fmt.Errorf("query_pre_attn_scalar %v, attn_logit_softcapping %v, final_logit_softcapping %v, rope_local_base_freq %v: want positive numbers",
+				c.QueryPreAttnScalar, c.AttnLogitSoftcapping, c.FinalLogitSoftcapping, c.LocalTheta)
+		}
+	}
+	return c.Rope.check(c.RotaryDim())
 }

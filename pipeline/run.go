@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"sync"
 
+	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -103,6 +105,20 @@ func (c counting) WriteAt(p []byte, off int64) (int, error) {
 	n, err := c.w.WriteAt(p, off)
 	c.progress(int64(n))
 	return n, err
+}
+
+// MoveFrom implements mover if what is written to does.
+func (c counting) MoveFrom(off int64, src *os.File, at, n int64) (int64, error) {
+	m, ok := c.w.(mover)
+	if !ok {
+		return 0, fsx.ErrCannotMove
+	}
+	if err := c.ctx.Err(); err != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	moved, err := m.MoveFrom(off, src, at, n)
+	c.progress(moved)
+	return moved, err
 }
 
 // gate admits steps in order while a worker and their memory are free. The

@@ -2,9 +2,12 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 
+	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -27,15 +30,58 @@ func Copy(info tensor.Info, as string) Step {
 			if err != nil {
 				return err
 			}
-			// The copy is bounded by the section; hiding the reader's WriteTo
-			// keeps the buffer ours.
-			n, err := io.CopyBuffer(io.NewOffsetWriter(dst[0], 0), struct{ io.Reader }{r}, make([]byte, min(panel, max(1, info.Size()))))
-			if err == nil && n != info.Size() {
-				err = fmt.Errorf("%d bytes read where there should be %d: %w", n, info.Size(), io.ErrUnexpectedEOF)
+			if list, ok := tensor.Extents(r, 0, info.Size()); ok {
+				return move(dst[0], list)
 			}
-			return err
+			return copyTo(dst[0], 0, r, info.Size())
 		},
 	}
+}
+
+// copyTo reads n bytes of r and writes them at off.
+func copyTo(dst io.WriterAt, off int64, r io.Reader, n int64) error {
+	// The copy is bounded; hiding the reader's WriteTo keeps the buffer ours.
+	buf := make([]byte, min(panel, max(1, n)))
+	got, err := io.CopyBuffer(io.NewOffsetWriter(dst, off), struct{ io.Reader }{io.LimitReader(r, n)}, buf)
+	if err == nil && got != n {
+		err = fmt.Errorf("%d bytes read where there should be %d: %w", got, n, io.ErrUnexpectedEOF)
+	}
+	return err
+}
+
+// A mover is a body that can take bytes from a file without their passing
+// through the program.
+type mover interface {
+	MoveFrom(off int64, src *os.File, at, n int64) (int64, error)
+}
+
+// moveAtMost bounds what is moved at a time, so that progress shows and a run
+// that has ended stops.
+const moveAtMost = 32 << 20
+
+// move writes stored bytes one after another, through the system where it can
+// do that.
+func move(dst io.WriterAt, list []tensor.Extent) error {
+	m, _ := dst.(mover)
+	var at int64
+	for _, e := range list {
+		for done := int64(0); done < e.Size; {
+			err := fsx.ErrCannotMove
+			var n int64
+			if m != nil {
+				n, err = m.MoveFrom(at, e.File, e.Off+done, min(moveAtMost, e.Size-done))
+			}
+			if errors.Is(err, fsx.ErrCannotMove) {
+				n = e.Size - done
+				err = copyTo(dst, at, io.NewSectionReader(e.File, e.Off+done, n), n)
+			}
+			if err != nil {
+				return err
+			}
+			done, at = done+n, at+n
+		}
+	}
+	return nil
 }
 
 // Cast returns the step that decodes the input tensor and stores it as out,

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"io"
 	"math"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -182,4 +185,81 @@ func TestCodecs(t *testing.T) {
 	require.ErrorIs(t, err, tensor.ErrUnsupported)
 	_, _, err = codecs.OpenFrom(src, "j")
 	require.ErrorIs(t, err, tensor.ErrNotFound)
+}
+
+func TestConcat(t *testing.T) {
+	parts := []tensor.Part{}
+	for _, s := range []string{"abc", "", "defgh", "i"} {
+		parts = append(parts, tensor.Part{Size: int64(len(s)), Open: func() (io.ReaderAt, error) { return strings.NewReader(s), nil }})
+	}
+	r, err := tensor.Concat(parts...)()
+	require.NoError(t, err)
+	for from := range 10 {
+		for n := range 12 {
+			p := make([]byte, n)
+			got, err := r.ReadAt(p, int64(from))
+			want := "abcdefghi"[from:min(9, from+n)]
+			require.Equal(t, want, string(p[:got]))
+			if got < n {
+				require.Equal(t, io.EOF, err)
+			} else if n > 0 {
+				require.NoError(t, err)
+			}
+		}
+	}
+	_, err = r.ReadAt(make([]byte, 1), -1)
+	require.Error(t, err)
+
+	parts[2].Size = 6 // one more than there is
+	r, err = tensor.Concat(parts...)()
+	require.NoError(t, err)
+	_, err = r.ReadAt(make([]byte, 10), 0)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+
+	parts[0].Open = func() (io.ReaderAt, error) { return nil, errors.New("gone") }
+	_, err = tensor.Concat(parts...)()
+	require.ErrorContains(t, err, "gone")
+}
+
+func TestExtents(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	require.NoError(t, err)
+	defer f.Close()
+	_, err = f.WriteString("0123456789")
+	require.NoError(t, err)
+	part := func(r io.ReaderAt, size int64) tensor.Part {
+		return tensor.Part{Size: size, Open: func() (io.ReaderAt, error) { return r, nil }}
+	}
+	section := io.NewSectionReader(io.NewSectionReader(f, 2, 6), 1, 4) // "3456"
+	both, err := tensor.Concat(part(section, 4), part(io.NewSectionReader(f, 0, 3), 3), part(f, 0))()
+	require.NoError(t, err)
+	for off := range int64(8) {
+		for n := int64(1); n < 8-off; n++ {
+			list, ok := tensor.Extents(both, off, n)
+			require.True(t, ok)
+			var got []byte
+			for _, e := range list {
+				b := make([]byte, e.Size)
+				_, err := e.File.ReadAt(b, e.Off)
+				require.NoError(t, err)
+				got = append(got, b...)
+			}
+			want := make([]byte, n)
+			_, err := both.ReadAt(want, off)
+			require.NoError(t, err)
+			require.Equal(t, string(want), string(got))
+		}
+	}
+	_, ok := tensor.Extents(section, 2, 3)
+	require.False(t, ok, "more than there is")
+	_, ok = tensor.Extents(both, 5, 4)
+	require.False(t, ok, "more than there is")
+	_, ok = tensor.Extents(strings.NewReader("abc"), 0, 3)
+	require.False(t, ok, "not in a file")
+	mixed, err := tensor.Concat(part(section, 4), part(strings.NewReader("abc"), 3))()
+	require.NoError(t, err)
+	_, ok = tensor.Extents(mixed, 0, 7)
+	require.False(t, ok)
+	_, ok = tensor.Extents(mixed, 1, 3)
+	require.True(t, ok, "the first part alone")
 }

@@ -42,7 +42,7 @@ const defaultSlots = 3
 // Within a budget (0 is none) it takes as many slots as fit, up to the whole
 // model; it returns an error that says what would do if two do not fit.
 func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
-	a, p := base.Arch, &Plan{Params: base.Arch.Params()}
+	a, p := base.Arch, &Plan{Params: base.Arch.NumParams()}
 	block, err := stream.BlockBytes(base.Source, a)
 	if err != nil {
 		return nil, err
@@ -53,11 +53,8 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 	}
 	micro := int64(cfg.BatchSize) * int64(min(longest, cfg.MaxSeqLength)-1) // tokens of a micro-batch
 	tokens := micro * int64(cfg.GradAccumulationSteps)
-	h, q, kv, mlp := a.HiddenSize, a.NumAttentionHeads*a.HeadDim, a.NumKeyValueHeads*a.HeadDim, a.IntermediateSize
-
-	var inner int64                   // floats inside a block for one token
-	inner += 4*h + 3*q + 2*kv + 3*mlp // forward: h1 x1 h2 dh, q o do, k v, gate up act
-	inner += q + 4*kv + mlp           // backward: dq, dk dv and k v as columns, dact
+	h := a.HiddenSize
+	inner := model.InnerFloats(a)
 	for _, x := range a.Tensors() {
 		n := tensor.Shape(x.Dims).Elems()
 		switch {

@@ -20,7 +20,7 @@ func TestPlan(t *testing.T) {
 	}
 	require.Equal(t, p.Total, sum)
 	require.Equal(t, 3, p.Slots)
-	require.Equal(t, base.Arch.Params(), p.Params)
+	require.Equal(t, base.Arch.NumParams(), p.Params)
 
 	_, params, err := NewTrainable(base.Arch, base.Source, codecs, &cfg)
 	require.NoError(t, err)
@@ -34,7 +34,7 @@ func TestPlan(t *testing.T) {
 	full.FineTuneType = "full"
 	fp, err := NewPlan(base, &full, 11, 0)
 	require.NoError(t, err)
-	require.Equal(t, base.Arch.Params(), fp.Trainable)
+	require.Equal(t, base.Arch.NumParams(), fp.Trainable)
 
 	// Longer examples and more of them need more, the length being what
 	// --max-seq-length cuts them to.

@@ -54,8 +54,7 @@ func adapters(a *arch.Model, c *Config) (model.Trainable, []*optim.Param, error)
 			continue
 		}
 		found[target] = true
-		out, in := int(x.Dims[0]), int(x.Dims[1])
-		ad := model.NewAdapter(x.Module(), in, out, c.Rank, float32(c.Scale()), float32(c.Dropout), c.Seed)
+		ad := model.NewAdapter(x.Module(), x.In(), x.Out(), c.Rank, float32(c.Scale()), float32(c.Dropout), c.Seed)
 		t.Adapters[x.Module()] = ad
 		params = append(params, ad.A, ad.B)
 	}

@@ -188,18 +188,20 @@ func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out, o
 	if err != nil {
 		return nil, err
 	}
-	view, plan, err := convert.ToGGUF(src, codecs, m.arch, v, convert.GGUFOptions{OutType: outType, Name: m.name()})
+	g, err := convert.ToGGUF(src, codecs, m.arch, v, convert.GGUFOptions{OutType: outType, General: convert.Named(m.name())})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Path, err)
 	}
+	g.Plan.Drop = m.drop
 	w, err := gguf.Create(out, a.force)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.runPlan(ctx, m.Path, plan, view, w); err != nil {
+	if err := a.runPlan(ctx, m.Path, g.Plan, g.Source, w); err != nil {
 		return nil, err
 	}
-	r := newWriteResult(m.Path, out, plan)
+	r := newWriteResult(m.Path, out, g.Plan)
+	r.Notes = g.Notes
 	r.PeakRSS = memory.PeakRSS()
 	return r, nil
 }

@@ -157,7 +157,7 @@ var tokenizerKinds = map[vocab.Kind]string{vocab.SPM: "SentencePiece BPE"}
 
 func (m *model) facts() *modelFacts {
 	f := &modelFacts{
-		Family: m.arch.Name, Class: m.arch.Class, Blocks: m.arch.NumHiddenLayers, Hidden: m.arch.HiddenSize,
+		Family: m.arch.Name, Class: m.arch.Classes[0], Blocks: m.arch.NumHiddenLayers, Hidden: m.arch.HiddenSize,
 		Heads: m.arch.NumAttentionHeads, KVHeads: m.arch.NumKeyValueHeads, HeadDim: m.arch.HeadDim,
 		Intermediate: m.arch.IntermediateSize, Vocab: m.arch.VocabSize, Context: m.arch.MaxPositionEmbeddings,
 		Tied: m.arch.TieWordEmbeddings, Tokenizer: "none",

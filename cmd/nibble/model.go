@@ -15,6 +15,7 @@ import (
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/nf4"
 	"github.com/seed18967229/nibble/nf4/bnb"
+	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
 	"github.com/seed18967229/nibble/train"
 	"github.com/seed18967229/nibble/train/data/tokenizer"
@@ -28,6 +29,7 @@ type model struct {
 	view tensor.Source
 	arch *arch.Model
 	gguf *convert.Checkpoint // of a GGUF file
+	drop []pipeline.Drop     // what of the input is not in view, and why
 }
 
 // openModel opens a model; what is no model is an error that says what it is.
@@ -52,10 +54,13 @@ func (m *model) understand() error {
 			return err
 		}
 		view, err := bnb.View(m.HF)
+		if err == nil {
+			m.arch = a
+			m.view, m.drop, err = convert.Canonical(view, a)
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.Path, err)
 		}
-		m.arch, m.view = a, view
 		return nil
 	case formats.GGUF:
 		c, err := convert.FromGGUF(m.GGUF, codecs)

@@ -33,12 +33,12 @@ func FuzzFromGGUF(f *testing.F) {
 			c.HiddenSize, c.IntermediateSize, c.NumHiddenLayers, c.NumAttentionHeads, c.NumKeyValueHeads, c.HeadDim = 2, 1, 1, 1, 1, 2
 			c.VocabSize, c.MaxPositionEmbeddings, c.Rope = 4, 512, rope
 		})
-		view, plan, err := ToGGUF(tensortest.NewModel(f, m, 1), codecs, m, v, GGUFOptions{OutType: "bf16"})
+		g, err := ToGGUF(tensortest.NewModel(f, m, 1), codecs, m, v, GGUFOptions{OutType: "bf16"})
 		require.NoError(f, err)
 		path := filepath.Join(f.TempDir(), "m.gguf")
 		w, err := gguf.Create(path, false)
 		require.NoError(f, err)
-		require.NoError(f, pipeline.Run(context.Background(), plan, view, w))
+		require.NoError(f, pipeline.Run(context.Background(), g.Plan, g.Source, w))
 		b, err := os.ReadFile(path)
 		require.NoError(f, err)
 		f.Add(b)
@@ -57,8 +57,8 @@ func FuzzFromGGUF(f *testing.F) {
 		again, err := arch.ParseConfig(text)
 		require.NoError(t, err)
 		require.Equal(t, c.Model.NumHiddenLayers, again.NumHiddenLayers)
-		_, plan, err := ToGGUF(c.Source, codecs, c.Model, c.Vocab, GGUFOptions{OutType: "f16"})
+		out, err := ToGGUF(c.Source, codecs, c.Model, c.Vocab, GGUFOptions{OutType: "f16"})
 		require.NoError(t, err)
-		require.NotEmpty(t, plan.Steps)
+		require.NotEmpty(t, out.Plan.Steps)
 	})
 }

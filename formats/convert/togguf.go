@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"math"
-	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/seed18967229/nibble/arch"
@@ -24,108 +21,71 @@ func OutTypes() []string { return []string{"f32", "f16", "bf16", "q8_0", "auto"}
 
 // GGUFOptions say how a GGUF file is made.
 type GGUFOptions struct {
-	// OutType is one of OutTypes. "auto" is bf16 if the first matrix is BF16,
-	// else f16.
+	// OutType is one of OutTypes. "auto" is that of the first matrix which is
+	// BF16 or F16, and F16 if none is.
 	OutType string
 
-	// Name is the model's name, from which general.name is made.
-	Name string
+	// General returns the general.* entries that describe the model beside its
+	// type, given how many parameters it has: all, those that every token
+	// passes and those of one expert, and the number of experts.
+	General func(total, shared, expert, experts int64) tensor.Meta
 }
 
-// ropeFreqs is the tensor that holds the factors of llama3's rotary scaling.
-const ropeFreqs = "rope_freqs.weight"
+// GGUF is what a checkpoint becomes.
+type GGUF struct {
+	// Source has the tensors under GGUF's names and in GGUF's layout. The plan
+	// is to be run on it.
+	Source tensor.Source
+	Plan   *pipeline.Plan
 
-// ToGGUF plans the GGUF file of a model in checkpoint form. The plan is to be
-// run on the Source it returns: src under GGUF's names, with the rows of rotary
-// projections in GGUF's order.
+	// Notes say what llama.cpp will compute otherwise than transformers does.
+	Notes []string
+}
+
+// ToGGUF plans the GGUF file of a model in checkpoint form, its tensors under
+// canonical names.
 //
 // Every tensor of src must belong to the model and every tensor of the model
 // must be there; the vocabulary must have a token for each row of the
 // embeddings.
-func ToGGUF(src tensor.Source, codecs tensor.Codecs, m *arch.Model, v *vocab.Vocab, o GGUFOptions) (tensor.Source, *pipeline.Plan, error) {
+func ToGGUF(src tensor.Source, codecs tensor.Codecs, m *arch.Model, v *vocab.Vocab, o GGUFOptions) (*GGUF, error) {
 	if int64(len(v.Pieces)) != m.VocabSize {
-		return nil, nil, hint.Add(fmt.Errorf("%w: the tokenizer has %d tokens, the model's vocab_size is %d", tensor.ErrMalformed, len(v.Pieces), m.VocabSize),
+		return nil, hint.Add(fmt.Errorf("%w: the tokenizer has %d tokens, the model's vocab_size is %d", tensor.ErrMalformed, len(v.Pieces), m.VocabSize),
 			"the tokenizer files do not belong to this model")
 	}
 	if err := v.Validate(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	list, err := match(src, m, func(t arch.Tensor) string { return t.Name })
+	list, err := match(src, m)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	outType, err := o.dtype(list)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	meta, err := metadata(m, outType, o.Name)
+	p := planner{src: src, codecs: codecs, m: m, out: outType, plan: &pipeline.Plan{}}
+	if m.Generated != nil {
+		for _, g := range m.Generated(m.Config) {
+			p.generate(g)
+		}
+	}
+	for _, t := range join(list, m.NumExperts) {
+		if err := p.add(t); err != nil {
+			return nil, err
+		}
+	}
+	view, err := tensor.NewTable(nil, p.entries)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	plan := &pipeline.Plan{Meta: append(meta, v.GGUF()...)}
-
-	var entries []tensor.Entry
-	if m.Rope.Type == "llama3" {
-		e := floatEntry(ropeFreqs, m.Rope.Factors(m.HeadDim))
-		entries = append(entries, e)
-		step := pipeline.Copy(e.Info, ropeFreqs)
-		step.Action = "make"
-		plan.Steps = append(plan.Steps, step)
+	if p.plan.Meta, err = p.metadata(o.General); err != nil {
+		return nil, err
 	}
-	for _, t := range list {
-		e := tensor.Forward(src, t.info, t.GGUFName)
-		order := between(m.Rotary, m.GGUFRotary, m.HeadDim)
-		permuted := t.RotaryHeads != nil && order != nil
-		if permuted {
-			e = reorder(src, codecs, t.info, t.GGUFName, order)
-		}
-		entries = append(entries, e)
-		out := e.Info
-		out.DType = storedAs(e.Info, outType)
-		step := pipeline.Copy(e.Info, t.GGUFName)
-		if out.DType != e.Info.DType {
-			if step, err = pipeline.Cast(codecs, t.GGUFName, out); err != nil {
-				return nil, nil, err
-			}
-		}
-		if permuted {
-			step.Action = strings.TrimPrefix(step.Action+"+permute", "copy+")
-		}
-		plan.Steps = append(plan.Steps, step)
-	}
-	view, err := tensor.NewTable(nil, entries)
-	return view, plan, err
-}
-
-// matched is a tensor of a model and what the source has of it.
-type matched struct {
-	arch.Tensor
-	info tensor.Info
-}
-
-// match pairs the tensors of a model with those that a source has under the
-// names that name gives. extra are names that it may have besides.
-func match(src tensor.Source, m *arch.Model, name func(arch.Tensor) string, extra ...string) ([]matched, error) {
-	var out []matched
-	known := make(map[string]bool)
-	for _, n := range extra {
-		known[n] = true
-	}
-	for _, t := range m.Tensors() {
-		info, err := src.Info(name(t))
-		if err != nil {
-			return nil, fmt.Errorf("%w: the %s family needs it", err, m.Name)
-		}
-		if !info.Shape.Equal(t.Dims) {
-			return nil, fmt.Errorf("tensor %q: %w: shape %v, the configuration makes it %v", info.Name, tensor.ErrMalformed, info.Shape, tensor.Shape(t.Dims))
-		}
-		known[info.Name] = true
-		out = append(out, matched{t, info})
-	}
-	for info := range src.All() {
-		if !known[info.Name] {
-			return nil, fmt.Errorf("tensor %q: %w: the %s family has none of that name", info.Name, tensor.ErrUnsupported, m.Name)
-		}
+	p.plan.Meta = append(p.plan.Meta, v.GGUF()...)
+	out := &GGUF{Source: view, Plan: p.plan}
+	if m.Differs != nil {
+		out.Notes = m.Differs(m.Config)
 	}
 	return out, nil
 }
@@ -142,11 +102,8 @@ func (o GGUFOptions) dtype(list []matched) (tensor.DType, error) {
 		return tensor.Q8_0, nil
 	case "auto":
 		for _, t := range list {
-			if len(t.Dims) >= 2 {
-				if t.info.DType == tensor.BF16 {
-					return tensor.BF16, nil
-				}
-				break
+			if d := t.info.DType; len(t.Dims) >= 2 && (d == tensor.BF16 || d == tensor.F16) {
+				return d, nil
 			}
 		}
 		return tensor.F16, nil
@@ -154,113 +111,123 @@ func (o GGUFOptions) dtype(list []matched) (tensor.DType, error) {
 	return 0, fmt.Errorf("no output type %q (there are: %s)", o.OutType, strings.Join(OutTypes(), ", "))
 }
 
-// storedAs is the type rule of the reference: vectors stay F32, and so do all
-// biases; rows that do not divide into blocks are stored as F16.
-func storedAs(info tensor.Info, outType tensor.DType) tensor.DType {
-	if len(info.Shape) <= 1 {
+// planner collects the views and steps of a GGUF file.
+type planner struct {
+	src    tensor.Source
+	codecs tensor.Codecs
+	m      *arch.Model
+	out    tensor.DType
+
+	entries []tensor.Entry
+	plan    *pipeline.Plan
+}
+
+// generate adds a tensor that no checkpoint has.
+func (p *planner) generate(g arch.Generated) {
+	e := floatEntry(g.Name, g.Values)
+	p.entries = append(p.entries, e)
+	step := pipeline.Copy(e.Info, g.Name)
+	step.Action = "make"
+	p.plan.Steps = append(p.plan.Steps, step)
+}
+
+// add adds a tensor of the checkpoint, or the stack of its experts.
+func (p *planner) add(t joined) error {
+	e, change := p.view(t)
+	p.entries = append(p.entries, e)
+	out := e.Info
+	out.DType = p.storedAs(t, e.Info)
+	step := pipeline.Copy(e.Info, t.GGUFName)
+	if out.DType != e.Info.DType {
+		var err error
+		if step, err = pipeline.Cast(p.codecs, t.GGUFName, out); err != nil {
+			return err
+		}
+	}
+	if change != "" {
+		step.Action = strings.TrimPrefix(step.Action+"+"+change, "copy+")
+	}
+	p.plan.Steps = append(p.plan.Steps, step)
+	return nil
+}
+
+// view returns the tensor in GGUF's layout, and what that takes in a word.
+func (p *planner) view(t joined) (tensor.Entry, string) {
+	info := t.infos[0]
+	switch order := between(p.m.Rotary, p.m.GGUFRotary, p.m.HeadDim); {
+	case t.Expert >= 0:
+		return stack(p.src, p.codecs, t.infos, t.GGUFName), "stack"
+	case t.PlusOne:
+		return plusOne(p.src, p.codecs, info, t.GGUFName), "add 1"
+	case t.Transposed:
+		return transposed(p.src, p.codecs, info, t.GGUFName), "transpose"
+	case t.RotaryHeads != nil && order != nil:
+		return reorder(p.src, p.codecs, info, t.GGUFName, order), "permute"
+	}
+	return tensor.Forward(p.src, info, t.GGUFName), ""
+}
+
+// storedAs is the type rule of the reference (prepare_tensors in
+// conversion/base.py): vectors stay F32, and so do biases, routers and position
+// embeddings; rows that do not divide into blocks are stored as F16.
+func (p *planner) storedAs(t joined, info tensor.Info) tensor.DType {
+	if len(info.Shape) <= 1 || t.Wide || t.Part != "weight" {
 		return tensor.F32
 	}
-	if block, _ := outType.Block(); info.Shape.Cols()%block != 0 {
+	if block, _ := p.out.Block(); info.Shape.Cols()%block != 0 {
 		return tensor.F16
 	}
-	return outType
+	return p.out
 }
 
 // metadata returns everything but the tokenizer, in the reference's order.
-func metadata(m *arch.Model, outType tensor.DType, name string) (tensor.Meta, error) {
-	ft, ok := gguf.FileTypeOf(outType)
+func (p *planner) metadata(general func(total, shared, expert, experts int64) tensor.Meta) (tensor.Meta, error) {
+	ft, ok := gguf.FileTypeOf(p.out)
 	if !ok {
-		return nil, fmt.Errorf("%w: a GGUF file of %v", tensor.ErrUnsupported, outType)
+		return nil, fmt.Errorf("%w: a GGUF file of %v", tensor.ErrUnsupported, p.out)
 	}
-	u32 := func(v int64) uint32 { return uint32(v) } // arch keeps them small
-	p := m.Name + "."
-	meta := tensor.Meta{
-		{Key: gguf.KeyArchitecture, Value: m.Name},
-		{Key: gguf.KeyType, Value: "model"},
-		{Key: gguf.KeyName, Value: title(name)},
-		{Key: keySizeLabel, Value: sizeLabel(m.Params())},
-		{Key: p + keyBlockCount, Value: u32(m.NumHiddenLayers)},
-		{Key: p + keyContextLength, Value: u32(m.MaxPositionEmbeddings)},
-		{Key: p + keyEmbeddingLength, Value: u32(m.HiddenSize)},
-		{Key: p + keyFeedForwardLength, Value: u32(m.IntermediateSize)},
-		{Key: p + keyHeadCount, Value: u32(m.NumAttentionHeads)},
-		{Key: p + keyHeadCountKV, Value: u32(m.NumKeyValueHeads)},
-	}
-	if m.Rope.Type == "linear" {
-		meta = append(meta,
-			tensor.KV{Key: p + keyRopeScalingType, Value: "linear"},
-			tensor.KV{Key: p + keyRopeScalingFactor, Value: float32(m.Rope.Factor)})
-	}
-	return append(meta, tensor.Meta{
-		{Key: p + keyRopeFreqBase, Value: float32(m.Rope.Theta)},
-		{Key: p + keyRMSEpsilon, Value: float32(m.RMSNormEps)},
-		{Key: p + keyKeyLength, Value: u32(m.HeadDim)},
-		{Key: p + keyValueLength, Value: u32(m.HeadDim)},
-		{Key: gguf.KeyFileType, Value: uint32(ft)},
-		{Key: p + keyVocabSize, Value: u32(m.VocabSize)},
-		{Key: p + keyRopeDimensionCount, Value: u32(m.HeadDim)},
-		{Key: gguf.KeyQuantizationVersion, Value: gguf.QuantizationVersion},
-	}...), nil
-}
-
-// The keys of a model's hyperparameters (gguf-py/gguf/constants.py), but the
-// first behind "<architecture>.".
-const (
-	keySizeLabel          = "general.size_label"
-	keyBlockCount         = "block_count"
-	keyContextLength      = "context_length"
-	keyEmbeddingLength    = "embedding_length"
-	keyFeedForwardLength  = "feed_forward_length"
-	keyHeadCount          = "attention.head_count"
-	keyHeadCountKV        = "attention.head_count_kv"
-	keyRopeScalingType    = "rope.scaling.type"
-	keyRopeScalingFactor  = "rope.scaling.factor"
-	keyRopeFreqBase       = "rope.freq_base"
-	keyRMSEpsilon         = "attention.layer_norm_rms_epsilon"
-	keyKeyLength          = "attention.key_length"
-	keyValueLength        = "attention.value_length"
-	keyVocabSize          = "vocab_size"
-	keyRopeDimensionCount = "rope.dimension_count"
-)
-
-var version = regexp.MustCompile(`^(v\d+(\.\d+)*|\d.*)$`)
-
-// title makes general.name of a model's name as the reference does: dashes
-// become spaces, and words in lower case get a capital letter after everything
-// that is not one.
-func title(name string) string {
-	words := strings.Fields(strings.ReplaceAll(name, "-", " "))
-	for i, w := range words {
-		if w == strings.ToLower(w) && w != strings.ToUpper(w) && !version.MatchString(w) {
-			words[i] = capitals(w)
+	meta := tensor.Meta{{Key: gguf.KeyArchitecture, Value: p.m.GGUF}}
+	kvs := p.m.KVs()
+	for _, kv := range kvs {
+		if kv.Early {
+			meta = append(meta, tensor.KV{Key: kv.Key, Value: kv.Value})
 		}
 	}
-	return strings.Join(words, " ")
-}
-
-var word = regexp.MustCompile(`\p{L}+`)
-
-func capitals(s string) string {
-	return word.ReplaceAllStringFunc(s, func(w string) string {
-		r := []rune(w)
-		return strings.ToUpper(string(r[0])) + string(r[1:])
-	})
-}
-
-// sizeLabel writes a number of parameters with at least two digits: "260K",
-// "1.2B", "70B" (model_weight_count_rounded_notation in gguf-py).
-func sizeLabel(params int64) string {
-	v, unit := float64(params)*1e-3, "K"
-	for _, u := range []struct {
-		above float64
-		unit  string
-	}{{1e6, "M"}, {1e9, "B"}, {1e12, "T"}} {
-		if float64(params) > u.above {
-			v, unit = float64(params)/u.above, u.unit
+	meta = append(meta, tensor.KV{Key: gguf.KeyType, Value: "model"})
+	if general != nil {
+		meta = append(meta, general(p.params())...)
+	}
+	for _, kv := range kvs {
+		switch {
+		case kv.Early:
+		case kv.Key == gguf.KeyFileType:
+			meta = append(meta, tensor.KV{Key: kv.Key, Value: uint32(ft)})
+		default:
+			meta = append(meta, tensor.KV{Key: kv.Key, Value: kv.Value})
 		}
 	}
-	digits := strings.TrimLeft(strconv.FormatFloat(math.RoundToEven(v), 'f', 0, 64), "0")
-	return strconv.FormatFloat(v, 'f', max(2-len(digits), 0), 64) + unit
+	return append(meta, tensor.KV{Key: gguf.KeyQuantizationVersion, Value: gguf.QuantizationVersion}), nil
+}
+
+// params counts parameters as gguf-py does (get_total_parameter_count): those
+// of stacks are those of one expert.
+func (p *planner) params() (total, shared, expert, experts int64) {
+	var stacks int64
+	for _, e := range p.entries {
+		n := e.Info.Shape.Elems()
+		total += n
+		if strings.Contains(e.Info.Name, "_exps.") {
+			expert += n / e.Info.Shape[0]
+			experts += e.Info.Shape[0]
+			stacks++
+		} else {
+			shared += n
+		}
+	}
+	if stacks > 0 {
+		experts /= stacks
+	}
+	return total, shared, expert, experts
 }
 
 // floatEntry is an F32 vector in memory.

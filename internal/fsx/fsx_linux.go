@@ -75,3 +75,17 @@ var umask = sync.OnceValue(func() os.FileMode {
 	unix.Umask(m)
 	return os.FileMode(m)
 })
+
+// move is copy_file_range(2), at most a gibibyte at a time.
+func move(dst *os.File, to int64, src *os.File, from, n int64) (int64, error) {
+	for {
+		k, err := unix.CopyFileRange(int(src.Fd()), &from, int(dst.Fd()), &to, int(min(n, 1<<30)), 0)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EXDEV), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPERM):
+			return 0, ErrCannotMove
+		}
+		return int64(max(k, 0)), err
+	}
+}

@@ -160,8 +160,9 @@ func TestWorkersDoNotChangeBits(t *testing.T) {
 	norm := normal(rng, k)
 	withWorkers(t, func() []float32 {
 		y, dx, dw := make([]float32, m*k), make([]float32, m*k), make([]float32, k)
-		RMSNorm(y, x, norm, m, 1e-5)
-		RMSNormGrad(dx, dw, y, x, norm, m, 1e-5)
+		n := Norm{W: norm, Eps: 1e-5}
+		n.Forward(y, x, m)
+		n.Grad(dx, dw, nil, y, x, m)
 		return append(append(y, dx...), dw...)
 	})
 }
@@ -201,95 +202,171 @@ func wide(x []float32) []float64 {
 	return out
 }
 
-func TestRMSNorm(t *testing.T) {
-	const eps = 1e-3
-	norm := func(x, w []float64) []float64 {
-		y := make([]float64, len(x))
-		h := len(w)
-		for i := 0; i < len(x); i += h {
-			var sum float64
+// normalize is Norm in float64; b may be nil.
+func normalize(x, w, b []float64, plus, eps float64) []float64 {
+	y := make([]float64, len(x))
+	h := len(w)
+	for i := 0; i < len(x); i += h {
+		var mean, sum float64
+		if b != nil {
 			for _, v := range x[i : i+h] {
-				sum += v * v
-			}
-			for j, v := range x[i : i+h] {
-				y[i+j] = v / math.Sqrt(sum/float64(h)+eps) * w[j]
+				mean += v / float64(h)
 			}
 		}
-		return y
+		for _, v := range x[i : i+h] {
+			sum += (v - mean) * (v - mean)
+		}
+		for j, v := range x[i : i+h] {
+			y[i+j] = (v - mean) / math.Sqrt(sum/float64(h)+eps) * (w[j] + plus)
+			if b != nil {
+				y[i+j] += b[j]
+			}
+		}
 	}
+	return y
+}
+
+func TestNorms(t *testing.T) {
+	const eps = 1e-2
 	rng := rand.New(rand.NewPCG(3, 3))
 	for _, s := range [][2]int{{1, 1}, {3, 7}, {17, 5}} {
-		m, h := s[0], s[1]
-		x, w, dy := normal(rng, m*h), normal(rng, h), normal(rng, m*h)
-		y, dx, dw := make([]float32, m*h), make([]float32, m*h), make([]float32, h)
-		RMSNorm(y, x, w, m, eps)
-		close32(t, norm(wide(x), wide(w)), y, 1e-6, "RMSNorm")
-		RMSNormGrad(dx, dw, dy, x, w, m, eps)
-		checkGrad(t, "x", x, wide(dy), func(x []float64) []float64 { return norm(x, wide(w)) }, dx)
-		checkGrad(t, "w", w, wide(dy), func(w []float64) []float64 { return norm(wide(x), w) }, dw)
-		more := append([]float32(nil), dx...)
-		RMSNormGrad(more, nil, dy, x, w, m, eps)
-		for i := range more {
-			require.InDelta(t, 2*dx[i], more[i], 1e-5, "the gradient is added")
+		for _, plus := range []float32{0, 1} {
+			for _, centred := range []bool{false, true} {
+				m, h := s[0], s[1]
+				x, w, dy := normal(rng, m*h), normal(rng, h), normal(rng, m*h)
+				n := Norm{W: w, Plus: plus, Eps: eps}
+				var b []float64
+				var db []float32
+				if centred {
+					n.B, db = normal(rng, h), make([]float32, h)
+					b = wide(n.B)
+				}
+				f := func(x, w, b []float64) []float64 { return normalize(x, w, b, float64(plus), eps) }
+				y, dx, dw := make([]float32, m*h), make([]float32, m*h), make([]float32, h)
+				n.Forward(y, x, m)
+				close32(t, f(wide(x), wide(w), b), y, 1e-6, "Forward")
+				n.Grad(dx, dw, db, dy, x, m)
+				checkGrad(t, "x", x, wide(dy), func(x []float64) []float64 { return f(x, wide(w), b) }, dx)
+				checkGrad(t, "w", w, wide(dy), func(w []float64) []float64 { return f(wide(x), w, b) }, dw)
+				if centred {
+					checkGrad(t, "b", n.B, wide(dy), func(b []float64) []float64 { return f(wide(x), wide(w), b) }, db)
+				}
+				more := append([]float32(nil), dx...)
+				n.Grad(more, nil, nil, dy, x, m)
+				for i := range more {
+					require.InDelta(t, 2*dx[i], more[i], 1e-4, "the gradient is added")
+				}
+			}
 		}
 	}
 }
 
 func TestRotation(t *testing.T) {
 	freq := []float64{1, 0.3, 0.02}
-	const dim, heads = 6, 2
-	for _, interleaved := range []bool{false, true} {
+	const heads = 2
+	for _, c := range []struct {
+		interleaved bool
+		dim         int
+		scale       float64
+	}{{false, 6, 1}, {true, 6, 1}, {false, 9, 1.25}, {true, 8, 0.5}} {
 		rng := rand.New(rand.NewPCG(4, 4))
 		pos := []int32{0, 5, 17, 1, 1}
-		x := normal(rng, len(pos)*heads*dim)
-		r := NewRotation(20, freq, interleaved)
+		x := normal(rng, len(pos)*heads*c.dim)
+		r := NewRotation(20, c.dim, freq, c.scale, c.interleaved)
 		require.Equal(t, 20, r.Positions())
-		want := make([]float64, len(x))
-		for i := range x {
-			token, j := i/(heads*dim), i%dim
-			pair, partner, sign := j%3, i+3, -1.0
-			if j >= 3 {
-				partner, sign = i-3, 1
-			}
-			if interleaved {
-				pair, partner, sign = j/2, i+1, -1
-				if j%2 == 1 {
-					partner, sign = i-1, 1
+		f := func(x []float64) []float64 {
+			want := make([]float64, len(x))
+			for i := range x {
+				token, j := i/(heads*c.dim), i%c.dim
+				if j >= 6 {
+					want[i] = x[i] // beyond what is rotated
+					continue
 				}
+				pair, partner, sign := j%3, i+3, -1.0
+				if j >= 3 {
+					partner, sign = i-3, 1
+				}
+				if c.interleaved {
+					pair, partner, sign = j/2, i+1, -1
+					if j%2 == 1 {
+						partner, sign = i-1, 1
+					}
+				}
+				angle := float64(pos[token]) * freq[pair]
+				want[i] = c.scale * (x[i]*math.Cos(angle) + sign*x[partner]*math.Sin(angle))
 			}
-			angle := float64(pos[token]) * freq[pair]
-			want[i] = float64(x[i])*math.Cos(angle) + sign*float64(x[partner])*math.Sin(angle)
+			return want
 		}
 		y := append([]float32(nil), x...)
 		r.Apply(y, heads, pos)
-		close32(t, want, y, 1e-6, "interleaved %v", interleaved)
-		r.Grad(y, heads, pos)
-		close32(t, wide(x), y, 1e-6, "Grad undoes Apply")
+		close32(t, f(wide(x)), y, 1e-6, "%+v", c)
+		dy := normal(rng, len(x))
+		dx := append([]float32(nil), dy...)
+		r.Grad(dx, heads, pos)
+		checkGrad(t, "x", x, wide(dy), f, dx)
 	}
 }
 
-func TestSwiGLU(t *testing.T) {
-	f := func(g, u []float64) []float64 {
-		y := make([]float64, len(g))
-		for i := range g {
-			y[i] = g[i] / (1 + math.Exp(-g[i])) * u[i]
+// activations in float64, as their definitions have them.
+var activations = map[Activation]func(float64) float64{
+	SiLU:     func(x float64) float64 { return x / (1 + math.Exp(-x)) },
+	GELUTanh: func(x float64) float64 { return 0.5 * x * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x))) },
+	GELU:     func(x float64) float64 { return 0.5 * x * (1 + math.Erf(x/math.Sqrt2)) },
+}
+
+func TestActivations(t *testing.T) {
+	for act, one := range activations {
+		f := func(g, u []float64) []float64 {
+			y := make([]float64, len(g))
+			for i := range g {
+				y[i] = one(g[i])
+				if u != nil {
+					y[i] *= u[i]
+				}
+			}
+			return y
+		}
+		rng := rand.New(rand.NewPCG(5, 5))
+		g, u, dy := normal(rng, 5000), normal(rng, 5000), normal(rng, 5000)
+		g[0], g[1] = 200, -200
+		y, dg, du := make([]float32, len(g)), make([]float32, len(g)), make([]float32, len(g))
+		act.Apply(y, g)
+		close32(t, f(wide(g), nil), y, 1e-6, "Apply %d", act)
+		act.Gated(y, g, u)
+		close32(t, f(wide(g), wide(u)), y, 1e-6, "Gated %d", act)
+		act.GatedGrad(dg, du, dy, g, u)
+		g, u, dy = g[:40], u[:40], dy[:40]
+		checkGrad(t, "gate", g, wide(dy), func(x []float64) []float64 { return f(x, wide(u)) }, dg[:40])
+		checkGrad(t, "up", u, wide(dy), func(x []float64) []float64 { return f(wide(g), x) }, du[:40])
+		dx := append([]float32(nil), dy...)
+		act.Grad(dx, dx, g)
+		checkGrad(t, "x", g, wide(dy), func(x []float64) []float64 { return f(x, nil) }, dx)
+		// In place, as the block uses it.
+		want := [][]float32{append([]float32(nil), dg[:40]...), append([]float32(nil), du[:40]...)}
+		act.GatedGrad(g, dy, dy, g, u)
+		require.Equal(t, want, [][]float32{g, dy})
+	}
+}
+
+func TestSoftCap(t *testing.T) {
+	f := func(x []float64) []float64 {
+		y := make([]float64, len(x))
+		for i, v := range x {
+			y[i] = 3 * math.Tanh(v/3)
 		}
 		return y
 	}
-	rng := rand.New(rand.NewPCG(5, 5))
-	g, u, dy := normal(rng, 5000), normal(rng, 5000), normal(rng, 5000)
-	g[0], g[1] = 200, -200
-	y, dg, du := make([]float32, len(g)), make([]float32, len(g)), make([]float32, len(g))
-	SwiGLU(y, g, u)
-	close32(t, f(wide(g), wide(u)), y, 1e-6, "SwiGLU")
-	SwiGLUGrad(dg, du, dy, g, u)
-	g, u, dy = g[:40], u[:40], dy[:40]
-	checkGrad(t, "gate", g, wide(dy), func(x []float64) []float64 { return f(x, wide(u)) }, dg[:40])
-	checkGrad(t, "up", u, wide(dy), func(x []float64) []float64 { return f(wide(g), x) }, du[:40])
-	// In place, as the block uses it.
-	want := [][]float32{append([]float32(nil), dg[:40]...), append([]float32(nil), du[:40]...)}
-	SwiGLUGrad(g, dy, dy, g, u)
-	require.Equal(t, want, [][]float32{g, dy})
+	rng := rand.New(rand.NewPCG(8, 8))
+	x, dy := normal(rng, 50), normal(rng, 50)
+	for i := range x {
+		x[i] *= 4
+	}
+	y := append([]float32(nil), x...)
+	SoftCap(y, 3)
+	close32(t, f(wide(x)), y, 1e-6, "SoftCap")
+	dx := append([]float32(nil), dy...)
+	SoftCapGrad(dx, y, 3)
+	checkGrad(t, "x", x, wide(dy), f, dx)
 }
 
 // attend is attention in float64, as the definition has it.
@@ -301,12 +378,25 @@ func attend(a Attention, q, k, v []float64, tq, tk int) []float64 {
 			kh := h / (a.Heads / a.KVHeads)
 			var p []float64
 			var sum float64
-			for j := range tk - tq + i + 1 {
+			own := tk - tq + i
+			for j := range own + 1 {
 				var s float64
 				for e := range d {
 					s += q[(i*a.Heads+h)*d+e] * k[(j*a.KVHeads+kh)*d+e]
 				}
-				p = append(p, math.Exp(s/math.Sqrt(float64(d))))
+				if a.Scale != 0 {
+					s *= float64(a.Scale)
+				} else {
+					s /= math.Sqrt(float64(d))
+				}
+				if a.Cap != 0 {
+					s = float64(a.Cap) * math.Tanh(s/float64(a.Cap))
+				}
+				if a.Window > 0 && own-j >= a.Window {
+					p = append(p, 0)
+					continue
+				}
+				p = append(p, math.Exp(s))
 				sum += p[j]
 			}
 			for j, w := range p {
@@ -325,12 +415,16 @@ func TestAttention(t *testing.T) {
 		a      Attention
 		tq, tk int
 	}{
-		{Attention{1, 1, 2}, 1, 1},
-		{Attention{4, 2, 6}, 7, 7},
-		{Attention{6, 1, 4}, 33, 33},
-		{Attention{2, 2, 8}, 65, 65},
-		{Attention{4, 2, 4}, 1, 40},
-		{Attention{4, 2, 4}, 35, 70},
+		{Attention{Heads: 1, KVHeads: 1, HeadDim: 2}, 1, 1},
+		{Attention{Heads: 4, KVHeads: 2, HeadDim: 6}, 7, 7},
+		{Attention{Heads: 6, KVHeads: 1, HeadDim: 4}, 33, 33},
+		{Attention{Heads: 2, KVHeads: 2, HeadDim: 8}, 65, 65},
+		{Attention{Heads: 4, KVHeads: 2, HeadDim: 4}, 1, 40},
+		{Attention{Heads: 4, KVHeads: 2, HeadDim: 4}, 35, 70},
+		{Attention{Heads: 4, KVHeads: 2, HeadDim: 4, Scale: 0.3, Cap: 1.5, Window: 5}, 35, 35},
+		{Attention{Heads: 2, KVHeads: 1, HeadDim: 4, Window: 1}, 9, 9},
+		{Attention{Heads: 2, KVHeads: 1, HeadDim: 4, Cap: 0.7}, 9, 9},
+		{Attention{Heads: 4, KVHeads: 2, HeadDim: 4, Window: 33}, 35, 70},
 	} {
 		a := c.a
 		q, k, v := normal(rng, c.tq*a.Heads*a.HeadDim), normal(rng, c.tk*a.KVHeads*a.HeadDim), normal(rng, c.tk*a.KVHeads*a.HeadDim)

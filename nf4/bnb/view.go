@@ -90,7 +90,7 @@ func (g *group) entry(src tensor.Source, weight tensor.Info) (tensor.Entry, erro
 	if err := g.checkCodebook(src, kind); err != nil {
 		return tensor.Entry{}, err
 	}
-	opens := []opener{{s.Header, func() (io.ReaderAt, error) { return bytes.NewReader(h.Append(nil, elems)), nil }}}
+	opens := []tensor.Part{{Size: s.Header, Open: func() (io.ReaderAt, error) { return bytes.NewReader(h.Append(nil, elems)), nil }}}
 	if nested {
 		m, err := g.float32s(src, nestedMapSuffix, s.Map/4)
 		if err != nil {
@@ -106,10 +106,10 @@ func (g *group) entry(src tensor.Source, weight tensor.Info) (tensor.Entry, erro
 	if err != nil {
 		return tensor.Entry{}, err
 	}
-	codes := opener{s.Codes, func() (io.ReaderAt, error) { return src.Raw(weight.Name) }}
+	codes := tensor.Part{Size: s.Codes, Open: func() (io.ReaderAt, error) { return src.Raw(weight.Name) }}
 	return tensor.Entry{
 		Info: h.Info(weight.Name, kind, *st.Shape),
-		Open: concat(append(opens, absmax, codes)),
+		Open: tensor.Concat(append(opens, absmax, codes)...),
 	}, nil
 }
 
@@ -152,35 +152,35 @@ func (g *group) checkCodebook(src tensor.Source, d tensor.DType) error {
 }
 
 // absmax returns the absmax section of a blob.
-func (g *group) absmax(src tensor.Source, nested bool, size int64) (opener, error) {
+func (g *group) absmax(src tensor.Source, nested bool, size int64) (tensor.Part, error) {
 	if !nested {
 		return g.float32s(src, absmaxSuffix, size/4)
 	}
 	info, err := g.part(absmaxSuffix)
 	if err != nil {
-		return opener{}, err
+		return tensor.Part{}, err
 	}
 	if info.DType != tensor.U8 || info.Size() != size {
-		return opener{}, fmt.Errorf("%w: %q is %v of %v, want U8 of [%d]", tensor.ErrMalformed, info.Name, info.DType, info.Shape, size)
+		return tensor.Part{}, fmt.Errorf("%w: %q is %v of %v, want U8 of [%d]", tensor.ErrMalformed, info.Name, info.DType, info.Shape, size)
 	}
-	return opener{size, func() (io.ReaderAt, error) { return src.Raw(info.Name) }}, nil
+	return tensor.Part{Size: size, Open: func() (io.ReaderAt, error) { return src.Raw(info.Name) }}, nil
 }
 
 // float32s returns n numbers beside the weight as F32.
-func (g *group) float32s(src tensor.Source, suffix string, n int64) (opener, error) {
+func (g *group) float32s(src tensor.Source, suffix string, n int64) (tensor.Part, error) {
 	info, err := g.part(suffix)
 	if err != nil {
-		return opener{}, err
+		return tensor.Part{}, err
 	}
 	switch info.DType {
 	case tensor.F32, tensor.BF16, tensor.F16:
 	default:
-		return opener{}, fmt.Errorf("%w: %q is %v, want F32, BF16 or F16", tensor.ErrMalformed, info.Name, info.DType)
+		return tensor.Part{}, fmt.Errorf("%w: %q is %v, want F32, BF16 or F16", tensor.ErrMalformed, info.Name, info.DType)
 	}
 	if got := info.Shape.Elems(); got != n {
-		return opener{}, fmt.Errorf("%w: %q has %d elements, want %d", tensor.ErrMalformed, info.Name, got, n)
+		return tensor.Part{}, fmt.Errorf("%w: %q has %d elements, want %d", tensor.ErrMalformed, info.Name, got, n)
 	}
-	return opener{4 * n, func() (io.ReaderAt, error) {
+	return tensor.Part{Size: 4 * n, Open: func() (io.ReaderAt, error) {
 		raw, err := src.Raw(info.Name)
 		if err != nil || info.DType == tensor.F32 {
 			return raw, err

@@ -383,33 +383,3 @@ func (f *failing) Raw(name string) (*io.SectionReader, error) {
 }
 
 func (f *failing) ReadAt([]byte, int64) (int, error) { return 0, errDisk }
-
-func TestConcat(t *testing.T) {
-	parts := []opener{}
-	for _, s := range []string{"abc", "", "defgh", "i"} {
-		parts = append(parts, opener{int64(len(s)), func() (io.ReaderAt, error) { return strings.NewReader(s), nil }})
-	}
-	r, err := concat(parts)()
-	require.NoError(t, err)
-	for from := range 10 {
-		for n := range 12 {
-			p := make([]byte, n)
-			got, err := r.ReadAt(p, int64(from))
-			want := "abcdefghi"[from:min(9, from+n)]
-			require.Equal(t, want, string(p[:got]))
-			if got < n {
-				require.Equal(t, io.EOF, err)
-			} else if n > 0 {
-				require.NoError(t, err)
-			}
-		}
-	}
-	_, err = r.ReadAt(make([]byte, 1), -1)
-	require.Error(t, err)
-
-	parts[2].size = 6 // one more than there is
-	r, err = concat(parts)()
-	require.NoError(t, err)
-	_, err = r.ReadAt(make([]byte, 10), 0)
-	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-}

@@ -88,7 +88,7 @@ func (e *Engine) Grad(ctx context.Context, batches []*model.Batch, key func(k in
 		}
 	}
 	for k, b := range batches {
-		e.model.EmbedGrad(e.xs[k], b.Tokens)
+		e.model.EmbedGrad(e.xs[k], b.Tokens, b.Pos)
 	}
 	return sums, nil
 }
@@ -100,7 +100,7 @@ func (e *Engine) forward(ctx context.Context, batches []*model.Batch, key func(k
 	e.xs = grow(e.xs, len(batches))
 	for k, b := range batches {
 		e.xs[k] = resize(e.xs[k], len(b.Tokens)*h)
-		if err := e.model.Embed(e.xs[k], b.Tokens, e.stream); err != nil {
+		if err := e.model.Embed(e.xs[k], b.Tokens, b.Pos, e.stream); err != nil {
 			return err
 		}
 	}

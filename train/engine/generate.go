@@ -34,10 +34,10 @@ func (e *Engine) Generate(ctx context.Context, prompt []int32, o Sampling, emit 
 	h := e.model.Hidden()
 	for next := prompt; c.Len()+len(next) <= e.model.Positions(); {
 		x := make([]float32, len(next)*h)
-		if err := e.model.Embed(x, next, e.stream); err != nil {
+		pos := c.Positions(len(next))
+		if err := e.model.Embed(x, next, pos, e.stream); err != nil {
 			return err
 		}
-		pos := c.Positions(len(next))
 		for l := range e.blocks {
 			err := e.withBlock(ctx, l, e.around(l), func(b *model.Block) error { return b.Extend(x, pos, c, l) })
 			if err != nil {

@@ -1,17 +1,16 @@
 package model
 
-import (
-	"github.com/seed18967229/nibble/arch"
-	"github.com/seed18967229/nibble/internal/kernel"
-)
+import "github.com/seed18967229/nibble/arch"
 
-// Block is one leased block: attention and a gated MLP, each behind an RMSNorm
-// and around a residual (transformers' LlamaDecoderLayer).
+// Block is one leased block: attention and an MLP, each behind a norm and
+// around a residual (transformers' LlamaDecoderLayer), with norms of their
+// results where the family has them (Gemma2DecoderLayer).
 type Block struct {
 	m                 *Model
-	attnNorm, mlpNorm norm
-	q, k, v, o        *linear
-	gate, up, down    *linear
+	attnNorm, mlpNorm *norm
+	postAttn, postMLP *norm // nil in most families
+	attn              attention
+	mlp               mlp
 }
 
 // Block binds block number layer to its weights, which must stay valid while
@@ -19,101 +18,86 @@ type Block struct {
 func (m *Model) Block(layer int, w Weights) (*Block, error) {
 	b, bind := &Block{m: m}, binding{m, w}
 	var err error
-	for _, n := range []struct {
-		to   *norm
-		role arch.Role
-	}{{&b.attnNorm, arch.AttnNorm}, {&b.mlpNorm, arch.MLPNorm}} {
-		if *n.to, err = bind.norm(n.role, layer); err != nil {
-			return nil, err
-		}
+	if b.attnNorm, err = bind.norm(arch.AttnNorm, layer); err != nil {
+		return nil, err
 	}
-	for _, l := range []struct {
-		to   **linear
-		role arch.Role
-	}{
-		{&b.q, arch.Query}, {&b.k, arch.Key}, {&b.v, arch.Value}, {&b.o, arch.AttnOut},
-		{&b.gate, arch.Gate}, {&b.up, arch.Up}, {&b.down, arch.Down},
-	} {
-		if *l.to, err = bind.linear(l.role, layer); err != nil {
-			return nil, err
-		}
+	if b.mlpNorm, err = bind.norm(arch.MLPNorm, layer); err != nil {
+		return nil, err
 	}
-	return b, nil
+	if b.postAttn, err = bind.maybeNorm(arch.PostAttnNorm, layer); err != nil {
+		return nil, err
+	}
+	if b.postMLP, err = bind.maybeNorm(arch.PostMLPNorm, layer); err != nil {
+		return nil, err
+	}
+	if err := b.attn.bind(bind, layer); err != nil {
+		return nil, err
+	}
+	b.mlp, err = bind.mlp(layer)
+	return b, err
 }
 
 // inner is what the backward pass needs from inside a block.
 type inner struct {
-	h1      []float32 // attention's input: norm of x
-	q, k, v []float32 // rotated
-	o       []float32 // attention's output, before its projection
-	x1      []float32 // between attention and MLP
-	h2      []float32 // the MLP's input: norm of x1
-	gate    []float32
-	up      []float32
-	act     []float32 // silu(gate) * up
+	h1   []float32 // attention's input: norm of x
+	attn attnInner
+	a    []float32 // attention's result, before a norm of it
+	x1   []float32 // between attention and MLP
+	h2   []float32 // the MLP's input: norm of x1
+	mlp  mlpInner
 }
 
-// attention fills what comes before x1 from the block's input x.
-func (b *Block) attention(in *inner, x []float32, pos []int32, d dropout) error {
-	m, n := b.m, len(pos)
-	s := &m.scr
+// before fills what comes before the attention itself from the block's input x.
+func (b *Block) before(in *inner, x []float32, pos []int32, d dropout) error {
+	s, n := &b.m.scr, len(pos)
 	in.h1 = s.take(len(x))
-	kernel.RMSNorm(in.h1, x, b.attnNorm.w, n, m.arch.RMSNormEps)
-	in.q, in.k, in.v = s.take(n*b.q.out), s.take(n*b.k.out), s.take(n*b.v.out)
-	for _, p := range []struct {
-		l *linear
-		y []float32
-	}{{b.q, in.q}, {b.k, in.k}, {b.v, in.v}} {
-		if err := p.l.forward(s, p.y, in.h1, n, d); err != nil {
-			return err
-		}
-	}
-	m.rotate.Apply(in.q, m.attend.Heads, pos)
-	m.rotate.Apply(in.k, m.attend.KVHeads, pos)
-	in.o = s.take(n * b.q.out)
-	return nil
+	b.attnNorm.Forward(in.h1, x, n)
+	return b.attn.project(s, &in.attn, in.h1, pos, d)
 }
 
-// mlp fills the rest from in.o and returns nothing but in.act: the block's
-// result is x1 + down(act).
-func (b *Block) mlp(in *inner, x []float32, n int, d dropout) error {
+// after fills what comes after it, up to the MLP's last projection.
+func (b *Block) after(in *inner, x []float32, n int, d dropout) error {
 	s := &b.m.scr
 	in.x1 = s.take(len(x))
-	if err := b.o.forward(s, in.x1, in.o, n, d); err != nil {
+	in.a = in.x1
+	if b.postAttn != nil {
+		in.a = s.take(len(x))
+	}
+	if err := b.attn.o.forward(s, in.a, in.attn.out, n, d); err != nil {
 		return err
 	}
-	kernel.Add(in.x1, x)
+	if b.postAttn != nil {
+		b.postAttn.Forward(in.x1, in.a, n)
+	}
+	add(in.x1, x)
 	in.h2 = s.take(len(x))
-	kernel.RMSNorm(in.h2, in.x1, b.mlpNorm.w, n, b.m.arch.RMSNormEps)
-	in.gate, in.up, in.act = s.take(n*b.gate.out), s.take(n*b.gate.out), s.take(n*b.gate.out)
-	if err := b.gate.forward(s, in.gate, in.h2, n, d); err != nil {
-		return err
-	}
-	if err := b.up.forward(s, in.up, in.h2, n, d); err != nil {
-		return err
-	}
-	kernel.SwiGLU(in.act, in.gate, in.up)
-	return nil
+	b.mlpNorm.Forward(in.h2, in.x1, n)
+	return b.mlp.inside(s, &in.mlp, in.h2, n, d)
 }
 
 // fill computes the inside of the block for a batch.
 func (b *Block) fill(in *inner, x []float32, batch *Batch, d dropout) error {
-	if err := b.attention(in, x, batch.Pos, d); err != nil {
+	if err := b.before(in, x, batch.Pos, d); err != nil {
 		return err
 	}
-	qs, ks := b.q.out, b.k.out
-	batch.sequences(func(from, to int) {
-		b.m.attend.Forward(in.o[from*qs:to*qs], in.q[from*qs:to*qs], in.k[from*ks:to*ks], in.v[from*ks:to*ks], to-from, to-from)
-	})
-	return b.mlp(in, x, len(batch.Tokens), d)
+	b.attn.attend(&in.attn, batch)
+	return b.after(in, x, len(batch.Tokens), d)
 }
 
 // finish replaces x by the block's result.
 func (b *Block) finish(in *inner, x []float32, n int, d dropout) error {
-	if err := b.down.forward(&b.m.scr, x, in.act, n, d); err != nil {
+	s := &b.m.scr
+	y := x
+	if b.postMLP != nil {
+		y = s.take(len(x))
+	}
+	if err := b.mlp.output(s, y, &in.mlp, in.h2, n, d); err != nil {
 		return err
 	}
-	kernel.Add(x, in.x1)
+	if b.postMLP != nil {
+		b.postMLP.Forward(x, y, n)
+	}
+	add(x, in.x1)
 	return nil
 }
 
@@ -133,8 +117,8 @@ func (b *Block) Forward(x []float32, batch *Batch, key *uint64) error {
 // that with respect to its input x, which is as Forward got it, and adds the
 // gradients of what is trained to theirs. key is Forward's.
 func (b *Block) Backward(dx, x []float32, batch *Batch, key *uint64) error {
-	m, n := b.m, len(batch.Tokens)
-	s := &m.scr
+	n := len(batch.Tokens)
+	s := &b.m.scr
 	s.reset()
 	var in inner
 	d := drops(key)
@@ -142,51 +126,71 @@ func (b *Block) Backward(dx, x []float32, batch *Batch, key *uint64) error {
 		return err
 	}
 
-	// The MLP: dx is the gradient of x1 + down(act).
-	dact := zeroed(s.take(len(in.act)))
-	if err := b.down.backward(s, dact, dx, in.act, n, d); err != nil {
-		return err
-	}
-	dgate, dup := in.act, dact
-	kernel.SwiGLUGrad(dgate, dup, dact, in.gate, in.up)
-	dh := zeroed(s.take(len(x)))
-	if err := b.up.backward(s, dh, dup, in.h2, n, d); err != nil {
-		return err
-	}
-	if err := b.gate.backward(s, dh, dgate, in.h2, n, d); err != nil {
-		return err
-	}
-	kernel.RMSNormGrad(dx, b.mlpNorm.dw, dh, in.x1, b.mlpNorm.w, n, m.arch.RMSNormEps)
-
-	// Attention: dx is the gradient of x + o_proj(o).
-	do := zeroed(s.take(len(in.o)))
-	if err := b.o.backward(s, do, dx, in.o, n, d); err != nil {
-		return err
-	}
-	dq, dk, dv := s.take(len(in.q)), s.take(len(in.k)), s.take(len(in.v))
-	qs, ks := b.q.out, b.k.out
-	batch.sequences(func(from, to int) {
-		m.attend.Grad(dq[from*qs:to*qs], dk[from*ks:to*ks], dv[from*ks:to*ks], do[from*qs:to*qs],
-			in.q[from*qs:to*qs], in.k[from*ks:to*ks], in.v[from*ks:to*ks], to-from)
-	})
-	m.rotate.Grad(dq, m.attend.Heads, batch.Pos)
-	m.rotate.Grad(dk, m.attend.KVHeads, batch.Pos)
-	clear(dh)
-	for _, p := range []struct {
-		l  *linear
-		dy []float32
-	}{{b.q, dq}, {b.k, dk}, {b.v, dv}} {
-		if err := p.l.backward(s, dh, p.dy, in.h1, n, d); err != nil {
+	// The MLP: dx is the gradient of x1 + its result.
+	dy := dx
+	if b.postMLP != nil {
+		y := s.take(len(x))
+		if err := b.mlp.output(s, y, &in.mlp, in.h2, n, d); err != nil {
 			return err
 		}
+		dy = s.zeros(len(x))
+		b.postMLP.grad(dy, dx, y, n)
 	}
-	kernel.RMSNormGrad(dx, b.attnNorm.dw, dh, x, b.attnNorm.w, n, m.arch.RMSNormEps)
+	dh := s.zeros(len(x))
+	if err := b.mlp.backward(s, dh, dy, &in.mlp, in.h2, n, d); err != nil {
+		return err
+	}
+	b.mlpNorm.grad(dx, dh, in.x1, n)
+
+	// Attention: dx is the gradient of x + its result.
+	da := dx
+	if b.postAttn != nil {
+		da = s.zeros(len(x))
+		b.postAttn.grad(da, dx, in.a, n)
+	}
+	clear(dh)
+	if err := b.attn.backward(s, dh, da, &in.attn, in.h1, batch, d); err != nil {
+		return err
+	}
+	b.attnNorm.grad(dx, dh, x, n)
 	return nil
 }
 
-func zeroed(x []float32) []float32 {
-	clear(x)
-	return x
+// Extend replaces the hidden states x of the next tokens of a sequence, at the
+// given positions, by the result of block number layer, which sees the tokens
+// in the cache before them and leaves theirs there.
+func (b *Block) Extend(x []float32, pos []int32, c *Cache, layer int) error {
+	b.m.scr.reset()
+	var in inner
+	if err := b.before(&in, x, pos, dropout{}); err != nil {
+		return err
+	}
+	b.attn.extend(&in.attn, len(pos), c, layer)
+	if err := b.after(&in, x, len(pos), dropout{}); err != nil {
+		return err
+	}
+	return b.finish(&in, x, len(pos), dropout{})
+}
+
+// InnerFloats returns how many floats a block of the model takes for each token
+// that passes it forward and back, without what adapters take.
+func InnerFloats(a *arch.Model) int64 {
+	h, q, kv, mlp := a.HiddenSize, a.NumAttentionHeads*a.HeadDim, a.NumKeyValueHeads*a.HeadDim, a.IntermediateSize
+	n := 4*h + 3*q + 2*kv + 3*mlp // forward: h1 x1 h2 dh, q o do, k v, gate up act
+	n += q + 4*kv + mlp           // backward: dq, dk dv and k v as columns, dact
+	for _, extra := range []struct {
+		role   arch.Role
+		floats int64
+	}{
+		{arch.QKV, 2 * (q + 2*kv)}, {arch.GateUp, 4 * mlp}, // together, both ways
+		{arch.QueryNorm, 2 * q}, {arch.KeyNorm, 2 * kv}, // before the norm, both ways
+		{arch.PostAttnNorm, 2 * h}, {arch.PostMLPNorm, 2 * h},
+	} {
+		if _, ok := a.Find(extra.role, "weight", 0); ok {
+			n += extra.floats
+		}
+	}
+	return n
 }
 
 func drops(key *uint64) dropout {

@@ -11,34 +11,63 @@ import (
 // LogitFloats bounds how many logits exist at a time: 16 MiB of them.
 const LogitFloats = 4 << 20
 
-// Embed fills x with the embeddings of the tokens, one row each.
-func (m *Model) Embed(x []float32, tokens []int32, w Weights) error {
-	e, err := binding{m, w}.linear(arch.Embedding, -1)
+// Embed fills x with the embeddings of the tokens, one row each, and where
+// positions are learned adds theirs.
+func (m *Model) Embed(x []float32, tokens, pos []int32, w Weights) error {
+	bind := binding{m, w}
+	e, err := bind.linear(arch.Embedding, -1)
 	if err != nil {
 		return err
 	}
+	var learned *linear
+	if _, ok := m.arch.Find(arch.Position, "weight", -1); ok {
+		if learned, err = bind.linear(arch.Position, -1); err != nil {
+			return err
+		}
+	}
+	row := make([]float32, e.in)
 	for i, t := range tokens {
 		if t < 0 || int(t) >= e.out {
 			return fmt.Errorf("%w: token %d, the model has %d", tensor.ErrMalformed, t, e.out)
 		}
-		if err := e.w.DecodeRows(x[i*e.in:(i+1)*e.in], int(t)); err != nil {
+		at := x[i*e.in : (i+1)*e.in]
+		if err := e.w.DecodeRows(at, int(t)); err != nil {
 			return err
 		}
+		if m.arch.ScaleEmbeddings {
+			kernel.Scale(at, m.embedScale())
+		}
+		if learned == nil {
+			continue
+		}
+		if int(pos[i]) >= learned.out {
+			return fmt.Errorf("%w: position %d, the model has %d", tensor.ErrMalformed, pos[i], learned.out)
+		}
+		if err := learned.w.DecodeRows(row, int(pos[i])); err != nil {
+			return err
+		}
+		kernel.Add(at, row)
 	}
 	return nil
 }
 
-// EmbedGrad adds the gradient dx of Embed's result to that of the embeddings,
+// EmbedGrad adds the gradient dx of Embed's result to those of the embeddings,
 // if they are trained.
-func (m *Model) EmbedGrad(dx []float32, tokens []int32) {
-	t, _ := m.arch.Find(arch.Embedding, "weight", -1)
-	p := m.train.Params[t.Name]
-	if p == nil {
-		return
-	}
-	h := m.Hidden()
-	for i, t := range tokens {
-		kernel.AddScaled(p.Grad[int(t)*h:(int(t)+1)*h], 1, dx[i*h:(i+1)*h])
+func (m *Model) EmbedGrad(dx []float32, tokens, pos []int32) {
+	for _, x := range []struct {
+		role  arch.Role
+		rows  []int32
+		scale float32
+	}{{arch.Embedding, tokens, m.embedScale()}, {arch.Position, pos, 1}} {
+		t, _ := m.arch.Find(x.role, "weight", -1)
+		p := m.train.Params[t.Name]
+		if p == nil {
+			continue
+		}
+		h := m.Hidden()
+		for i, r := range x.rows {
+			kernel.AddScaled(p.Grad[int(r)*h:(int(r)+1)*h], x.scale, dx[i*h:(i+1)*h])
+		}
 	}
 }
 
@@ -79,7 +108,7 @@ func (m *Model) Loss(xs [][]float32, batches []*Batch, w Weights, grad bool, sca
 		}
 	}
 	x := m.headScr.take(n * h)
-	kernel.RMSNorm(x, raw, norm.w, n, m.arch.RMSNormEps)
+	norm.Forward(x, raw, n)
 
 	chunk := head.out
 	if n > 0 {
@@ -116,10 +145,22 @@ func (m *Model) Loss(xs [][]float32, batches []*Batch, w Weights, grad bool, sca
 		return sums, nil
 	}
 
-	dx := zeroed(m.headScr.take(n * h))
+	dx := m.headScr.zeros(n * h)
+	limit := float32(m.arch.FinalLogitSoftcapping)
+	var before []float32 // the bounded logits
+	if limit > 0 {
+		before = m.headScr.take(n * chunk)
+	}
 	toLogits := func(part []float32, first, width int) error {
+		if limit > 0 {
+			copy(before, part)
+		}
 		kernel.Parallel(n, int64(n)*int64(width)*8, func(i int) {
-			kernel.CrossEntropyGrad(part[i*width:(i+1)*width], first, int(labels[i]), lse[i].Value(), scale)
+			row := part[i*width : (i+1)*width]
+			kernel.CrossEntropyGrad(row, first, int(labels[i]), lse[i].Value(), scale)
+			if limit > 0 {
+				kernel.SoftCapGrad(row, before[i*width:(i+1)*width], limit)
+			}
 		})
 		if err := kernel.Mul(dx, part, n, rowsOf(head.w, first, width), true); err != nil {
 			return err
@@ -138,8 +179,8 @@ func (m *Model) Loss(xs [][]float32, batches []*Batch, w Weights, grad bool, sca
 		return nil, err
 	}
 
-	draw := zeroed(m.headScr.take(n * h))
-	kernel.RMSNormGrad(draw, norm.dw, dx, raw, norm.w, n, m.arch.RMSNormEps)
+	draw := m.headScr.zeros(n * h)
+	norm.grad(draw, dx, raw, n)
 	for k, b := range batches {
 		clear(xs[k])
 		for j, l := range b.Labels {
@@ -165,6 +206,7 @@ func (m *Model) sweep(head *linear, logits, x []float32, n, chunk int, f func(pa
 		if err := kernel.MulT(part, x, n, rowsOf(head.w, first, width), false); err != nil {
 			return err
 		}
+		m.cap(part)
 		if err := f(part, first, width); err != nil {
 			return err
 		}
@@ -184,8 +226,19 @@ func (m *Model) Logits(logits, x []float32, w Weights) error {
 		return err
 	}
 	y := make([]float32, len(x))
-	kernel.RMSNorm(y, x, norm.w, 1, m.arch.RMSNormEps)
-	return kernel.MulT(logits, y, 1, head.w, false)
+	norm.Forward(y, x, 1)
+	if err := kernel.MulT(logits, y, 1, head.w, false); err != nil {
+		return err
+	}
+	m.cap(logits)
+	return nil
+}
+
+// cap bounds logits where the family does.
+func (m *Model) cap(logits []float32) {
+	if limit := float32(m.arch.FinalLogitSoftcapping); limit > 0 {
+		kernel.SoftCap(logits, limit)
+	}
 }
 
 // rowsOf is n rows of a matrix from the given one on.

@@ -56,13 +56,20 @@ type linear struct {
 	bias    []float32
 	lora    *Adapter
 
+	// transposed says that w is [in, out] (GPT-2's Conv1D).
+	transposed bool
+
 	// Where gradients go; nil for what is frozen.
 	dw, dbias []float32
 }
 
 // forward computes y = x·Wᵀ + bias + adapter for the n rows of x.
 func (l *linear) forward(s *arena, y, x []float32, n int, d dropout) error {
-	if err := kernel.MulT(y, x, n, l.w, false); err != nil {
+	product := kernel.MulT
+	if l.transposed {
+		product = kernel.Mul
+	}
+	if err := product(y, x, n, l.w, false); err != nil {
 		return err
 	}
 	if l.bias != nil {
@@ -83,10 +90,18 @@ func (l *linear) forward(s *arena, y, x []float32, n int, d dropout) error {
 // backward adds to dx the gradient with respect to x, given x and the gradient
 // dy of the result, and the gradients of what is trained to theirs.
 func (l *linear) backward(s *arena, dx, dy, x []float32, n int, d dropout) error {
-	if err := kernel.Mul(dx, dy, n, l.w, true); err != nil {
+	product := kernel.Mul
+	if l.transposed {
+		product = kernel.MulT
+	}
+	if err := product(dx, dy, n, l.w, true); err != nil {
 		return err
 	}
-	if l.dw != nil {
+	switch {
+	case l.dw == nil:
+	case l.transposed:
+		kernel.AddOuter(l.dw, x, dy, n, l.in, l.out)
+	default:
 		kernel.AddOuter(l.dw, dy, x, n, l.out, l.in)
 	}
 	if l.dbias != nil {

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/internal/kernel"
@@ -33,26 +34,41 @@ type Trainable struct {
 // Model computes with one model. It is not safe for concurrent use; its
 // kernels use all processors.
 type Model struct {
-	arch   *arch.Model
-	train  Trainable
-	rotate *kernel.Rotation
-	attend kernel.Attention
+	arch  *arch.Model
+	train Trainable
+	act   kernel.Activation
+
+	// rotate turns queries and keys, and local those of the layers with a
+	// sliding window. Models that learn positions have neither.
+	rotate, local *kernel.Rotation
+	positions     int
 
 	scr, headScr arena // inside a block, and at the head
 
 	logitFloats int // LogitFloats, but in tests
 }
 
+// activations are the values of hidden_act.
+var activations = map[string]kernel.Activation{
+	"silu": kernel.SiLU, "gelu": kernel.GELU, "gelu_new": kernel.GELUTanh, "gelu_pytorch_tanh": kernel.GELUTanh,
+}
+
 // New returns the model a with what is trained of it, for sequences of up to
 // positions tokens.
 func New(a *arch.Model, train Trainable, positions int) *Model {
-	return &Model{
-		arch:        a,
-		train:       train,
-		rotate:      kernel.NewRotation(positions, a.Rope.InvFreq(a.HeadDim), a.Rotary == arch.Interleaved),
-		logitFloats: LogitFloats,
-		attend:      kernel.Attention{Heads: int(a.NumAttentionHeads), KVHeads: int(a.NumKeyValueHeads), HeadDim: int(a.HeadDim)},
+	m := &Model{arch: a, train: train, act: activations[a.HiddenAct], positions: positions, logitFloats: LogitFloats}
+	if _, learned := a.Find(arch.Position, "weight", -1); learned {
+		return m
 	}
+	rotation := func(x arch.Angles) *kernel.Rotation {
+		return kernel.NewRotation(positions, int(a.HeadDim), x.InvFreq, x.Scale, a.Rotary == arch.Interleaved)
+	}
+	m.rotate = rotation(a.Angles(positions))
+	m.local = m.rotate
+	if a.LocalTheta != 0 {
+		m.local = rotation(a.LocalAngles(positions))
+	}
+	return m
 }
 
 // Hidden returns the width of the hidden state.
@@ -60,6 +76,17 @@ func (m *Model) Hidden() int { return int(m.arch.HiddenSize) }
 
 // Vocab returns the number of logits.
 func (m *Model) Vocab() int { return int(m.arch.VocabSize) }
+
+// Positions returns the length of the longest sequence.
+func (m *Model) Positions() int { return m.positions }
+
+// embedScale is what embeddings are multiplied by.
+func (m *Model) embedScale() float32 {
+	if m.arch.ScaleEmbeddings {
+		return float32(math.Sqrt(float64(m.arch.HiddenSize)))
+	}
+	return 1
+}
 
 // arena hands out scratch for one pass through a block and takes it all back
 // at once, so that a training step allocates nothing.
@@ -78,6 +105,13 @@ func (a *arena) take(n int) []float32 {
 	}
 	s := a.slabs[a.next][:n]
 	a.next++
+	return s
+}
+
+// zeros returns n zeros.
+func (a *arena) zeros(n int) []float32 {
+	s := a.take(n)
+	clear(s)
 	return s
 }
 
@@ -108,16 +142,40 @@ func (b binding) vector(t arch.Tensor) (data, grad []float32, err error) {
 	return data, nil, err
 }
 
-// norm is a norm's weight.
-type norm struct{ w, dw []float32 }
+// norm is a norm, and where the gradients of its weight and bias go.
+type norm struct {
+	kernel.Norm
+	dw, db []float32
+}
 
-func (b binding) norm(role arch.Role, layer int) (norm, error) {
+func (n *norm) grad(dx, dy, x []float32, rows int) { n.Grad(dx, n.dw, n.db, dy, x, rows) }
+
+// norm returns the norm of a role.
+func (b binding) norm(role arch.Role, layer int) (*norm, error) {
 	t, err := b.find(role, "weight", layer)
 	if err != nil {
-		return norm{}, err
+		return nil, err
 	}
-	w, dw, err := b.vector(t)
-	return norm{w, dw}, err
+	n := &norm{Norm: kernel.Norm{Eps: b.m.arch.NormEps}}
+	if t.PlusOne {
+		n.Plus = 1
+	}
+	if n.W, n.dw, err = b.vector(t); err != nil {
+		return nil, err
+	}
+	if bias, ok := b.m.arch.Find(role, "bias", layer); ok {
+		n.B, n.db, err = b.vector(bias)
+	}
+	return n, err
+}
+
+// maybeNorm returns the norm of a role that not every family has, nil if this
+// one has none.
+func (b binding) maybeNorm(role arch.Role, layer int) (*norm, error) {
+	if _, ok := b.m.arch.Find(role, "weight", layer); !ok {
+		return nil, nil
+	}
+	return b.norm(role, layer)
 }
 
 // linear returns the linear layer of a role with its bias and adapter.
@@ -126,10 +184,8 @@ func (b binding) linear(role arch.Role, layer int) (*linear, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &linear{out: int(t.Dims[0]), in: int(t.Dims[1]), lora: b.m.train.Adapters[t.Module()]}
-	if p := b.m.train.Params[t.Name]; p != nil {
-		l.w, l.dw = kernel.Dense{Data: p.Data, Rows: l.out, Cols: l.in}, p.Grad
-	} else if l.w, err = b.w.Matrix(t.Name); err != nil {
+	l, err := b.linearOf(t)
+	if err != nil {
 		return nil, err
 	}
 	if bias, ok := b.m.arch.Find(role, "bias", layer); ok {
@@ -140,6 +196,18 @@ func (b binding) linear(role arch.Role, layer int) (*linear, error) {
 	return l, nil
 }
 
+// linearOf returns the linear layer with that weight and no bias.
+func (b binding) linearOf(t arch.Tensor) (*linear, error) {
+	l := &linear{out: t.Out(), in: t.In(), transposed: t.Transposed, lora: b.m.train.Adapters[t.Module()]}
+	if p := b.m.train.Params[t.Name]; p != nil {
+		l.w, l.dw = kernel.Dense{Data: p.Data, Rows: int(t.Dims[0]), Cols: int(t.Dims[1])}, p.Grad
+		return l, nil
+	}
+	var err error
+	l.w, err = b.w.Matrix(t.Name)
+	return l, err
+}
+
 // head returns the linear layer that makes logits: its own weight, or the
 // embeddings' if they are tied.
 func (b binding) head() (*linear, error) {
@@ -148,6 +216,3 @@ func (b binding) head() (*linear, error) {
 	}
 	return b.linear(arch.Head, -1)
 }
-
-// Positions returns the length of the longest sequence.
-func (m *Model) Positions() int { return m.rotate.Positions() }

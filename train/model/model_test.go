@@ -81,7 +81,7 @@ func (s *setup) pass(t *testing.T, slots int) []float64 {
 	xs, bounds := make([][]float32, len(batches)), make([][][]float32, s.arch.NumHiddenLayers)
 	for k, b := range batches {
 		xs[k] = make([]float32, len(b.Tokens)*m.Hidden())
-		require.NoError(t, m.Embed(xs[k], b.Tokens, st))
+		require.NoError(t, m.Embed(xs[k], b.Tokens, b.Pos, st))
 	}
 	for l := range bounds {
 		lease, err := st.Lease(ctx, l, l+1)
@@ -107,15 +107,49 @@ func (s *setup) pass(t *testing.T, slots int) []float64 {
 		lease.Release()
 	}
 	for k, b := range batches {
-		m.EmbedGrad(xs[k], b.Tokens)
+		m.EmbedGrad(xs[k], b.Tokens, b.Pos)
 	}
+	return sums
+}
+
+// forward returns the loss sums alone.
+func (s *setup) forward(t *testing.T) []float64 {
+	t.Helper()
+	st, err := stream.New(s.src, codecs, s.arch, stream.Options{Skip: func(name string) bool { return s.train.Params[name] != nil }})
+	require.NoError(t, err)
+	defer st.Close()
+	m := New(s.arch, s.train, 64)
+	var xs [][]float32
+	var batches []*Batch
+	for _, list := range s.micro {
+		b := &Batch{}
+		for _, q := range list {
+			b.Add(q.tokens, q.from)
+		}
+		x := make([]float32, len(b.Tokens)*m.Hidden())
+		require.NoError(t, m.Embed(x, b.Tokens, b.Pos, st))
+		for l := range int(s.arch.NumHiddenLayers) {
+			lease, err := st.Lease(context.Background(), l)
+			require.NoError(t, err)
+			block, err := m.Block(l, lease)
+			require.NoError(t, err)
+			require.NoError(t, block.Forward(x, b, nil))
+			lease.Release()
+		}
+		xs, batches = append(xs, x), append(batches, b)
+	}
+	sums, err := m.Loss(xs, batches, st, false, 1)
+	require.NoError(t, err)
 	return sums
 }
 
 // newSetup makes a model with random micro-batches; ragged, one without a
 // label, one of a single token.
 func newSetup(t *testing.T, change func(c *arch.Config)) *setup {
-	a := tensortest.TinyLlama(t, change)
+	return setupOf(t, tensortest.TinyLlama(t, change))
+}
+
+func setupOf(t *testing.T, a *arch.Model) *setup {
 	rng := rand.New(rand.NewPCG(5, 5))
 	random := func(n, from int) sequence {
 		q := sequence{from: from}
@@ -138,7 +172,7 @@ func (s *setup) adapt(rank int, scale float32, names ...string) {
 	for _, x := range s.arch.Tensors() {
 		for _, n := range names {
 			if x.Linear && len(x.Module()) >= len(n) && x.Module()[len(x.Module())-len(n):] == n {
-				ad := NewAdapter(x.Module(), int(x.Dims[1]), int(x.Dims[0]), rank, scale, 0, 1)
+				ad := NewAdapter(x.Module(), x.In(), x.Out(), rank, scale, 0, 1)
 				for i := range ad.B.Data {
 					ad.B.Data[i] = float32(rng.NormFloat64() * 0.3)
 				}
@@ -200,47 +234,98 @@ func TestGradients(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newSetup(t, c.config)
 			c.setup(t, s)
-			r := s.reference(t)
-			value := func() (sum float64, perBatch []float64) {
-				labels := 0
-				for _, list := range s.micro {
-					var part float64
-					for _, q := range list {
-						part += r.loss(q.tokens, q.from)
-						labels += max(0, len(q.tokens)-max(1, q.from))
-					}
-					perBatch = append(perBatch, part)
-					sum += part
-				}
-				return sum / float64(labels), perBatch
-			}
-			_, want := value()
-			got := s.pass(t, 2)
-			for k := range want {
-				require.InEpsilon(t, want[k], got[k], 1e-5, "loss of micro-batch %d", k)
-			}
-			rng := rand.New(rand.NewPCG(1, 1))
-			for _, p := range s.params() {
-				// The largest gradient of the tensor sets the scale of the
-				// float32 error.
-				var top float64
-				for _, g := range p.Grad {
-					top = max(top, math.Abs(float64(g)))
-				}
-				require.Greater(t, top, 0.0, "%s has no gradient", p.Name)
-				for range min(len(p.Data), 12) {
-					i := rng.IntN(len(p.Data))
-					at := r.w[p.Name][i]
-					const h = 1e-5
-					r.w[p.Name][i] = at + h
-					up, _ := value()
-					r.w[p.Name][i] = at - h
-					down, _ := value()
-					r.w[p.Name][i] = at
-					require.InDelta(t, (up-down)/(2*h), p.Grad[i], 2e-5*top+1e-9, "%s element %d", p.Name, i)
-				}
-			}
+			s.checkGradients(t, 12)
 		})
+	}
+}
+
+// TestGradientsOfEveryFamily trains everything there is of each, and adapters on
+// top.
+func TestGradientsOfEveryFamily(t *testing.T) {
+	for _, f := range arch.Families() {
+		t.Run(f.Name, func(t *testing.T) {
+			t.Parallel()
+			a := tensortest.TinyModel(t, f.Name, func(c *arch.Config) { c.NumHiddenLayers, c.WindowPattern = 2, 2 })
+			s := setupOf(t, a)
+			s.micro = [][]sequence{{s.micro[0][0], s.micro[0][1]}}
+			s.full(t)
+			s.adapt(2, 0.7, a.LinearModules()...)
+			if a.NumExperts > 0 {
+				s.checkLosses(t)
+				return
+			}
+			s.checkGradients(t, 1)
+		})
+	}
+}
+
+// labels returns the number of labels of all micro-batches.
+func (s *setup) labels() (n int) {
+	for _, list := range s.micro {
+		for _, q := range list {
+			n += max(0, len(q.tokens)-max(1, q.from))
+		}
+	}
+	return n
+}
+
+// losses returns the reference's sum for each micro-batch.
+func (s *setup) losses(r *reference) (perBatch []float64, sum float64) {
+	for _, list := range s.micro {
+		var part float64
+		for _, q := range list {
+			part += r.loss(q.tokens, q.from)
+		}
+		perBatch = append(perBatch, part)
+		sum += part
+	}
+	return perBatch, sum
+}
+
+// checkLosses compares the losses, where there are no gradients.
+func (s *setup) checkLosses(t *testing.T) {
+	t.Helper()
+	want, _ := s.losses(s.reference(t))
+	got := s.forward(t)
+	for k := range want {
+		require.InEpsilon(t, want[k], got[k], 1e-5, "loss of micro-batch %d", k)
+	}
+}
+
+// checkGradients compares losses and some elements of each gradient with the
+// reference.
+func (s *setup) checkGradients(t *testing.T, elements int) {
+	t.Helper()
+	r := s.reference(t)
+	want, _ := s.losses(r)
+	got := s.pass(t, 2)
+	for k := range want {
+		require.InEpsilon(t, want[k], got[k], 1e-5, "loss of micro-batch %d", k)
+	}
+	value := func() float64 {
+		_, sum := s.losses(r)
+		return sum / float64(s.labels())
+	}
+	rng := rand.New(rand.NewPCG(1, 1))
+	for _, p := range s.params() {
+		// The largest gradient of the tensor sets the scale of the float32
+		// error.
+		var top float64
+		for _, g := range p.Grad {
+			top = max(top, math.Abs(float64(g)))
+		}
+		require.Greater(t, top, 0.0, "%s has no gradient", p.Name)
+		for range min(len(p.Data), elements) {
+			i := rng.IntN(len(p.Data))
+			at := r.w[p.Name][i]
+			const h = 1e-5
+			r.w[p.Name][i] = at + h
+			up := value()
+			r.w[p.Name][i] = at - h
+			down := value()
+			r.w[p.Name][i] = at
+			require.InDelta(t, (up-down)/(2*h), p.Grad[i], 2e-5*top+1e-9, "%s element %d", p.Name, i)
+		}
 	}
 }
 
@@ -368,8 +453,13 @@ func TestAdapterInit(t *testing.T) {
 // TestGenerateSeesWhatTrainingSees compares the logits computed token by token,
 // with a cache, with those of the float64 reference.
 func TestGenerateSeesWhatTrainingSees(t *testing.T) {
-	s := newSetup(t, nil)
-	s.adapt(2, 1, "v_proj", "up_proj")
+	for _, f := range arch.Families() {
+		t.Run(f.Name, func(t *testing.T) { generateSees(t, setupOf(t, tensortest.TinyModel(t, f.Name, nil))) })
+	}
+}
+
+func generateSees(t *testing.T, s *setup) {
+	s.adapt(2, 1, "v_proj", "up_proj", "c_attn", "qkv_proj")
 	tokens := s.micro[1][0].tokens
 	want := s.reference(t).logits(tokens)
 	st, err := stream.New(s.src, codecs, s.arch, stream.Options{})
@@ -385,8 +475,8 @@ func TestGenerateSeesWhatTrainingSees(t *testing.T) {
 				n = first // the prompt goes in at once
 			}
 			x := make([]float32, n*m.Hidden())
-			require.NoError(t, m.Embed(x, tokens[at:at+n], st))
 			pos := c.Positions(n)
+			require.NoError(t, m.Embed(x, tokens[at:at+n], pos, st))
 			for l := range int(s.arch.NumHiddenLayers) {
 				lease, err := st.Lease(context.Background(), l)
 				require.NoError(t, err)
@@ -413,7 +503,7 @@ func TestTokensOutsideTheVocabulary(t *testing.T) {
 	defer st.Close()
 	m := New(s.arch, s.train, 64)
 	for _, bad := range []int32{-1, 37} {
-		require.ErrorIs(t, m.Embed(make([]float32, 18), []int32{bad}, st), tensor.ErrMalformed)
+		require.ErrorIs(t, m.Embed(make([]float32, 18), []int32{bad}, []int32{0}, st), tensor.ErrMalformed)
 	}
 	b := &Batch{}
 	b.Add([]int32{1, 37}, 0)
