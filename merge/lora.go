@@ -2,6 +2,7 @@ package merge
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/seed18967229/nibble/internal/hint"
@@ -49,11 +50,12 @@ func (LoRA) Match(base, adapter tensor.Source, codecs tensor.Codecs, cfg Config)
 	return out, nil
 }
 
-// loraDelta is one pair in memory.
+// loraDelta is one pair in memory: the rows of the target change by those of
+// left times right.
 type loraDelta struct {
 	target string
-	a      kernel.Dense // [rank, in]
-	b      []float32    // [out, rank]
+	left   []float32    // [rows, rank]: B, or A transposed if the target is
+	right  kernel.Dense // [rank, cols]: A, or B transposed
 	scale  float32
 }
 
@@ -79,9 +81,14 @@ func newLoRADelta(base, adapter tensor.Source, codecs tensor.Codecs, module stri
 	case infoA.Shape[0] != int64(cfg.Rank):
 		return nil, hint.Add(fmt.Errorf("adapter tensor %q: %w: its rank is %d, the configuration says %d", nameA, tensor.ErrMalformed, infoA.Shape[0], cfg.Rank),
 			"adapter_config.json does not belong to these tensors")
-	case len(w.Shape) != 2 || w.Shape[0] != infoB.Shape[0] || w.Shape[1] != infoA.Shape[1]:
+	}
+	fits := tensor.Shape{infoB.Shape[0], infoA.Shape[1]}
+	if cfg.FanInFanOut {
+		slices.Reverse(fits)
+	}
+	if !w.Shape.Equal(fits) {
 		return nil, hint.Add(fmt.Errorf("adapter tensor %q: %w: the adapter is for a weight of %v, the base's %s has shape %v",
-			nameA, tensor.ErrMalformed, tensor.Shape{infoB.Shape[0], infoA.Shape[1]}, target, w.Shape),
+			nameA, tensor.ErrMalformed, fits, target, w.Shape),
 			"was the adapter trained on another model?")
 	}
 	_, a, err := codecs.ReadAll(adapter, nameA)
@@ -100,19 +107,32 @@ func newLoRADelta(base, adapter tensor.Source, codecs tensor.Codecs, module stri
 			return nil, fmt.Errorf("adapter tensor %q: %w", x.info.Name, err)
 		}
 	}
-	return &loraDelta{
-		target: target,
-		a:      kernel.Dense{Data: a, Rows: cfg.Rank, Cols: int(infoA.Shape[1])},
-		b:      b,
-		scale:  float32(cfg.Scale()),
-	}, nil
+	in, out := int(infoA.Shape[1]), int(infoB.Shape[0])
+	d := &loraDelta{target: target, scale: float32(cfg.Scale())}
+	if cfg.FanInFanOut {
+		d.left, d.right = transposed(a, cfg.Rank, in), kernel.Dense{Data: transposed(b, out, cfg.Rank), Rows: cfg.Rank, Cols: out}
+	} else {
+		d.left, d.right = b, kernel.Dense{Data: a, Rows: cfg.Rank, Cols: in}
+	}
+	return d, nil
+}
+
+// transposed returns a small matrix with rows and columns exchanged.
+func transposed(x []float32, rows, cols int) []float32 {
+	out := make([]float32, len(x))
+	for r := range rows {
+		for c := range cols {
+			out[c*rows+r] = x[r*cols+c]
+		}
+	}
+	return out
 }
 
 // Target implements Delta.
 func (d *loraDelta) Target() string { return d.target }
 
 // Zero implements Delta.
-func (d *loraDelta) Zero() bool { return allZero(d.a.Data) || allZero(d.b) || d.scale == 0 }
+func (d *loraDelta) Zero() bool { return allZero(d.right.Data) || allZero(d.left) || d.scale == 0 }
 
 func allZero(x []float32) bool {
 	for _, v := range x {
@@ -126,10 +146,9 @@ func allZero(x []float32) bool {
 // AddRows implements Delta: the product is taken first and scaled then, as PEFT
 // does it.
 func (d *loraDelta) AddRows(w []float32, row int64, sign float32) error {
-	n, r := len(w)/d.a.Cols, d.a.Rows
+	n, r := len(w)/d.right.Cols, d.right.Rows
 	delta := make([]float32, len(w))
-	b := d.b[row*int64(r):][:n*r]
-	if err := kernel.Mul(delta, b, n, d.a, false); err != nil {
+	if err := kernel.Mul(delta, d.left[row*int64(r):][:n*r], n, d.right, false); err != nil {
 		return err
 	}
 	kernel.AddScaled(w, sign*d.scale, delta)

@@ -17,6 +17,10 @@ type Config struct {
 	Rank      int
 	Alpha     float64
 	UseRSLoRA bool
+
+	// FanInFanOut says that the base stores weights as [in, out], as GPT-2's
+	// Conv1D does.
+	FanInFanOut bool
 }
 
 // Scale returns what the product of the low-rank matrices is multiplied by.

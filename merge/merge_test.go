@@ -54,6 +54,26 @@ func merged(t *testing.T, b, a tensor.Source, module string, scale float64) []fl
 	return out
 }
 
+// TestFanInFanOut merges into a weight that is stored transposed: the same sum,
+// transposed.
+func TestFanInFanOut(t *testing.T) {
+	w := tensortest.Normal("c.weight", tensor.Shape{9, 7}, 1, 1)
+	plain := tensortest.NewSource(t, nil, w)
+	stored := tensortest.NewSource(t, nil, tensortest.Float32("c.weight", tensor.Shape{7, 9}, transposed(tensortest.Floats(t, plain, "c.weight"), 9, 7)))
+	a := tensortest.NewSource(t, nil, pair("c", 9, 7, 3, 10)...)
+	want := merged(t, plain, a, "c", 2)
+	ds, err := LoRA{}.Match(stored, a, codecs, Config{Rank: 3, Alpha: 6, FanInFanOut: true})
+	require.NoError(t, err)
+	v, err := View(stored, codecs, ds, 1, keep)
+	require.NoError(t, err)
+	tensortest.TestSource(t, v)
+	for i, got := range tensortest.Floats(t, v, "c.weight") {
+		require.InDelta(t, want[i%9*7+i/9], got, 1e-5)
+	}
+	_, err = LoRA{}.Match(stored, a, codecs, Config{Rank: 3, Alpha: 6})
+	require.ErrorContains(t, err, "[9, 7], the base's c.weight has shape [7, 9]")
+}
+
 func TestLoRA(t *testing.T) {
 	b := base(t)
 	for _, c := range []struct {

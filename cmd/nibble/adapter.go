@@ -35,7 +35,7 @@ func openAdapter(path string) (*peft.Adapter, error) {
 
 // mergeConfig is what the arithmetic of an adapter depends on.
 func mergeConfig(c *peft.Config) merge.Config {
-	return merge.Config{Rank: int(c.R), Alpha: c.LoraAlpha, UseRSLoRA: c.UseRSLoRA}
+	return merge.Config{Rank: int(c.R), Alpha: c.LoraAlpha, UseRSLoRA: c.UseRSLoRA, FanInFanOut: c.FanInFanOut}
 }
 
 // deltas reads an adapter and matches it with a base.

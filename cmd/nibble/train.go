@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats/hf"
 	"github.com/seed18967229/nibble/formats/peft"
 	"github.com/seed18967229/nibble/internal/fsx"
@@ -245,7 +247,7 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	}
 	defer run.Close()
 	if o.FineTuneType == "lora" {
-		out.lora = adapterConfig(o, run.Params())
+		out.lora = adapterConfig(o, m.arch, run.Params())
 	} else if out.files, err = m.checkpointFiles(tensor.F32, nil); err != nil {
 		return err
 	}
@@ -310,11 +312,12 @@ func (a *app) reportStep(bar *bar, r train.Record, steps, every int) {
 }
 
 // adapterConfig is the adapter_config.json of the run.
-func adapterConfig(o *trainOptions, params []*optim.Param) *peft.Config {
+func adapterConfig(o *trainOptions, m *arch.Model, params []*optim.Param) *peft.Config {
 	c := peft.NewConfig()
 	c.TaskType, c.BaseModel = "CAUSAL_LM", o.model
 	c.R, c.LoraAlpha, c.LoraDropout, c.UseRSLoRA = int64(o.Rank), o.Alpha, o.Dropout, o.UseRSLoRA
 	c.TargetModules = peft.Modules{Names: targets(optim.Values(params))}
+	c.FanInFanOut = slices.ContainsFunc(m.Block(0), func(t arch.Tensor) bool { return t.Transposed })
 	return c
 }
 

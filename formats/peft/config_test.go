@@ -249,7 +249,8 @@ func TestRealConfigs(t *testing.T) {
 	require.Equal(t, "0.18.1", c.PeftVersion)
 	require.Equal(t, "distilgpt2", c.BaseModel)
 	require.Equal(t, 2.0, c.Scaling())
-	require.ErrorContains(t, c.Unsupported(), "has fan_in_fan_out = true")
+	require.True(t, c.FanInFanOut)
+	require.NoError(t, c.Unsupported())
 
 	c, err = ParseConfig(read(t, "testdata/dialogpt-synthetic-r8/adapter_config.json"))
 	require.NoError(t, err)

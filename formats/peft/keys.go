@@ -45,7 +45,7 @@ func keys() []key {
 		{"ensure_weight_tying", `false`, refused, nil, nil},
 		{"eva_config", `null`, harmless, nil, nil},
 		{"exclude_modules", `null`, harmless, func(c *Config) any { return &c.ExcludeModules }, nil},
-		{"fan_in_fan_out", `false`, refused, func(c *Config) any { return &c.FanInFanOut }, nil},
+		{"fan_in_fan_out", `false`, handled, func(c *Config) any { return &c.FanInFanOut }, nil},
 		{"inference_mode", `false`, harmless, func(c *Config) any { return &c.InferenceMode }, nil},
 		// Those left out here (pissa, olora, corda, loftq, lora_ga) change the base
 		// when training begins, so the adapter does not fit the base as published.

@@ -26,7 +26,7 @@ ADAPTERS = {
 
 # One setting at a time that nibble's merge does not follow. The first name is the one to be refused.
 REFUSED = [
-    dict(rank_pattern={"q_proj": 4}), dict(alpha_pattern={"^model.layers.0": 3, "v_proj": 2}), dict(fan_in_fan_out=True),
+    dict(rank_pattern={"q_proj": 4}), dict(alpha_pattern={"^model.layers.0": 3, "v_proj": 2}),
     dict(use_dora=True), dict(lora_bias=True), dict(bias="all"), dict(bias="lora_only"), dict(modules_to_save=["lm_head"]),
     dict(trainable_token_indices=[0, 1]), dict(trainable_token_indices={"embed_tokens": [1]}),
     dict(target_parameters=["experts.down_proj"]), dict(layer_replication=[(0, 2), (1, 2)]), dict(use_qalora=True),
@@ -35,9 +35,9 @@ REFUSED = [
     dict(ensure_weight_tying=True), dict(init_lora_weights="pissa"), dict(init_lora_weights="pissa_niter_16"),
     dict(init_lora_weights="olora"), dict(init_lora_weights="corda"), dict(init_lora_weights="lora_ga"),
 ]
-# Settings that leave the merged weights what the tensors say.
+# Settings that leave the merged weights what the tensors say, or that are obeyed.
 ACCEPTED = [
-    dict(lora_dropout=0.5), dict(init_lora_weights=False), dict(init_lora_weights="gaussian"), dict(init_lora_weights="eva"),
+    dict(fan_in_fan_out=True), dict(lora_dropout=0.5), dict(init_lora_weights=False), dict(init_lora_weights="gaussian"), dict(init_lora_weights="eva"),
     dict(init_lora_weights="orthogonal"), dict(init_lora_weights="mica"), dict(layers_to_transform=3),
     dict(layers_to_transform=[0, 1], layers_pattern="layers"), dict(exclude_modules=["lm_head"]),
     dict(exclude_modules="lm.*"), dict(qalora_group_size=32), dict(megatron_core="x"), dict(inference_mode=True),
