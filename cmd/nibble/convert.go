@@ -188,7 +188,11 @@ func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out, o
 	if err != nil {
 		return nil, err
 	}
-	g, err := convert.ToGGUF(src, codecs, m.arch, v, convert.GGUFOptions{OutType: outType, General: convert.Named(m.name())})
+	general, err := m.general()
+	if err != nil {
+		return nil, err
+	}
+	g, err := convert.ToGGUF(src, codecs, m.arch, v, convert.GGUFOptions{OutType: outType, General: general.meta})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Path, err)
 	}
@@ -201,7 +205,7 @@ func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out, o
 		return nil, err
 	}
 	r := newWriteResult(m.Path, out, g.Plan)
-	r.Notes = g.Notes
+	r.Notes = append(general.notes, g.Notes...)
 	r.PeakRSS = memory.PeakRSS()
 	return r, nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"path/filepath"
 	"strings"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/seed18967229/nibble/formats"
 	"github.com/seed18967229/nibble/formats/convert"
 	"github.com/seed18967229/nibble/formats/hf"
+	"github.com/seed18967229/nibble/formats/modelcard"
 	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/nf4"
@@ -122,6 +124,40 @@ func (m *model) name() string {
 	return strings.TrimSuffix(filepath.Base(abs), ".gguf")
 }
 
+// general makes the general.* entries of a GGUF file.
+type general struct {
+	of    func(p modelcard.Params) (tensor.Meta, []string)
+	notes []string
+}
+
+func (g *general) meta(tensors iter.Seq[tensor.Info]) tensor.Meta {
+	meta, notes := g.of(modelcard.CountParams(tensors))
+	g.notes = append(g.notes, notes...)
+	return meta
+}
+
+// general returns what the model's files say about it; of a GGUF file, what its
+// own metadata does.
+func (m *model) general() (*general, error) {
+	if m.GGUF != nil {
+		var own tensor.Meta
+		for _, kv := range m.GGUF.Meta() {
+			if modelcard.Covers(kv.Key) {
+				own = append(own, kv)
+			}
+		}
+		return &general{of: func(modelcard.Params) (tensor.Meta, []string) { return own, nil }}, nil
+	}
+	card, err := modelcard.Read(m.Path)
+	if err != nil {
+		return nil, err
+	}
+	return &general{
+		of:    func(p modelcard.Params) (tensor.Meta, []string) { return card.GGUF(m.name(), p) },
+		notes: card.Notes,
+	}, nil
+}
+
 // quantized reports whether a tensor of the model is stored in an encoding
 // that no arithmetic is done in.
 func (m *model) quantized() bool {
@@ -200,6 +236,9 @@ func (m *model) filesFromGGUF(dtype tensor.DType, set []hf.Field) ([]hf.SideFile
 		return nil, err
 	}
 	files := []hf.SideFile{{Name: hf.ConfigName, Data: config}, {Name: "generation_config.json", Data: gen}}
+	if m.gguf.Readme != nil {
+		files = append(files, hf.SideFile{Name: modelcard.ReadmeName, Data: m.gguf.Readme})
+	}
 	tokens, err := m.gguf.Vocab.Files()
 	if err != nil {
 		return nil, err

@@ -10,6 +10,8 @@ import (
 
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats/gguf"
+	"github.com/seed18967229/nibble/formats/hf"
+	"github.com/seed18967229/nibble/formats/modelcard"
 	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/tensor"
@@ -29,9 +31,15 @@ type Checkpoint struct {
 	// had them as.
 	Widened map[string]bool
 
+	// Readme is a README.md that says who made the model, under which licence
+	// and from what, nil if the file does not say.
+	Readme []byte
+
 	// Notes list what the file held that the checkpoint form has no place for,
 	// and what a checkpoint usually has that the file did not hold.
 	Notes []string
+
+	sampling []hf.Field
 }
 
 // FromGGUF returns the checkpoint form of a GGUF model. It reads the metadata
@@ -55,8 +63,14 @@ func FromGGUF(g tensor.Source, codecs tensor.Codecs) (*Checkpoint, error) {
 		return nil, err
 	}
 	c.Source, err = tensor.NewTable(tensor.Meta{{Key: "format", Value: "pt"}}, entries)
-	c.Notes = notes(meta, m, generated)
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	var cardNotes, samplingNotes []string
+	c.Readme, cardNotes = modelcard.FromGGUF(meta, modelcard.CountParams(g.All()))
+	c.sampling, samplingNotes = modelcard.Sampling(meta)
+	c.Notes = slices.Concat(notes(meta, m, generated), cardNotes, samplingNotes)
+	return c, nil
 }
 
 // entries returns the tensors of the model, in its order, as views of those of
@@ -154,15 +168,15 @@ func configOf(g tensor.Source, codecs tensor.Codecs) (*arch.Model, []arch.Genera
 
 // notes lists what does not go both ways.
 func notes(meta tensor.Meta, m *arch.Model, generated []arch.Generated) []string {
-	out := []string{"generation settings: GGUF does not hold them; bos and eos are all that generation_config.json gets"}
+	var out []string
 	if m.Rope.Type == "llama3" {
 		out = append(out, fmt.Sprintf("rope_scaling: recovered from the factors in %s, which it reproduces bit for bit", generated[0].Name))
 	}
 	var lost []string
 	for _, kv := range meta {
 		switch {
-		case strings.HasPrefix(kv.Key, m.GGUF+"."), vocab.IsGGUFKey(kv.Key):
-		case slices.Contains([]string{gguf.KeyArchitecture, gguf.KeyType, gguf.KeyName, gguf.KeyFileType, gguf.KeyQuantizationVersion, gguf.KeyAlignment, "general.size_label"}, kv.Key):
+		case strings.HasPrefix(kv.Key, m.GGUF+"."), vocab.IsGGUFKey(kv.Key), modelcard.Covers(kv.Key):
+		case slices.Contains([]string{gguf.KeyArchitecture, gguf.KeyType, gguf.KeyFileType, gguf.KeyQuantizationVersion, gguf.KeyAlignment}, kv.Key):
 		default:
 			lost = append(lost, kv.Key)
 		}
@@ -199,12 +213,16 @@ func (c *Checkpoint) ConfigJSON(dtype tensor.DType) ([]byte, error) {
 }
 
 // GenerationConfigJSON returns the text of generation_config.json: the special
-// tokens and nothing else.
+// tokens, and how tokens are to be drawn if the file says so.
 func (c *Checkpoint) GenerationConfigJSON() ([]byte, error) {
-	return indented(struct {
+	text, err := indented(struct {
 		BOS *int32 `json:"bos_token_id,omitempty"`
 		EOS *int32 `json:"eos_token_id,omitempty"`
 	}{id(c.Vocab.BOS), id(c.Vocab.EOS)})
+	if err != nil {
+		return nil, err
+	}
+	return hf.Edit(text, c.sampling, nil)
 }
 
 func id(n int32) *int32 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 
 	"github.com/seed18967229/nibble/arch"
@@ -26,9 +27,8 @@ type GGUFOptions struct {
 	OutType string
 
 	// General returns the general.* entries that describe the model beside its
-	// type, given how many parameters it has: all, those that every token
-	// passes and those of one expert, and the number of experts.
-	General func(total, shared, expert, experts int64) tensor.Meta
+	// type, given the file's tensors. It may be nil.
+	General func(tensors iter.Seq[tensor.Info]) tensor.Meta
 }
 
 // GGUF is what a checkpoint becomes.
@@ -79,7 +79,11 @@ func ToGGUF(src tensor.Source, codecs tensor.Codecs, m *arch.Model, v *vocab.Voc
 	if err != nil {
 		return nil, err
 	}
-	if p.plan.Meta, err = p.metadata(o.General); err != nil {
+	var general tensor.Meta
+	if o.General != nil {
+		general = o.General(view.All())
+	}
+	if p.plan.Meta, err = p.metadata(general); err != nil {
 		return nil, err
 	}
 	p.plan.Meta = append(p.plan.Meta, v.GGUF()...)
@@ -181,7 +185,7 @@ func (p *planner) storedAs(t joined, info tensor.Info) tensor.DType {
 }
 
 // metadata returns everything but the tokenizer, in the reference's order.
-func (p *planner) metadata(general func(total, shared, expert, experts int64) tensor.Meta) (tensor.Meta, error) {
+func (p *planner) metadata(general tensor.Meta) (tensor.Meta, error) {
 	ft, ok := gguf.FileTypeOf(p.out)
 	if !ok {
 		return nil, fmt.Errorf("%w: a GGUF file of %v", tensor.ErrUnsupported, p.out)
@@ -193,10 +197,7 @@ func (p *planner) metadata(general func(total, shared, expert, experts int64) te
 			meta = append(meta, tensor.KV{Key: kv.Key, Value: kv.Value})
 		}
 	}
-	meta = append(meta, tensor.KV{Key: gguf.KeyType, Value: "model"})
-	if general != nil {
-		meta = append(meta, general(p.params())...)
-	}
+	meta = append(append(meta, tensor.KV{Key: gguf.KeyType, Value: "model"}), general...)
 	for _, kv := range kvs {
 		switch {
 		case kv.Early:
@@ -207,27 +208,6 @@ func (p *planner) metadata(general func(total, shared, expert, experts int64) te
 		}
 	}
 	return append(meta, tensor.KV{Key: gguf.KeyQuantizationVersion, Value: gguf.QuantizationVersion}), nil
-}
-
-// params counts parameters as gguf-py does (get_total_parameter_count): those
-// of stacks are those of one expert.
-func (p *planner) params() (total, shared, expert, experts int64) {
-	var stacks int64
-	for _, e := range p.entries {
-		n := e.Info.Shape.Elems()
-		total += n
-		if strings.Contains(e.Info.Name, "_exps.") {
-			expert += n / e.Info.Shape[0]
-			experts += e.Info.Shape[0]
-			stacks++
-		} else {
-			shared += n
-		}
-	}
-	if stacks > 0 {
-		experts /= stacks
-	}
-	return total, shared, expert, experts
 }
 
 // floatEntry is an F32 vector in memory.

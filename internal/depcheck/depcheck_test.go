@@ -37,7 +37,7 @@ var allowed = map[string][]string{
 
 	"formats/safetensors": {"tensor"},
 	"formats/gguf/ggml":   {"tensor"},
-	"formats/convert":     {"tensor", "arch", "pipeline", "formats/gguf", "formats/vocab"},
+	"formats/convert":     {"tensor", "arch", "pipeline", "formats/gguf", "formats/hf", "formats/vocab", "formats/modelcard"},
 	"formats":             {"tensor", "formats/gguf", "formats/hf", "formats/peft", "formats/safetensors"},
 
 	"train/optim":          {"tensor"},
