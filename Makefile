@@ -1,7 +1,7 @@
 # Everything needs Go alone, except the targets that say what else they need.
 export CGO_ENABLED = 0
 
-.PHONY: help build test race lint fuzz bench interop interop-python clean
+.PHONY: help build test race lint fuzz bench bench-convert interop interop-python clean
 
 help:
 	@echo "make build    build ./nibble"
@@ -10,6 +10,7 @@ help:
 	@echo "make lint     gofmt, go vet, staticcheck"
 	@echo "make fuzz     fuzz every parser for FUZZTIME each (default 30s)"
 	@echo "make bench    the Go benchmarks"
+	@echo "make bench-convert  conversions of a large checkpoint beside cp"
 	@echo "make interop  compare with llama.cpp (installs node-llama-cpp with npm)"
 	@echo "make interop-python  compare with transformers, PEFT and bitsandbytes (installs them with pip)"
 
@@ -35,6 +36,11 @@ fuzz:
 			echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1000x $$pkg || exit 1; \
 		done; \
 	done
+
+# A checkpoint of 8 GB is made once in nibble-bench, which wants 32 GB of disk.
+BENCH_FLAGS ?=
+bench-convert: build
+	go run ./internal/bench $(BENCH_FLAGS)
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./...

@@ -138,13 +138,18 @@ func (p *planner) generate(g arch.Generated) {
 // add adds a tensor of the checkpoint, or the stack of its experts.
 func (p *planner) add(t joined) error {
 	e, change := p.view(t)
+	return p.store(e, p.storedAs(t, e.Info), change)
+}
+
+// store adds a view and the step that writes it as dtype. change says in a word
+// what the view changes, "" for nothing.
+func (p *planner) store(e tensor.Entry, dtype tensor.DType, change string) error {
 	p.entries = append(p.entries, e)
-	out := e.Info
-	out.DType = p.storedAs(t, e.Info)
-	step := pipeline.Copy(e.Info, t.GGUFName)
+	out := tensor.Info{Name: e.Info.Name, DType: dtype, Shape: e.Info.Shape}
+	step := pipeline.Copy(e.Info, out.Name)
 	if out.DType != e.Info.DType {
 		var err error
-		if step, err = pipeline.Cast(p.codecs, t.GGUFName, out); err != nil {
+		if step, err = pipeline.Cast(p.codecs, out.Name, out); err != nil {
 			return err
 		}
 	}
@@ -178,6 +183,11 @@ func (p *planner) storedAs(t joined, info tensor.Info) tensor.DType {
 	if len(info.Shape) <= 1 || t.Wide || t.Part != "weight" {
 		return tensor.F32
 	}
+	return p.matrixType(info)
+}
+
+// matrixType is the type asked for, or F16 if its blocks do not divide the rows.
+func (p *planner) matrixType(info tensor.Info) tensor.DType {
 	if block, _ := p.out.Block(); info.Shape.Cols()%block != 0 {
 		return tensor.F16
 	}

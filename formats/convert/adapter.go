@@ -1,0 +1,322 @@
+package convert
+
+import (
+	"fmt"
+	"iter"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/seed18967229/nibble/arch"
+	"github.com/seed18967229/nibble/formats/gguf"
+	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/pipeline"
+	"github.com/seed18967229/nibble/tensor"
+)
+
+// The keys of a GGUF adapter, and the endings of its tensors' names.
+const (
+	keyAdapterType  = "adapter.type"
+	keyAdapterAlpha = "adapter.lora.alpha"
+
+	suffixA, suffixB         = ".lora_a", ".lora_b"
+	hfSuffixA, hfSuffixB     = ".lora_A.weight", ".lora_B.weight"
+	hfEmbeddingA, hfEmbedB   = ".lora_embedding_A", ".lora_embedding_B"
+	adapterType, adapterKind = "adapter", "lora"
+)
+
+// AdapterScale is by what an adapter's product is multiplied.
+type AdapterScale struct {
+	Rank      int64
+	Alpha     float64
+	UseRSLoRA bool
+}
+
+// AdapterToGGUF plans the GGUF file of a LoRA adapter of the model m, given
+// its tensors by the names of the model's modules: MODULE.lora_A.weight [r, in]
+// and MODULE.lora_B.weight [out, r]. The rows of B go the way of the weight's.
+//
+// llama.cpp multiplies by alpha/r. Of an adapter that is scaled by alpha/sqrt(r)
+// the alpha that is written makes up for it.
+func AdapterToGGUF(src tensor.Source, codecs tensor.Codecs, m *arch.Model, scale AdapterScale, o GGUFOptions) (*GGUF, error) {
+	pairs, err := adapterPairs(src, m, scale.Rank)
+	if err != nil {
+		return nil, err
+	}
+	p := planner{src: src, codecs: codecs, m: m, plan: &pipeline.Plan{}}
+	if p.out, err = o.adapterType(src); err != nil {
+		return nil, err
+	}
+	for _, pair := range pairs {
+		if err := p.addPair(pair); err != nil {
+			return nil, err
+		}
+	}
+	view, err := tensor.NewTable(nil, p.entries)
+	if err != nil {
+		return nil, err
+	}
+	alpha := scale.Alpha
+	if scale.UseRSLoRA {
+		alpha *= math.Sqrt(float64(scale.Rank))
+	}
+	meta := tensor.Meta{
+		{Key: gguf.KeyArchitecture, Value: m.GGUF},
+		{Key: gguf.KeyType, Value: adapterType},
+		{Key: keyAdapterType, Value: adapterKind},
+	}
+	if o.General != nil {
+		meta = append(meta, o.General(view.All())...)
+	}
+	p.plan.Meta = append(meta,
+		tensor.KV{Key: keyAdapterAlpha, Value: float32(alpha)},
+		tensor.KV{Key: gguf.KeyQuantizationVersion, Value: gguf.QuantizationVersion})
+	return &GGUF{Source: view, Plan: p.plan}, nil
+}
+
+// adapterType is dtype for an adapter, which "auto" leaves at F32.
+func (o GGUFOptions) adapterType(src tensor.Source) (tensor.DType, error) {
+	if o.OutType == "auto" {
+		return tensor.F32, nil
+	}
+	return o.dtype(nil)
+}
+
+// pair is what an adapter has for one tensor of a GGUF file: for a stack of
+// experts, one for each.
+type pair struct {
+	arch.Tensor
+	a, b []tensor.Info
+}
+
+// adapterPairs matches an adapter's tensors with those of a model, in the
+// adapter's order.
+func adapterPairs(src tensor.Source, m *arch.Model, rank int64) ([]*pair, error) {
+	weights := make(map[string]arch.Tensor)
+	for _, t := range append(m.Tensors(), m.Extras()...) {
+		if t.Part == "weight" && len(t.Dims) == 2 {
+			weights[t.Module()] = t
+		}
+	}
+	var out []*pair
+	byName := make(map[string]*pair)
+	for info := range src.All() {
+		module, isB, embedding := cutAdapter(info.Name)
+		t, ok := weights[module]
+		if !ok {
+			return nil, hint.Add(fmt.Errorf("adapter tensor %q: %w: no part of a LoRA of a linear layer that the %s family has", info.Name, tensor.ErrUnsupported, m.Name),
+				"was the adapter trained on another model? GGUF adapters hold low-rank matrices only; merge one that has more")
+		}
+		if embedding != (t.Role == arch.Embedding) {
+			return nil, fmt.Errorf("adapter tensor %q: %w: the name is not that of what %s has", info.Name, tensor.ErrMalformed, module)
+		}
+		x := byName[t.GGUFName]
+		if x == nil {
+			n := 1
+			if t.Expert >= 0 {
+				n = int(m.NumExperts)
+			}
+			x = &pair{Tensor: t, a: make([]tensor.Info, n), b: make([]tensor.Info, n)}
+			byName[t.GGUFName] = x
+			out = append(out, x)
+		}
+		want, at := tensor.Shape{rank, int64(t.In())}, &x.a[max(t.Expert, 0)]
+		if isB {
+			want, at = tensor.Shape{int64(t.Out()), rank}, &x.b[max(t.Expert, 0)]
+		}
+		if embedding { // a table of vocab rows is a layer from vocab to hidden
+			want = tensor.Shape{rank, int64(t.Out())}
+			if isB {
+				want = tensor.Shape{int64(t.In()), rank}
+			}
+		}
+		if !info.Shape.Equal(want) {
+			return nil, hint.Add(fmt.Errorf("adapter tensor %q: %w: shape %v, the model and the rank make it %v", info.Name, tensor.ErrMalformed, info.Shape, want),
+				"was the adapter trained on another model?")
+		}
+		*at = info
+	}
+	for _, x := range out {
+		for i := range x.a {
+			if x.a[i].Name == "" || x.b[i].Name == "" {
+				return nil, fmt.Errorf("adapter of %q: %w: A or B of it is missing (GGUF needs both, and those of all experts of a layer)", x.Module(), tensor.ErrUnsupported)
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%w: the adapter has no tensors", tensor.ErrMalformed)
+	}
+	return out, nil
+}
+
+// cutAdapter returns the module that an adapter's tensor is for.
+func cutAdapter(name string) (module string, isB, embedding bool) {
+	for _, s := range []struct {
+		suffix       string
+		b, embedding bool
+	}{{hfSuffixA, false, false}, {hfSuffixB, true, false}, {hfEmbeddingA, false, true}, {hfEmbedB, true, true}} {
+		if module, ok := strings.CutSuffix(name, s.suffix); ok {
+			return module, s.b, s.embedding
+		}
+	}
+	return "", false, false
+}
+
+// addPair adds A and B of one tensor. Of the embeddings llama.cpp wants A
+// transposed (convert_lora_to_gguf.py).
+func (p *planner) addPair(x *pair) error {
+	nameA, nameB := x.GGUFName+suffixA, x.GGUFName+suffixB
+	a, b := tensor.Forward(p.src, x.a[0], nameA), tensor.Forward(p.src, x.b[0], nameB)
+	changeA, changeB := "", ""
+	switch order := between(p.m.Rotary, p.m.GGUFRotary, p.m.HeadDim); {
+	case x.Expert >= 0:
+		a, b = stack(p.src, p.codecs, x.a, nameA), stack(p.src, p.codecs, x.b, nameB)
+		changeA, changeB = "stack", "stack"
+	case x.Role == arch.Embedding:
+		a, changeA = transposed(p.src, p.codecs, x.a[0], nameA), "transpose"
+	case x.RotaryHeads != nil && order != nil:
+		b, changeB = reorder(p.src, p.codecs, x.b[0], nameB, order), "permute"
+	}
+	if err := p.store(a, p.matrixType(a.Info), changeA); err != nil {
+		return err
+	}
+	return p.store(b, p.matrixType(b.Info), changeB)
+}
+
+// AdapterFromGGUF returns a GGUF adapter in the form that AdapterToGGUF takes,
+// and its scale. m is the model that it is for.
+func AdapterFromGGUF(g tensor.Source, codecs tensor.Codecs, m *arch.Model) (tensor.Source, AdapterScale, error) {
+	var scale AdapterScale
+	if err := checkAdapter(g.Meta(), m); err != nil {
+		return nil, scale, err
+	}
+	alpha, ok := tensor.Lookup[float32](g.Meta(), keyAdapterAlpha)
+	if !ok {
+		return nil, scale, fmt.Errorf("metadata %q: %w: it is missing or no float32", keyAdapterAlpha, tensor.ErrMalformed)
+	}
+	weights := make(map[string][]arch.Tensor)
+	for _, t := range append(m.Tensors(), m.Extras()...) {
+		weights[t.GGUFName] = append(weights[t.GGUFName], t)
+	}
+	var entries []tensor.Entry
+	for info := range g.All() {
+		name, isA := strings.CutSuffix(info.Name, suffixA)
+		if !isA {
+			var isB bool
+			if name, isB = strings.CutSuffix(info.Name, suffixB); !isB {
+				return nil, scale, fmt.Errorf("tensor %q: %w: neither a %s nor a %s", info.Name, tensor.ErrUnsupported, suffixA, suffixB)
+			}
+		}
+		targets := weights[name]
+		if len(targets) == 0 || len(targets[0].Dims) != 2 {
+			return nil, scale, hint.Add(fmt.Errorf("tensor %q: %w: the model has no matrix %q", info.Name, tensor.ErrMalformed, name), "give the model that the adapter was trained on")
+		}
+		list, rank, err := adapterEntries(g, codecs, m, info, targets, isA)
+		if err != nil {
+			return nil, scale, err
+		}
+		if scale.Rank == 0 {
+			scale.Rank = rank
+		}
+		if rank != scale.Rank {
+			return nil, scale, fmt.Errorf("tensor %q: %w: its rank is %d, that of others %d", info.Name, tensor.ErrUnsupported, rank, scale.Rank)
+		}
+		entries = append(entries, list...)
+	}
+	if len(entries) == 0 {
+		return nil, scale, fmt.Errorf("%w: the adapter has no tensors", tensor.ErrMalformed)
+	}
+	scale.Alpha = float64(alpha)
+	if alpha == 0 {
+		scale.Alpha = float64(scale.Rank) // llama.cpp then takes 1 for alpha/r
+	}
+	out, err := tensor.NewTable(tensor.Meta{{Key: "format", Value: "pt"}}, entries)
+	return out, scale, err
+}
+
+func checkAdapter(meta tensor.Meta, m *arch.Model) error {
+	for _, want := range []struct{ key, value string }{
+		{gguf.KeyType, adapterType}, {keyAdapterType, adapterKind}, {gguf.KeyArchitecture, m.GGUF},
+	} {
+		if got, _ := tensor.Lookup[string](meta, want.key); got != want.value {
+			return fmt.Errorf("metadata %q: %w: it is %q, want %q", want.key, tensor.ErrUnsupported, got, want.value)
+		}
+	}
+	return nil
+}
+
+// adapterEntries returns what a tensor of a GGUF adapter is in a checkpoint's
+// names and layout, and its rank.
+func adapterEntries(g tensor.Source, codecs tensor.Codecs, m *arch.Model, info tensor.Info, targets []arch.Tensor, isA bool) ([]tensor.Entry, int64, error) {
+	t := targets[0]
+	embedding := t.Role == arch.Embedding
+	suffix, side, dim := hfSuffixB, int64(t.Out()), 0
+	if isA {
+		suffix, side, dim = hfSuffixA, int64(t.In()), 1
+	}
+	if embedding {
+		suffix, side, dim = hfEmbedB, int64(t.In()), 0
+		if isA {
+			suffix, side, dim = hfEmbeddingA, int64(t.Out()), 0
+		}
+	}
+	shape := info.Shape
+	if t.Expert >= 0 && len(shape) == 3 && shape[0] == m.NumExperts {
+		shape = shape[1:]
+	}
+	if len(shape) != 2 || shape[dim] != side || (t.Expert >= 0) != (len(info.Shape) == 3) || shape[1-dim] < 1 {
+		return nil, 0, hint.Add(fmt.Errorf("tensor %q: %w: shape %v does not fit a weight of %v", info.Name, tensor.ErrMalformed, info.Shape, tensor.Shape(t.Dims)),
+			"give the model that the adapter was trained on")
+	}
+	rank := shape[1-dim]
+	if t.Expert >= 0 {
+		var out []tensor.Entry
+		for _, x := range targets {
+			part := tensor.Info{Name: x.Module() + suffix, DType: info.DType, Shape: shape}
+			out = append(out, slice(g, info.Name, part, int64(x.Expert)*part.Size()))
+		}
+		return out, rank, nil
+	}
+	name := t.Module() + suffix
+	order := between(m.GGUFRotary, m.Rotary, m.HeadDim)
+	switch {
+	case embedding && isA:
+		return []tensor.Entry{transposed(g, codecs, info, name)}, rank, nil
+	case !isA && t.RotaryHeads != nil && order != nil:
+		return []tensor.Entry{reorder(g, codecs, info, name, order)}, rank, nil
+	}
+	return []tensor.Entry{tensor.Forward(g, info, name)}, rank, nil
+}
+
+// IsAdapter reports whether the metadata is that of a GGUF adapter.
+func IsAdapter(meta tensor.Meta) bool {
+	kind, _ := tensor.Lookup[string](meta, gguf.KeyType)
+	return kind == adapterType
+}
+
+// Describe returns what a GGUF adapter's metadata and headers say of it: the
+// architecture, the rank of its first tensor and alpha.
+func Describe(g tensor.Source) (architecture string, rank int64, alpha float64) {
+	architecture, _ = tensor.Lookup[string](g.Meta(), gguf.KeyArchitecture)
+	a, _ := tensor.Lookup[float32](g.Meta(), keyAdapterAlpha)
+	for info := range g.All() {
+		if strings.HasSuffix(info.Name, suffixB) && !strings.HasPrefix(info.Name, "token_embd") {
+			rank = info.Shape.Cols()
+			break
+		}
+	}
+	return architecture, rank, float64(a)
+}
+
+// AdapterTargets returns the modules that a GGUF adapter changes, by the last
+// part of their names, in order of appearance.
+func AdapterTargets(list iter.Seq[tensor.Info]) []string {
+	var out []string
+	for info := range list {
+		name, isB := strings.CutSuffix(info.Name, ".weight"+suffixB)
+		if short := name[strings.LastIndexByte(name, '.')+1:]; isB && !slices.Contains(out, short) {
+			out = append(out, short)
+		}
+	}
+	return out
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	nibble := flag.String("nibble", "./nibble", "the built program")
+	dir := flag.String("dir", "nibble-bench", "where to work; needs about four times the size")
+	gb := flag.Float64("gb", 8, "size of the checkpoint in GB")
+	runs := flag.Int("runs", 3, "runs of each case, interleaved")
+	only := flag.String("only", "", "the cases whose name contains this")
+	tokenizer := flag.String("tokenizer", "cmd/nibble/demo/stories260K", "a model directory with a SentencePiece tokenizer")
+	flag.Parse()
+	if err := run(*nibble, *dir, *tokenizer, *gb, *runs, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// A benchmark is one conversion, and what cp is to copy beside it.
+type benchmark struct {
+	name     string
+	in       string   // of the conversion
+	args     []string // after convert IN OUT
+	out      string
+	baseline string // copied file by file
+}
+
+func run(nibble, dir, tokenizer string, gb float64, runs int, only string) error {
+	model := filepath.Join(dir, "model")
+	if _, err := os.Stat(filepath.Join(model, "model.safetensors.index.json")); errors.Is(err, fs.ErrNotExist) {
+		s := shapeOf(int64(gb * 1e9))
+		fmt.Printf("making %s: %d layers\n", model, s.layers)
+		if err := s.write(model, tokenizer, 2e9); err != nil {
+			return err
+		}
+	}
+	gguf := filepath.Join(dir, "model.gguf")
+	out := func(name string) string { return filepath.Join(dir, "out-"+name) }
+	list := []benchmark{
+		{"safetensors -> GGUF bf16", model, []string{"--outtype", "bf16"}, out("bf16.gguf"), model},
+		{"safetensors -> GGUF f16", model, []string{"--outtype", "f16"}, out("f16.gguf"), model},
+		{"safetensors -> GGUF q8_0", model, []string{"--outtype", "q8_0"}, out("q8_0.gguf"), model},
+		{"GGUF bf16 -> safetensors", gguf, nil, out("hf"), gguf},
+		{"re-shard, 1 GB", model, []string{"--max-shard-size", "1GB"}, out("shards"), model},
+		{"safetensors bf16 -> f16", model, []string{"--outtype", "f16"}, out("hf16"), model},
+		{"split GGUF, 2 GB", gguf, []string{"--split-max-size", "2G"}, out("split.gguf"), gguf},
+	}
+	if _, err := os.Stat(gguf); errors.Is(err, fs.ErrNotExist) {
+		if _, err := timed(nibble, "convert", model, gguf, "--outtype", "bf16", "--quiet"); err != nil {
+			return err
+		}
+	}
+	fmt.Println("| conversion | time | cp + fsync | ratio | peak memory |")
+	fmt.Println("|---|---|---|---|---|")
+	for _, b := range list {
+		if !strings.Contains(b.name, only) {
+			continue
+		}
+		var ratios, times, copies []float64
+		var peak int64
+		for range runs {
+			copied, err := copyAll(b.baseline, filepath.Join(dir, "copy"))
+			if err != nil {
+				return err
+			}
+			r, err := timed(nibble, append([]string{"convert", b.in, b.out, "--quiet", "--force"}, b.args...)...)
+			if err != nil {
+				return fmt.Errorf("%s: %w", b.name, err)
+			}
+			if err := remove(b.out); err != nil {
+				return err
+			}
+			copies, times = append(copies, copied), append(times, r.seconds)
+			ratios = append(ratios, r.seconds/copied)
+			peak = max(peak, r.peak)
+		}
+		fmt.Printf("| %s | %.1f s | %.1f s | %.2f | %.0f MiB |\n", b.name, median(times), median(copies), median(ratios), float64(peak)/(1<<20))
+	}
+	return nil
+}
+
+func median(x []float64) float64 {
+	x = slices.Sorted(slices.Values(x))
+	return x[len(x)/2]
+}
+
+type result struct {
+	seconds float64
+	peak    int64
+}
+
+// timed runs a command and returns what it took: from the start to the exit.
+func timed(name string, args ...string) (result, error) {
+	settle()
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = io.Discard, os.Stderr
+	start := time.Now()
+	err := cmd.Run()
+	r := result{seconds: time.Since(start).Seconds()}
+	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		r.peak = u.Maxrss << 10
+	}
+	return r, err
+}
+
+// settle has everything written and, where that is allowed, forgotten, so that
+// each run begins alike.
+func settle() {
+	syscall.Sync()
+	_ = os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0)
+	time.Sleep(time.Second)
+}
+
+// copyAll copies a file, or the files of a directory, with cp, and syncs the
+// copies; it returns the seconds that took, and removes them.
+func copyAll(from, to string) (float64, error) {
+	settle()
+	if err := os.MkdirAll(to, 0o777); err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	cp := exec.Command("cp", "-r", "--", from, to)
+	cp.Stderr = os.Stderr
+	if err := cp.Run(); err != nil {
+		return 0, err
+	}
+	err := filepath.WalkDir(to, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return f.Sync()
+	})
+	seconds := time.Since(start).Seconds()
+	return seconds, errors.Join(err, os.RemoveAll(to))
+}
+
+// remove removes an output, with the other parts if it was split.
+func remove(path string) error {
+	if err := os.RemoveAll(path); err != nil {
+		return err
+	}
+	parts, err := filepath.Glob(strings.TrimSuffix(path, ".gguf") + "-*-of-*.gguf")
+	for _, p := range parts {
+		err = errors.Join(err, os.Remove(p))
+	}
+	return err
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// shape is a Llama of real proportions: those of Llama 3.2 3B, as deep as it
+// takes to be as large as wanted.
+type shape struct {
+	hidden, ff, kv, vocab, layers int64
+}
+
+type tensorInfo struct {
+	name  string
+	shape []int64
+}
+
+func (t tensorInfo) size() int64 {
+	n := int64(2)
+	for _, d := range t.shape {
+		n *= d
+	}
+	return n
+}
+
+// shapeOf returns the shape of a checkpoint of about that many bytes in BF16.
+func shapeOf(bytes int64) shape {
+	s := shape{hidden: 3072, ff: 8192, kv: 1024, vocab: 128256}
+	layer := 2 * (2*s.hidden*s.hidden + 2*s.kv*s.hidden + 3*s.hidden*s.ff + 2*s.hidden)
+	s.layers = max(1, (bytes-2*s.vocab*s.hidden)/layer)
+	return s
+}
+
+func (s shape) tensors() []tensorInfo {
+	out := []tensorInfo{{"model.embed_tokens.weight", []int64{s.vocab, s.hidden}}}
+	for l := range s.layers {
+		p := fmt.Sprintf("model.layers.%d.", l)
+		out = append(out,
+			tensorInfo{p + "input_layernorm.weight", []int64{s.hidden}},
+			tensorInfo{p + "mlp.down_proj.weight", []int64{s.hidden, s.ff}},
+			tensorInfo{p + "mlp.gate_proj.weight", []int64{s.ff, s.hidden}},
+			tensorInfo{p + "mlp.up_proj.weight", []int64{s.ff, s.hidden}},
+			tensorInfo{p + "post_attention_layernorm.weight", []int64{s.hidden}},
+			tensorInfo{p + "self_attn.k_proj.weight", []int64{s.kv, s.hidden}},
+			tensorInfo{p + "self_attn.o_proj.weight", []int64{s.hidden, s.hidden}},
+			tensorInfo{p + "self_attn.q_proj.weight", []int64{s.hidden, s.hidden}},
+			tensorInfo{p + "self_attn.v_proj.weight", []int64{s.kv, s.hidden}})
+	}
+	return append(out, tensorInfo{"model.norm.weight", []int64{s.hidden}})
+}
+
+// write makes the checkpoint, with the tokenizer of another model directory: the
+// tokens that it lacks are padding.
+func (s shape) write(dir, tokenizer string, shardBytes int64) error {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	config := map[string]any{
+		"architectures": []string{"LlamaForCausalLM"}, "model_type": "llama", "hidden_size": s.hidden, "intermediate_size": s.ff,
+		"num_hidden_layers": s.layers, "num_attention_heads": s.hidden / 128, "num_key_value_heads": s.kv / 128, "head_dim": 128,
+		"vocab_size": s.vocab, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "hidden_act": "silu",
+		"tie_word_embeddings": true, "torch_dtype": "bfloat16", "bos_token_id": 1, "eos_token_id": 2,
+	}
+	if err := writeJSON(filepath.Join(dir, "config.json"), config); err != nil {
+		return err
+	}
+	for _, name := range []string{"tokenizer.model", "tokenizer_config.json"} {
+		b, err := os.ReadFile(filepath.Join(tokenizer, name))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o666); err != nil {
+			return err
+		}
+	}
+	var shards [][]tensorInfo
+	used := shardBytes
+	var total int64
+	for _, t := range s.tensors() {
+		if used+t.size() > shardBytes {
+			shards, used = append(shards, nil), 0
+		}
+		shards[len(shards)-1] = append(shards[len(shards)-1], t)
+		used += t.size()
+		total += t.size()
+	}
+	weightMap := make(map[string]string)
+	for i, shard := range shards {
+		name := fmt.Sprintf("model-%05d-of-%05d.safetensors", i+1, len(shards))
+		for _, t := range shard {
+			weightMap[t.name] = name
+		}
+		if err := writeShard(filepath.Join(dir, name), shard, uint64(i)); err != nil {
+			return err
+		}
+	}
+	return writeJSON(filepath.Join(dir, "model.safetensors.index.json"), map[string]any{
+		"metadata": map[string]any{"total_size": total}, "weight_map": weightMap,
+	})
+}
+
+func writeJSON(path string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, b, 0o666)
+}
+
+// writeShard writes random weights of about 0.01.
+func writeShard(path string, list []tensorInfo, seed uint64) error {
+	var header strings.Builder
+	header.WriteString(`{"__metadata__":{"format":"pt"}`)
+	var at int64
+	for _, t := range list {
+		dims := strings.ReplaceAll(strings.Trim(fmt.Sprint(t.shape), "[]"), " ", ",")
+		fmt.Fprintf(&header, `,"%s":{"dtype":"BF16","shape":[%s],"data_offsets":[%d,%d]}`, t.name, dims, at, at+t.size())
+		at += t.size()
+	}
+	header.WriteString("}")
+	for header.Len()%8 != 0 {
+		header.WriteByte(' ')
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	w := bufio.NewWriterSize(f, 1<<20)
+	w.Write(binary.LittleEndian.AppendUint64(nil, uint64(header.Len())))
+	w.WriteString(header.String())
+	rng := rand.NewPCG(seed, 1)
+	var word [8]byte
+	for n := int64(0); n < at; n += 8 {
+		// Four numbers: sign, the exponents of 2^-8 to 2^-5, mantissa.
+		binary.LittleEndian.PutUint64(word[:], rng.Uint64()&0x81ff81ff81ff81ff|0x3c003c003c003c00)
+		w.Write(word[:min(8, at-n)])
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return f.Sync()
+}
