@@ -1,13 +1,16 @@
 """Goldens of formats/gguf and formats/gguf/ggml, made with ggml itself and with gguf-py.
 
-    python gguf_goldens.py LIBGGML_BASE OUT [ANAMNESIS]
+    PYTHONPATH=LLAMA.CPP/gguf-py python gguf_goldens.py LIBGGML_BASE OUT [ANAMNESIS...]
 
-LIBGGML_BASE is libggml-base.so of llama.cpp v0.5.0 (npm @node-llama-cpp/linux-x64 3.22.1 has it), OUT is the
-formats/gguf folder, and ANAMNESIS, if given, is smollm2_q8_0.bin of PCfVW/anamnesis, from which a slice is cut.
+LIBGGML_BASE is libggml-base.so of llama.cpp v0.5.0 (npm @node-llama-cpp/linux-x64 3.22.1 has it), LLAMA.CPP its source,
+OUT is the formats/gguf folder, and ANAMNESIS, if given, are files of tests/fixtures/gguf_reference of PCfVW/anamnesis,
+from each of which a slice is cut.
 """
 
 import ctypes as C
+import hashlib
 import json
+import os
 import struct
 import sys
 from pathlib import Path
@@ -35,6 +38,8 @@ ggml_set_name = fn("ggml_set_name", C.c_void_p, C.c_void_p, C.c_char_p)
 ggml_type_name = fn("ggml_type_name", C.c_char_p, C.c_int)
 ggml_type_size = fn("ggml_type_size", C.c_size_t, C.c_int)
 ggml_blck_size = fn("ggml_blck_size", C.c_int64, C.c_int)
+quantize_init = fn("ggml_quantize_init", None, C.c_int)
+quantize_chunk = fn("ggml_quantize_chunk", C.c_size_t, C.c_int, C.c_void_p, C.c_void_p, C.c_int64, C.c_int64, C.c_int64, C.c_void_p)
 gguf_init_empty = fn("gguf_init_empty", C.c_void_p)
 gguf_add_tensor = fn("gguf_add_tensor", None, C.c_void_p, C.c_void_p)
 gguf_set_tensor_data = fn("gguf_set_tensor_data", None, C.c_void_p, C.c_char_p, C.c_void_p)
@@ -152,38 +157,93 @@ def rows_of_floats():
     return np.array([np.asarray(r, f) for r in rows])
 
 
-def quantized(name, typ):
-    """OUT/ggml/testdata/NAME.bin: the rows of rows.bin as ggml's blocks, and those as ggml's float32."""
-    x = np.ascontiguousarray(rows_of_floats())
-    n = x.size
-    q = (C.c_uint8 * (n // ggml_blck_size(typ) * ggml_type_size(typ)))()
-    fn(f"quantize_row_{name}_ref", None, C.c_void_p, C.c_void_p, C.c_int64)(x.ctypes.data, q, n)
-    y = np.empty_like(x)
-    fn(f"dequantize_row_{name}", None, C.c_void_p, C.c_void_p, C.c_int64)(q, y.ctypes.data, n)
+# Every type that stores blocks: what dequantize_row_NAME is called after is ggml_type_name. Those that make no sense
+# without an importance matrix get one of ones.
+BLOCKS = [2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 29, 34, 35, 39, 40, 41, 42]
+IMATRIX = {16, 17, 19, 29}
 
-    qt = gguf.GGMLQuantizationType(typ)
-    with np.errstate(all="ignore"):
-        peer = gguf.quants.quantize(x, qt).tobytes()
-        back = gguf.quants.dequantize(np.frombuffer(q, np.uint8).reshape(len(x), -1), qt)
-    assert peer == bytes(q), "gguf-py and ggml disagree"
-    assert np.array_equal(back, y, equal_nan=True), "gguf-py and ggml disagree"
-    (out / f"ggml/testdata/{name}.bin").write_bytes(bytes(q) + y.tobytes())
+
+def quantize_row(typ, x):
+    """The blocks of one row of 256 by ggml, or None where it aborts: it does so in a child process."""
+    name = ggml_type_name(typ).decode()
+    size = 256 // ggml_blck_size(typ) * ggml_type_size(typ)
+    r, w = os.pipe()
+    if os.fork() == 0:
+        os.close(r)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        os.dup2(2, 1)  # it says "Oops"
+        q = C.create_string_buffer(size)
+        if name in ("q8_1", "q8_K"):  # of use at run time alone: no quantize_chunk
+            fn(f"quantize_row_{name}_ref", None, C.c_void_p, C.c_void_p, C.c_int64)(x.ctypes.data, q, 256)
+        else:
+            ones = np.ones(256, np.float32)
+            quantize_chunk(typ, x.ctypes.data, q, 0, 1, 256, ones.ctypes.data if typ in IMATRIX else None)
+        os.write(w, q.raw)
+        os._exit(0)
+    os.close(w)
+    with os.fdopen(r, "rb") as f:
+        b = f.read()
+    return b if os.wait()[1] == 0 else None
+
+
+def dequantize(typ, b):
+    """The values of blocks by ggml, every NaN made the same one."""
+    name = ggml_type_name(typ).decode()
+    n = len(b) // ggml_type_size(typ) * ggml_blck_size(typ)
+    if name == "q8_1":  # ggml never does it; by its definition
+        block = np.frombuffer(b, [("d", "<f2"), ("s", "<f2"), ("qs", "i1", 32)])
+        y = (block["qs"].astype(np.float32) * block["d"].astype(np.float32)[:, None]).reshape(-1)
+    else:
+        y = np.empty(n, np.float32)
+        fn(f"dequantize_row_{name}", None, C.c_void_p, C.c_void_p, C.c_int64)(b, y.ctypes.data, n)
+    y[np.isnan(y)] = np.nan
+    return y
+
+
+def blocks():
+    """ggml/testdata/NAME.bin: the rows of rows.bin as ggml's blocks. decoded.json: hashes of what ggml reads from them,
+    and from 1024 rows of 256 in blocks of bytes that mean nothing."""
+    x = np.ascontiguousarray(rows_of_floats())
+    (out / "ggml/testdata/rows.bin").write_bytes(x.tobytes())
+    decoded = {}
+    for typ in BLOCKS:
+        name = ggml_type_name(typ).decode().upper()
+        per_row = 256 // ggml_blck_size(typ) * ggml_type_size(typ)
+        quantize_init(typ)
+        rows = [quantize_row(typ, row) for row in x]
+        aborts = [i for i, b in enumerate(rows) if b is None]
+        b = b"".join(r or bytes(per_row) for r in rows)
+        y = dequantize(typ, b).reshape(len(x), 256)
+        if typ not in (9, 15, 40, 41, 42) and name[:2] != "IQ":  # gguf-py has these both ways
+            qt = gguf.GGMLQuantizationType(typ)
+            with np.errstate(all="ignore"):
+                back = gguf.quants.dequantize(np.frombuffer(b, np.uint8).reshape(len(x), -1), qt)
+            assert np.array_equal(back, y, equal_nan=True), f"gguf-py and ggml disagree on {name}"
+        (out / f"ggml/testdata/{name.lower()}.bin").write_bytes(b)
+        noise = hashlib.shake_128(name.encode()).digest(1024 * per_row)
+        sha256 = lambda values: hashlib.sha256(values.tobytes()).hexdigest()
+        decoded[name] = {
+            "aborts": aborts,
+            "all": sha256(y),
+            "rows": " ".join(sha256(row)[:8] for row in y),  # to find the one that differs
+            "noise": sha256(dequantize(typ, noise)),
+        }
+    (out / "ggml/testdata/decoded.json").write_text(json.dumps(decoded, indent=1) + "\n")
 
 
 def cut(path):
-    """The first 8192 elements of a slice of a real model: same layout, [u32 type, elements, bytes, bytes], blocks, bfloat16."""
+    """The first 2048 elements of a slice of a real model: same layout, [u32 type, elements, bytes, bytes], blocks, bfloat16."""
     b = Path(path).read_bytes()
     typ, n, size, _ = struct.unpack("<4I", b[:16])
-    keep = 8192
+    keep = 2048
     part = keep // ggml_blck_size(typ) * ggml_type_size(typ)
-    (out / "ggml/testdata" / Path(path).name).write_bytes(
+    (out / "ggml/testdata/anamnesis" / Path(path).name).write_bytes(
         struct.pack("<4I", typ, keep, part, 2 * keep) + b[16:16 + part] + b[16 + size:16 + size + 2 * keep])
 
 
 by_ggml()
 by_gguf_py()
 types()
-(out / "ggml/testdata/rows.bin").write_bytes(rows_of_floats().tobytes())
-quantized("q8_0", 8)
+blocks()
 for path in sys.argv[3:]:
     cut(path)
