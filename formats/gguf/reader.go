@@ -1,6 +1,7 @@
 package gguf
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
 	"math/bits"
@@ -57,10 +58,13 @@ func (f *File) Close() error { return f.f.Close() }
 // string, and slices of these; a slice is never nil. A tensor of no dimensions,
 // which ggml does not know, is given as one of a single element.
 //
+// A big-endian file gives what the little-endian file of the same content
+// would: the bytes of its tensors are put in order as they are read.
+//
 // An error wraps tensor.ErrMalformed if the file breaks the rules of the format
-// or ends too early, and tensor.ErrUnsupported if it is big endian, of version
-// 1 or later than 3, one part of a split model, holds a tensor type that is not
-// known, an array of arrays, or a header of more than 256 MiB.
+// or ends too early, and tensor.ErrUnsupported if it is of version 1 or later
+// than 3, one part of a split model, holds a tensor type that is not known, an
+// array of arrays, or a header of more than 256 MiB.
 func Parse(r io.ReaderAt, size int64) (*tensor.Table, error) {
 	d := newDecoder(r, size)
 	if err := d.magic(); err != nil {
@@ -92,7 +96,7 @@ func Parse(r io.ReaderAt, size int64) (*tensor.Table, error) {
 	return tensor.NewTable(meta, entries)
 }
 
-// magic reads up to and including the version.
+// magic reads up to and including the version, and finds the byte order.
 func (d *decoder) magic() error {
 	b, err := d.next(4, "the magic")
 	if err != nil {
@@ -101,15 +105,17 @@ func (d *decoder) magic() error {
 	if string(b) != Magic {
 		return malformed(0, "not a GGUF file: it begins with %q, not %q", b, Magic)
 	}
-	switch v, err := d.uint32("the version"); {
-	case err != nil:
+	v, err := d.uint32("the version")
+	if err != nil {
 		return err
+	}
+	if v != 0 && v&0xffff == 0 {
+		// The version is small, so in the other byte order its low half is 0.
+		d.order, v = binary.BigEndian, bits.ReverseBytes32(v)
+	}
+	switch {
 	case v == 0:
 		return malformed(4, "version 0")
-	case v&0xffff == 0:
-		// The version is small, so in the other byte order its low half is 0.
-		return hint.Add(unsupported(4, "a big-endian file (version %d)", bits.ReverseBytes32(v)),
-			"make it little endian with gguf-convert-endian of the Python package gguf")
 	case v == 1:
 		return hint.Add(unsupported(4, "version 1"), "convert the original model again; llama.cpp reads this file no more either")
 	case v > version:
@@ -228,7 +234,11 @@ func (d *decoder) tensors(n, align int64, r io.ReaderAt) ([]tensor.Entry, error)
 				p.info.Name, uint64(start)+uint64(places[n-1].end))
 		}
 		entries[i] = tensor.Entry{Info: p.info, Open: func() (io.ReaderAt, error) {
-			return io.NewSectionReader(r, start+p.offset, p.info.Size()), nil
+			data := io.NewSectionReader(r, start+p.offset, p.info.Size())
+			if d.order == binary.BigEndian {
+				return swapped(p.info, data), nil
+			}
+			return data, nil
 		}}
 	}
 	return entries, nil

@@ -12,11 +12,14 @@ import hashlib
 import json
 import os
 import struct
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import gguf
 import numpy as np
+from gguf.scripts import gguf_convert_endian
 
 lib = C.CDLL(sys.argv[1])
 out = Path(sys.argv[2])
@@ -241,9 +244,71 @@ def cut(path):
         struct.pack("<4I", typ, keep, part, 2 * keep) + b[16:16 + part] + b[16 + size:16 + size + 2 * keep])
 
 
+# The blocks of ggml-common.h: runs of numbers of so many bytes. Where bytes are declared and ggml's dequantize functions
+# read them as a number of the machine's own order (qh of Q5_0 and Q5_1, the signs and scales of IQ2_XXS and IQ3_XXS, the
+# scales of IQ1_M), they are such a number here.
+STRUCTS = {
+    "Q1_0": "u2 16u1", "Q2_0": "u2 16u1", "Q4_0": "u2 16u1", "Q4_1": "u2 u2 16u1", "Q5_0": "u2 u4 16u1",
+    "Q5_1": "u2 u2 u4 16u1", "Q8_0": "u2 32u1", "Q8_1": "u2 u2 32u1", "Q2_K": "16u1 64u1 u2 u2",
+    "Q3_K": "32u1 64u1 12u1 u2", "Q4_K": "u2 u2 12u1 128u1", "Q5_K": "u2 u2 12u1 32u1 128u1",
+    "Q6_K": "128u1 64u1 16u1 u2", "Q8_K": "u4 256u1 16u2", "IQ1_S": "u2 32u1 8u2", "IQ1_M": "32u1 16u1 4u2",
+    "IQ2_XXS": "u2" + 8 * " 4u1 u4", "IQ2_XS": "u2 32u2 8u1", "IQ2_S": "u2 64u1 8u1 8u1", "IQ3_XXS": "u2 64u1 8u4",
+    "IQ3_S": "u2 64u1 8u1 32u1 4u1", "IQ4_NL": "u2 16u1", "IQ4_XS": "u2 u2 4u1 128u1", "TQ1_0": "48u1 4u1 u2",
+    "TQ2_0": "64u1 u2", "MXFP4": "u1 16u1", "NVFP4": "4u1 32u1", "BF16": "u2",
+}
+PLAIN = {"F32": "f4", "F16": "f2", "F64": "f8", "I8": "i1", "I16": "i2", "I32": "i4", "I64": "i8"}
+
+
+def write_types(path, endian, names):
+    """By gguf-py: a tensor of noise of each type, and metadata of every type. It swaps plain numbers by itself."""
+    t = gguf.GGUFValueType
+    w = gguf.GGUFWriter(path, "llama", endianess=endian)
+    for name, (typ, _, lo, hi) in NUMBERS.items():
+        w.add_key_value(f"one.{name}", hi, t(typ))
+        w.add_key_value(f"many.{name}", [lo, hi, 1], t.ARRAY, sub_type=t(typ))
+    w.add_bool("one.bool", True)
+    w.add_array("many.bool", [False, True, True])
+    w.add_string("one.str", STRINGS[2])
+    w.add_array("many.str", STRINGS)
+    for name in names:
+        qt = gguf.GGMLQuantizationType[name]
+        size = (32 if name in PLAIN else 256) // ggml_blck_size(qt) * ggml_type_size(qt)
+        b = hashlib.shake_128(name.encode()).digest(size)
+        if name in PLAIN:
+            w.add_tensor(name, np.frombuffer(b, "<" + PLAIN[name]))
+            continue
+        block = np.frombuffer(b, np.dtype(",".join(STRUCTS[name].split())).newbyteorder("<"))
+        assert block.itemsize == ggml_type_size(qt), name
+        if endian == gguf.GGUFEndian.BIG:
+            block = block.byteswap()
+        w.add_tensor(name, np.frombuffer(block.tobytes(), np.uint8).reshape(1, -1), raw_dtype=qt)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def big_endian():
+    """testdata/little.gguf and testdata/big.gguf: the same content in either byte order."""
+    gguf.constants.GGML_QUANT_SIZES[gguf.GGMLQuantizationType.Q8_1] = (32, 36)  # gguf-py is wrong about this one
+    everything = [*PLAIN, *STRUCTS]
+    write_types(out / "testdata/little.gguf", gguf.GGUFEndian.LITTLE, everything)
+    write_types(out / "testdata/big.gguf", gguf.GGUFEndian.BIG, everything)
+    # What gguf-py's own script can convert, it converts to the same.
+    known = ["F32", "F16", "BF16", *(k.name for k in gguf_convert_endian.byteswap_tensors)]
+    assert len(known) == 11
+    with tempfile.TemporaryDirectory() as tmp:
+        write_types(f"{tmp}/little.gguf", gguf.GGUFEndian.LITTLE, known)
+        write_types(f"{tmp}/big.gguf", gguf.GGUFEndian.BIG, known)
+        subprocess.run([sys.executable, gguf_convert_endian.__file__, f"{tmp}/little.gguf", "big"], input=b"YES\n", check=True,
+                       capture_output=True)
+        assert Path(tmp, "little.gguf").read_bytes() == Path(tmp, "big.gguf").read_bytes(), "gguf_convert_endian disagrees"
+
+
 by_ggml()
 by_gguf_py()
 types()
+big_endian()
 blocks()
 for path in sys.argv[3:]:
     cut(path)
