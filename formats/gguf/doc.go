@@ -9,6 +9,9 @@
 // version 3, little endian, that produces what ggml's own writer does for the
 // same content.
 //
+// A model split into several files (PREFIX-00001-of-00003.gguf) is one Source,
+// opened by its first part. SplitWriter writes such files, as gguf-py does.
+//
 // GGUF lists the dimensions of a tensor innermost first. That order exists in
 // this package alone: the Shapes that go in and out are outermost first.
 //

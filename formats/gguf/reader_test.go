@@ -296,8 +296,8 @@ func faults(o order) map[string]fault {
 		"alignment 48":            {head(0, 1, KeyAlignment, tU32, uint32(48)), bad, []string{"is 48", "power of two"}, ""},
 		"alignment of uint64":     {head(0, 1, KeyAlignment, tU64, uint64(32)), bad, []string{"uint64, not a uint32"}, ""},
 		"alignment of array":      {head(0, 1, KeyAlignment, tArray, tU32, uint64(1), uint32(32)), bad, []string{"[]uint32, not a uint32"}, ""},
-		"split":                   {head(0, 1, KeySplitCount, tU16, uint16(7)), un, []string{KeySplitCount, "7 files"}, "llama-gguf-split"},
-		"split count of string":   {head(0, 1, KeySplitCount, tString, "7"), bad, []string{KeySplitCount, "string, not a uint16"}, ""},
+		"split":                   {head(0, 3, KeySplitCount, tU16, uint16(7), KeySplitNo, tU16, uint16(1), KeySplitTensors, tI32, int32(9)), un, []string{KeySplitCount, "7 files"}, "by its name"},
+		"split count of string":   {head(0, 1, KeySplitCount, tString, "7"), bad, []string{KeySplitCount, "string, not uint16"}, ""},
 		"more metadata than said": {pad(head(1, 0, "k", tU8, uint8(1), info("w", gF32, 0, 1)), 32, 64), un, []string{`"k"`, "type "}, "damaged"},
 
 		"name of 64 bytes":       {pad(head(1, 0, info(strings.Repeat("n", 64), gF32, 0, 1)), 32, 4), bad, []string{"byte 24", "64 bytes", "63"}, ""},

@@ -305,10 +305,50 @@ def big_endian():
         assert Path(tmp, "little.gguf").read_bytes() == Path(tmp, "big.gguf").read_bytes(), "gguf_convert_endian disagrees"
 
 
+# What a split writer is told: keyword arguments of GGUFWriter.
+SPLITS = [
+    {}, {"split_max_tensors": 1}, {"split_max_tensors": 2}, {"split_max_tensors": 3}, {"split_max_tensors": 8},
+    {"split_max_tensors": 7}, {"split_max_size": 1}, {"split_max_size": 1024}, {"split_max_size": 1023},
+    {"split_max_size": 1025}, {"split_max_size": 1166}, {"split_max_size": 1165}, {"split_max_size": 10**9},
+    {"split_max_tensors": 2, "split_max_size": 1200}, {"small_first_shard": True},
+    {"small_first_shard": True, "split_max_tensors": 3}, {"small_first_shard": True, "split_max_size": 1024},
+]
+SPLIT_TENSORS = [("token_embd.weight", "F32", (4, 64)), ("a", "F16", (71,)), ("b", "Q8_0", (2, 64)), ("c", "I8", (3,)),
+                 ("empty", "F32", (0, 4)), ("d", "Q4_K", (1, 256)), ("e", "F32", (1,)), ("f", "F16", (2, 3, 5))]
+
+
+def splits():
+    """testdata/whole.gguf, and splits.json: the files that gguf-py makes of its content, by their hashes."""
+    rows = []
+    for options in SPLITS:
+        with tempfile.TemporaryDirectory() as tmp:
+            w = gguf.GGUFWriter(f"{tmp}/m.x.gguf", "llama", **options)
+            w.add_name("in parts")
+            w.add_array("tokenizer.ggml.tokens", ["<s>", "▁the", "é"])
+            for name, kind, shape in SPLIT_TENSORS:
+                qt = gguf.GGMLQuantizationType[kind]
+                size = int(np.prod(shape)) // ggml_blck_size(qt) * ggml_type_size(qt)
+                b = hashlib.shake_128(name.encode()).digest(size)
+                if kind in PLAIN:
+                    w.add_tensor(name, np.frombuffer(b, PLAIN[kind]).reshape(shape))
+                else:
+                    w.add_tensor(name, np.frombuffer(b, np.uint8).reshape(*shape[:-1], -1), raw_dtype=qt)
+            w.write_header_to_file()
+            w.write_kv_data_to_file()
+            w.write_tensors_to_file()
+            w.close()
+            files = sorted(Path(tmp).iterdir())
+            if not options:
+                (out / "testdata/whole.gguf").write_bytes(files[0].read_bytes())
+            rows.append({"options": options, "files": {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}})
+    (out / "testdata/splits.json").write_text("[\n" + ",\n".join(json.dumps(r, indent=1) for r in rows) + "\n]\n")
+
+
 by_ggml()
 by_gguf_py()
 types()
 big_endian()
+splits()
 blocks()
 for path in sys.argv[3:]:
     cut(path)
