@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -208,6 +210,7 @@ func sound(o order) map[string][]byte {
 		"bytes after the end": pad(head(1, 0, info("a", gF32, 0, 1)), 32, 1000),
 		"no dimensions":       pad(head(1, 0, info("a", gF32, 0)), 32, 32),
 		"no elements":         pad(head(2, 0, info("a", gF32, 0, 5, 0), info("b", gQ8_0, 0, 0)), 32, 0),
+		"no rows, if vast":    pad(head(1, 0, info("a", gF32, 0, 1<<61, 1<<61, 0)), 32, 0),
 		"63 bytes of name":    pad(head(1, 0, info(strings.Repeat("n", 63), gF32, 0, 1)), 32, 4),
 		"an empty name":       pad(head(1, 0, info("", gF32, 0, 1)), 32, 4),
 		"not UTF-8":           head(0, 1, "a\xff", tString, "\xfe"),
@@ -310,6 +313,8 @@ func faults(o order) map[string]fault {
 		"negative inner":         {one(gF32, 0, 4, 1<<63, 2), bad, []string{"dimension of -9223372036854775808"}, ""},
 		"elements overflow":      {one(gF32, 0, 1<<32, 1<<31), bad, []string{`"w"`, "64 bits"}, ""},
 		"elements wrap to 0":     {one(gF32, 0, 1<<32, 1<<32), bad, []string{`"w"`, "64 bits"}, ""},
+		"2^63-1 elements":        {one(24, 0, math.MaxInt64), bad, []string{`"w"`, "64 bits"}, ""},
+		"none of too many":       {one(gF32, 0, 0, 1<<32, 1<<32), bad, []string{`"w"`, "64 bits"}, ""},
 		"bytes overflow":         {one(gF32, 0, 1<<62), bad, []string{`"w"`, "64 bits"}, ""},
 		"removed type 4":         {one(4, 0, 32), un, []string{`"w"`, "byte 45", "type 4", "removed"}, "convert"},
 		"removed type 31":        {one(31, 0, 32), un, []string{"type 31", "removed"}, "convert"},
@@ -417,6 +422,35 @@ func TestClaimsAreNotBelieved(t *testing.T) {
 	require.ErrorIs(t, err, tensor.ErrMalformed)
 	require.Contains(t, err.Error(), "shorter")
 	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(32<<20))
+}
+
+// A header's names are compared in time that grows with their number, not with
+// its square.
+func TestManyNames(t *testing.T) {
+	const n = 100_000
+	file := func(last string) []byte {
+		b := head(n, n)
+		for i := range n {
+			b = append(appendString(b, fmt.Sprintf("key.%06d", i)), pack(tU8, uint8(1))...)
+		}
+		for i := range n {
+			name := fmt.Sprintf("tensor.%06d", i)
+			if i == n-1 {
+				name = last
+			}
+			b = append(b, info(name, gF32, 0, 0)...)
+		}
+		return pad(b, 32, 0)
+	}
+	start := time.Now()
+	src := mustParse(t, file("tensor.last"))
+	require.Len(t, src.Meta(), n)
+	_, err := src.Info("tensor.last")
+	require.NoError(t, err)
+	_, err = parse(file("tensor.000000"))
+	require.ErrorIs(t, err, tensor.ErrMalformed)
+	require.ErrorContains(t, err, `"tensor.000000" occurs twice`)
+	require.Less(t, time.Since(start), 5*time.Second) // the square would take far longer
 }
 
 type failing struct{ err error }
