@@ -177,7 +177,7 @@ func TestBytes(t *testing.T) {
 
 func TestCodecs(t *testing.T) {
 	require.Panics(t, func() { tensor.NewCodecs(append(floats.Codecs(), floats.Codecs()[0])...) })
-	src := tensortest.NewSource(t, nil, tensortest.Tensor{Info: tensor.Info{Name: "i", DType: tensor.I32, Shape: tensor.Shape{1}}, Data: make([]byte, 4)})
+	src := tensortest.NewSource(t, nil, tensortest.Tensor{Info: tensor.Info{Name: "i", DType: tensor.C64, Shape: tensor.Shape{1}}, Data: make([]byte, 8)})
 	_, _, err := codecs.OpenFrom(src, "i")
 	require.ErrorIs(t, err, tensor.ErrUnsupported)
 	require.ErrorContains(t, err, `tensor "i"`)

@@ -2,6 +2,7 @@ package gguf
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -28,13 +29,14 @@ const (
 // read, not for what it is told to expect.
 type decoder struct {
 	r       *bufio.Reader
+	order   binary.ByteOrder
 	off     int64 // of the next byte
 	size    int64 // of the whole file
 	scratch [scratchSize]byte
 }
 
 func newDecoder(r io.ReaderAt, size int64) *decoder {
-	return &decoder{r: bufio.NewReaderSize(io.NewSectionReader(r, 0, size), scratchSize), size: size}
+	return &decoder{r: bufio.NewReaderSize(io.NewSectionReader(r, 0, size), scratchSize), order: le, size: size}
 }
 
 // malformed, unsupported and truncated return what is wrong at a byte.
@@ -94,7 +96,7 @@ func (d *decoder) uint32(what string) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	return le.Uint32(b), nil
+	return d.order.Uint32(b), nil
 }
 
 func (d *decoder) uint64(what string) (uint64, error) {
@@ -102,7 +104,7 @@ func (d *decoder) uint64(what string) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return le.Uint64(b), nil
+	return d.order.Uint64(b), nil
 }
 
 func (d *decoder) string() (string, error) {

@@ -16,13 +16,15 @@ import (
 // one of the two reasons, and that whatever is read can be written and is then
 // read as the same.
 func FuzzParse(f *testing.F) {
-	for _, b := range sound() {
-		f.Add(b)
+	for _, o := range orders {
+		for _, b := range sound(o) {
+			f.Add(b)
+		}
+		for _, c := range faults(o) {
+			f.Add(c.file)
+		}
 	}
-	for _, c := range faults() {
-		f.Add(c.file)
-	}
-	for _, name := range []string{"ggml.gguf", "gguf-py.gguf", "stories260K.head",
+	for _, name := range []string{"big.gguf", "little.gguf", "ggml.gguf", "gguf-py.gguf", "stories260K.head",
 		"vocab-falcon.head", "vocab-gpt-2.head", "vocab-gpt-neox.head", "vocab-llama-spm.head"} {
 		f.Add(readFile(f, name))
 	}

@@ -5,19 +5,30 @@ import (
 	"fmt"
 )
 
+// order is a byte order that files are laid out in.
+type order interface {
+	binary.ByteOrder
+	binary.AppendByteOrder
+}
+
+var orders = []order{binary.LittleEndian, binary.BigEndian}
+
+// layout makes files of one byte order.
+type layout struct{ order }
+
 // pack lays out parts as they stand in a file: a string with its length before
-// it, bytes as they are, numbers and arrays of numbers little endian.
-func pack(parts ...any) []byte {
+// it, bytes as they are, numbers and arrays of numbers.
+func (o layout) pack(parts ...any) []byte {
 	var b []byte
 	for _, p := range parts {
 		switch p := p.(type) {
 		case string:
-			b = appendString(b, p)
+			b = append(o.AppendUint64(b, uint64(len(p))), p...)
 		case []byte:
 			b = append(b, p...)
 		default:
 			var err error
-			if b, err = binary.Append(b, le, p); err != nil {
+			if b, err = binary.Append(b, o, p); err != nil {
 				panic(fmt.Sprintf("%T: %v", p, err))
 			}
 		}
@@ -26,13 +37,20 @@ func pack(parts ...any) []byte {
 }
 
 // head begins a file of version 3.
-func head(tensors, kvs uint64, parts ...any) []byte {
-	return append(pack([]byte(Magic), uint32(3), tensors, kvs), pack(parts...)...)
+func (o layout) head(tensors, kvs uint64, parts ...any) []byte {
+	return append(o.pack([]byte(Magic), uint32(3), tensors, kvs), o.pack(parts...)...)
 }
 
 // info describes a tensor. The dimensions are innermost first.
+func (o layout) info(name string, typ uint32, offset uint64, dims ...uint64) []byte {
+	return o.pack(name, uint32(len(dims)), dims, typ, offset)
+}
+
+// pack, head and info make little-endian files.
+func pack(parts ...any) []byte                      { return layout{le}.pack(parts...) }
+func head(tensors, kvs uint64, parts ...any) []byte { return layout{le}.head(tensors, kvs, parts...) }
 func info(name string, typ uint32, offset uint64, dims ...uint64) []byte {
-	return pack(name, uint32(len(dims)), dims, typ, offset)
+	return layout{le}.info(name, typ, offset, dims...)
 }
 
 // pad appends zeros up to a multiple of align, and then n more.

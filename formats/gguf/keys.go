@@ -9,7 +9,11 @@ const (
 	KeyFileType            = "general.file_type"            // uint32, a FileType
 	KeyQuantizationVersion = "general.quantization_version" // uint32, QuantizationVersion
 	KeyAlignment           = "general.alignment"            // uint32; a Writer sets no other than the default
-	KeySplitCount          = "split.count"                  // uint16, the number of files the model is in
+
+	// These concern one part of a model in several files.
+	KeySplitNo      = "split.no"            // uint16, which part, from 0
+	KeySplitCount   = "split.count"         // uint16, the number of parts
+	KeySplitTensors = "split.tensors.count" // int32, the number of tensors in all parts
 )
 
 // QuantizationVersion is the value of KeyQuantizationVersion for the block

@@ -1,6 +1,8 @@
 package gguf
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/bits"
@@ -27,29 +29,52 @@ const (
 	minInfo = 8 + 4 + 0 + 4 + 8 // name, number of dimensions, type, offset
 )
 
-// File is an open GGUF file: a tensor.Source that reads from it on demand.
+// File is an open GGUF file, or all parts of one that is split: a tensor.Source
+// that reads from them on demand.
 type File struct {
 	*tensor.Table
-	f *os.File
+	files []*os.File
 }
 
-// Open opens a GGUF file and reads its header as Parse does. Errors begin with
-// the path.
+// Open opens a GGUF file and reads its header as Parse does. Given the first
+// part of a split model it opens the others too, which lie beside it, and gives
+// the tensors of all, in order, under the metadata of the first without what it
+// says of the parts. Errors begin with the path of the file at fault.
 func Open(path string) (*File, error) {
-	f, size, err := safeio.OpenFile(path)
-	if err != nil {
-		return nil, err
-	}
-	t, err := Parse(f, size)
+	f := new(File)
+	t, err := openParts(path, func(path string) (io.ReaderAt, int64, error) {
+		r, size, err := safeio.OpenFile(path)
+		if err == nil {
+			f.files = append(f.files, r)
+		}
+		return r, size, err
+	})
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
-	return &File{t, f}, nil
+	f.Table = t
+	return f, nil
 }
 
-// Close closes the file. The Source cannot be read from any more.
-func (f *File) Close() error { return f.f.Close() }
+// Paths returns the files that the Source reads from, the one given to Open
+// first.
+func (f *File) Paths() []string {
+	var paths []string
+	for _, r := range f.files {
+		paths = append(paths, r.Name())
+	}
+	return paths
+}
+
+// Close closes the files. The Source cannot be read from any more.
+func (f *File) Close() error {
+	var errs []error
+	for _, r := range f.files {
+		errs = append(errs, r.Close())
+	}
+	return errors.Join(errs...)
+}
 
 // Parse reads the header of a GGUF file of size bytes and returns its tensors,
 // which read from r. The values of the metadata are of the Go types uint8,
@@ -57,42 +82,55 @@ func (f *File) Close() error { return f.f.Close() }
 // string, and slices of these; a slice is never nil. A tensor of no dimensions,
 // which ggml does not know, is given as one of a single element.
 //
+// A big-endian file gives what the little-endian file of the same content
+// would: the bytes of its tensors are put in order as they are read.
+//
 // An error wraps tensor.ErrMalformed if the file breaks the rules of the format
-// or ends too early, and tensor.ErrUnsupported if it is big endian, of version
-// 1 or later than 3, one part of a split model, holds a tensor type that is not
-// known, an array of arrays, or a header of more than 256 MiB.
+// or ends too early, and tensor.ErrUnsupported if it is of version 1 or later
+// than 3, one part of a split model, holds a tensor type that is not known, an
+// array of arrays, or a header of more than 256 MiB.
 func Parse(r io.ReaderAt, size int64) (*tensor.Table, error) {
+	meta, entries, err := parsePart(r, size)
+	if err != nil {
+		return nil, err
+	}
+	switch n, err := partCount(meta); {
+	case err != nil:
+		return nil, err
+	case n > 1:
+		return nil, hint.Add(fmt.Errorf("key %q: %w: one part of a model split into %d files", KeySplitCount, tensor.ErrUnsupported, n),
+			"give the first part by its name; the others are found beside it")
+	}
+	return tensor.NewTable(meta, entries)
+}
+
+// parsePart reads the header of one file, whether a part or all of a model.
+func parsePart(r io.ReaderAt, size int64) (tensor.Meta, []tensor.Entry, error) {
 	d := newDecoder(r, size)
 	if err := d.magic(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	tensors, err := d.count("tensor count", minInfo)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	kvs, err := d.count("metadata count", minKV)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	meta, err := d.meta(kvs)
 	if err != nil {
-		return nil, err
-	}
-	if err := checkSplit(meta); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	align := int64(defaultAlignment)
 	if a, ok := tensor.Lookup[uint32](meta, KeyAlignment); ok {
 		align = int64(a)
 	}
 	entries, err := d.tensors(tensors, align, r)
-	if err != nil {
-		return nil, err
-	}
-	return tensor.NewTable(meta, entries)
+	return meta, entries, err
 }
 
-// magic reads up to and including the version.
+// magic reads up to and including the version, and finds the byte order.
 func (d *decoder) magic() error {
 	b, err := d.next(4, "the magic")
 	if err != nil {
@@ -101,15 +139,17 @@ func (d *decoder) magic() error {
 	if string(b) != Magic {
 		return malformed(0, "not a GGUF file: it begins with %q, not %q", b, Magic)
 	}
-	switch v, err := d.uint32("the version"); {
-	case err != nil:
+	v, err := d.uint32("the version")
+	if err != nil {
 		return err
+	}
+	if v != 0 && v&0xffff == 0 {
+		// The version is small, so in the other byte order its low half is 0.
+		d.order, v = binary.BigEndian, bits.ReverseBytes32(v)
+	}
+	switch {
 	case v == 0:
 		return malformed(4, "version 0")
-	case v&0xffff == 0:
-		// The version is small, so in the other byte order its low half is 0.
-		return hint.Add(unsupported(4, "a big-endian file (version %d)", bits.ReverseBytes32(v)),
-			"make it little endian with gguf-convert-endian of the Python package gguf")
 	case v == 1:
 		return hint.Add(unsupported(4, "version 1"), "convert the original model again; llama.cpp reads this file no more either")
 	case v > version:
@@ -150,23 +190,6 @@ func (d *decoder) meta(n int64) (tensor.Meta, error) {
 		meta = append(meta, tensor.KV{Key: key, Value: value})
 	}
 	return meta, nil
-}
-
-// checkSplit returns an error if the metadata is that of a part of a model.
-func checkSplit(meta tensor.Meta) error {
-	v, ok := meta.Get(KeySplitCount)
-	if !ok {
-		return nil
-	}
-	n, ok := v.(uint16)
-	if !ok {
-		return fmt.Errorf("key %q: %w: a %T, not a uint16", KeySplitCount, tensor.ErrMalformed, v)
-	}
-	if n > 1 {
-		return hint.Add(fmt.Errorf("key %q: %w: one part of a model split into %d files", KeySplitCount, tensor.ErrUnsupported, n),
-			"join the parts with llama-gguf-split --merge")
-	}
-	return nil
 }
 
 // place is where the data of a tensor is, relative to the data section.
@@ -228,7 +251,11 @@ func (d *decoder) tensors(n, align int64, r io.ReaderAt) ([]tensor.Entry, error)
 				p.info.Name, uint64(start)+uint64(places[n-1].end))
 		}
 		entries[i] = tensor.Entry{Info: p.info, Open: func() (io.ReaderAt, error) {
-			return io.NewSectionReader(r, start+p.offset, p.info.Size()), nil
+			data := io.NewSectionReader(r, start+p.offset, p.info.Size())
+			if d.order == binary.BigEndian {
+				return swapped(p.info, data), nil
+			}
+			return data, nil
 		}}
 	}
 	return entries, nil

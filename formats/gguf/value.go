@@ -8,7 +8,8 @@ import (
 	"github.com/seed18967229/nibble/tensor"
 )
 
-// le is the byte order of every number in a file.
+// le is the byte order of every number in a file, unless it was made for a
+// big-endian machine; such a one is read, but never written.
 var le = binary.LittleEndian
 
 // A valueType is one of the types a metadata value, or each element of an
@@ -112,7 +113,7 @@ func (t fixed[T]) read(d *decoder) (any, error) {
 	var v T
 	b, err := d.next(t.minSize(), "a number")
 	if err == nil {
-		_, err = binary.Decode(b, le, &v)
+		_, err = binary.Decode(b, d.order, &v)
 	}
 	return v, err
 }
@@ -130,7 +131,7 @@ func (t fixed[T]) slice(d *decoder, n uint64) ([]T, error) {
 			return nil, err
 		}
 		out = slices.Grow(out, int(k))[:have+k]
-		if _, err := binary.Decode(b, le, out[have:]); err != nil {
+		if _, err := binary.Decode(b, d.order, out[have:]); err != nil {
 			return nil, err
 		}
 	}

@@ -41,13 +41,22 @@ func Create(path string, force bool) (*Writer, error) {
 // each value with the GGUF type of its Go type (see Parse). KeyAlignment must
 // not be among it, nor a KeySplitCount above 1.
 func (w *Writer) Begin(meta tensor.Meta, layout []tensor.Info) error {
-	err := w.begin(meta, layout)
+	n, err := partCount(meta)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("%s: %w", w.path, err)
+	case n > 1:
+		err = fmt.Errorf("%s: key %q: %w: this is not one of %d files; CreateSplit makes those", w.path, KeySplitCount, tensor.ErrUnsupported, n)
+	default:
+		err = w.begin(meta, layout)
+	}
 	if err != nil {
 		w.Abort()
 	}
 	return err
 }
 
+// begin writes the header of a file, whether a part or all of a model.
 func (w *Writer) begin(meta tensor.Meta, layout []tensor.Info) error {
 	if w.begun {
 		return fmt.Errorf("%s: writing has begun already", w.path)
@@ -151,9 +160,6 @@ func newHeader(meta tensor.Meta, layout []tensor.Info) (*header, error) {
 }
 
 func appendMeta(b []byte, meta tensor.Meta) ([]byte, error) {
-	if err := checkSplit(meta); err != nil {
-		return nil, err
-	}
 	seen := make(map[string]bool, len(meta))
 	for i, kv := range meta {
 		switch {

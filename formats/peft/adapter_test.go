@@ -210,8 +210,8 @@ func TestWriteErrors(t *testing.T) {
 	bad.R = 0
 	require.ErrorContains(t, Write(ctx, dir, bad, src, false), "r is 0")
 	require.ErrorContains(t, Write(ctx, dir, NewConfig(), tensortest.NewSource(t, nil), false), "no tensors")
-	bytes := tensortest.NewSource(t, nil, tensortest.Tensor{Info: tensor.Info{Name: "q", DType: tensor.U8, Shape: tensor.Shape{1}}, Data: []byte{1}})
-	require.ErrorIs(t, Write(ctx, dir, NewConfig(), bytes, false), tensor.ErrUnsupported)
+	c64 := tensortest.NewSource(t, nil, tensortest.Tensor{Info: tensor.Info{Name: "q", DType: tensor.C64, Shape: tensor.Shape{1}}, Data: make([]byte, 8)})
+	require.ErrorIs(t, Write(ctx, dir, NewConfig(), c64, false), tensor.ErrUnsupported)
 	stopped, cancel := context.WithCancel(ctx)
 	cancel()
 	require.ErrorIs(t, Write(stopped, dir, NewConfig(), src, false), context.Canceled)

@@ -353,7 +353,7 @@ func TestPlanSkips(t *testing.T) {
 
 func TestPlanErrors(t *testing.T) {
 	good := tensortest.Normal("l.weight", tensor.Shape{4, 64}, 1, 1)
-	ints := tensortest.Tensor{Info: tensor.Info{Name: "l.weight", DType: tensor.I32, Shape: tensor.Shape{4, 64}}, Data: make([]byte, 1024)}
+	c64 := tensortest.Tensor{Info: tensor.Info{Name: "l.weight", DType: tensor.C64, Shape: tensor.Shape{4, 64}}, Data: make([]byte, 2048)}
 	double := tensortest.Tensor{Info: tensor.Info{Name: "l.weight", DType: tensor.F64, Shape: tensor.Shape{4, 64}}, Data: make([]byte, 2048)}
 	for name, c := range map[string]struct {
 		x      tensortest.Tensor
@@ -369,7 +369,7 @@ func TestPlanErrors(t *testing.T) {
 		"nothing":       {good, func(o *Options) { o.SkipModules = []string{"l"} }, tensor.ErrUnsupported, "no weight is left"},
 		"no linear":     {good, func(o *Options) { o.Linear = nil }, tensor.ErrUnsupported, "no weight is left"},
 		"source dtype":  {double, func(*Options) {}, tensor.ErrUnsupported, `"l.weight": unsupported input: quantizing F64`},
-		"without codec": {ints, func(o *Options) { o.DType = tensor.F32 }, tensor.ErrUnsupported, "no decoder for I32"},
+		"without codec": {c64, func(o *Options) { o.DType = tensor.F32 }, tensor.ErrUnsupported, "no decoder for C64"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			src, o := one(t, c.x)

@@ -14,8 +14,18 @@ func Codecs() []tensor.Codec {
 		rounding{reading{tensor.F32, kernel.DecodeF32}, kernel.EncodeF32},
 		rounding{reading{tensor.F16, kernel.DecodeF16}, kernel.EncodeF16},
 		rounding{reading{tensor.BF16, kernel.DecodeBF16}, kernel.EncodeBF16},
-		reading{tensor.F8_E4M3, lookup(kernel.Float8{Exp: 4, Bias: 7})},
-		reading{tensor.F8_E5M2, lookup(kernel.Float8{Exp: 5, Bias: 15, IEEE: true})},
+		reading{tensor.F8_E4M3, lookup(kernel.Float8{Exp: 4, Bias: 7}.Table)},
+		reading{tensor.F8_E5M2, lookup(kernel.Float8{Exp: 5, Bias: 15, IEEE: true}.Table)},
+		reading{tensor.F8_E8M0, lookup(e8m0)},
+		reading{tensor.I8, decode8[int8]},
+		reading{tensor.I16, decode16[int16]},
+		reading{tensor.I32, decode32[int32]},
+		reading{tensor.I64, decode64[int64]},
+		reading{tensor.U8, decode8[uint8]},
+		reading{tensor.U16, decode16[uint16]},
+		reading{tensor.U32, decode32[uint32]},
+		reading{tensor.U64, decode64[uint64]},
+		reading{tensor.Bool, decodeBool},
 	}
 }
 
@@ -42,8 +52,9 @@ type rounding struct {
 // Encode implements tensor.Encoder.
 func (c rounding) Encode(dst []byte, src []float32) { c.encode(dst, src) }
 
-func lookup(f kernel.Float8) func(dst []float32, src []byte) {
-	table := sync.OnceValue(f.Table)
+// lookup decodes one byte at a time by a table that is made when first used.
+func lookup(make func() *[256]float32) func(dst []float32, src []byte) {
+	table := sync.OnceValue(make)
 	return func(dst []float32, src []byte) {
 		t := table()
 		for i, c := range src[:len(dst)] {

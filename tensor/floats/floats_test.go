@@ -120,12 +120,33 @@ func TestNaNStaysNaN(t *testing.T) {
 	}
 }
 
+// Integers and booleans, those that float32 has no value for among them, are
+// what PyTorch makes of them.
+func TestIntegers(t *testing.T) {
+	text, err := os.ReadFile("testdata/ints_to_f32.json")
+	require.NoError(t, err)
+	var golden map[string]struct{ Bytes, Values string }
+	require.NoError(t, json.Unmarshal(text, &golden))
+	require.Len(t, golden, 9)
+	for name, c := range golden {
+		d, err := tensor.ParseDType(name)
+		require.NoError(t, err)
+		data, err := hex.DecodeString(c.Bytes)
+		require.NoError(t, err)
+		values, err := hex.DecodeString(c.Values)
+		require.NoError(t, err)
+		require.Equal(t, decode(t, tensor.F32, values), decode(t, d, data), "%s", name)
+		_, err = codecs.Encoder(d)
+		require.ErrorIs(t, err, tensor.ErrUnsupported)
+	}
+}
+
 func TestFloat8(t *testing.T) {
 	text, err := os.ReadFile("testdata/f8_to_f32.json")
 	require.NoError(t, err)
 	var golden map[string][]string
 	require.NoError(t, json.Unmarshal(text, &golden))
-	require.Len(t, golden, 2)
+	require.Len(t, golden, 3)
 	codes := make([]byte, 256)
 	for i := range codes {
 		codes[i] = byte(i)

@@ -13,19 +13,23 @@ const (
 	q8_0Block = 32
 	q8_0Bytes = 2 + q8_0Block
 
-	// Half a step of 1/127, and the rounding of d to 11 significant bits. The
-	// last term covers the roundings of float32.
-	budgetQ8_0 = 0.5/127 + 1.0/(1<<11) + 1e-6
+	budgetQ8_0 = 0.0055
+
+	// largestQ8_0 bounds the error of any value, relative to the largest
+	// magnitude in its block: half a step of 1/127, and the rounding of d to 11
+	// significant bits. The last term covers the roundings of float32.
+	largestQ8_0 = 0.5/127 + 1.0/(1<<11) + 1e-6
 )
 
 // decodeQ8_0 is dequantize_row_q8_0.
 func decodeQ8_0(dst []float32, src []byte) {
 	for len(dst) > 0 {
-		d := kernel.F16ToF32(binary.LittleEndian.Uint16(src))
-		for i, q := range src[2:q8_0Bytes] {
-			dst[i] = float32(int8(q)) * d
+		y, b := (*[q8_0Block]float32)(dst), (*[q8_0Bytes]byte)(src)
+		d := half(b[:2])
+		for i, q := range b[2:] {
+			y[i] = float32(int8(q)) * d
 		}
-		dst, src = dst[q8_0Block:], src[q8_0Bytes:]
+		dst, src = dst[len(y):], src[len(b):]
 	}
 }
 

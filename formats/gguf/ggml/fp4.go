@@ -1,0 +1,66 @@
+package ggml
+
+import "math"
+
+// An MXFP4 block is 32 values: a byte e, the scale 2^(e-127), then 16 bytes of
+// numbers in E2M1, packed as those of Q4_0 (ggml-common.h, block_mxfp4). The
+// scale 255, which OCP's specification has for NaN, is 2^128 here as in ggml:
+// the values are finite for as long as they fit.
+//
+// An NVFP4 block is 64 values in groups of 16: a scale for each in E4M3 without
+// a sign, then eight bytes for each, byte j with values j and j+8 (block_nvfp4).
+// As in ggml the scale 127 is zero, and the highest bit of any other is ignored.
+const (
+	budgetMXFP4 = 0.115
+	budgetNVFP4 = 0.098
+)
+
+// valuesE2M1 is twice what the codes stand for, and the scales below are half
+// of theirs (kvalues_fp4).
+var valuesE2M1 = [16]float32{0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}
+
+// decodeMXFP4 is dequantize_row_mxfp4.
+func decodeMXFP4(dst []float32, src []byte) {
+	for len(dst) > 0 {
+		y, b := (*[32]float32)(dst), (*[17]byte)(src)
+		nibbles(y, halfE8M0(b[0]), (*[16]byte)(b[1:]), &valuesE2M1)
+		dst, src = dst[len(y):], src[len(b):]
+	}
+}
+
+// halfE8M0 returns 2^(e-128), of which the first two are subnormal.
+func halfE8M0(e byte) float32 {
+	if e < 2 {
+		return math.Float32frombits(0x00200000 << e)
+	}
+	return math.Float32frombits(uint32(e-1) << 23)
+}
+
+// decodeNVFP4 is dequantize_row_nvfp4.
+func decodeNVFP4(dst []float32, src []byte) {
+	for len(dst) > 0 {
+		y, b := (*[64]float32)(dst), (*[36]byte)(src)
+		for group, s := range b[:4] {
+			d := halfUE4M3(s)
+			x := (*[16]float32)(y[16*group:])
+			for j, q := range (*[8]byte)(b[4+8*group:]) {
+				x[j] = valuesE2M1[q&15] * d
+				x[j+8] = valuesE2M1[q>>4] * d
+			}
+		}
+		dst, src = dst[len(y):], src[len(b):]
+	}
+}
+
+// halfUE4M3 returns half the value of an E4M3 code without its sign
+// (ggml_ue4m3_to_fp32). Every one is exact.
+func halfUE4M3(c byte) float32 {
+	e, m := int(c>>3&15), float32(c&7)
+	switch {
+	case c == 0x7f:
+		return 0
+	case e == 0:
+		return m * 0x1p-10
+	}
+	return float32(math.Ldexp(float64(8+m), e-11))
+}

@@ -1,0 +1,38 @@
+package ggml
+
+// A Q4_0 block is 32 values: the scale d as a float16, then 16 bytes, of which
+// byte j holds the number q of value j in its low half and that of value j+16 in
+// its high half. The value is d*(q-8) (ggml-common.h, block_q4_0).
+//
+// A Q4_1 block has a second float16 after d, the minimum m, and the value is
+// d*q+m.
+const (
+	budgetQ4_0 = 0.087
+	budgetQ4_1 = 0.08
+)
+
+// decodeQ4_0 is dequantize_row_q4_0.
+func decodeQ4_0(dst []float32, src []byte) {
+	for len(dst) > 0 {
+		y, b := (*[32]float32)(dst), (*[18]byte)(src)
+		d := half(b[:2])
+		for j, q := range b[2:] {
+			y[j] = float32(int(q&15)-8) * d
+			y[j+16] = float32(int(q>>4)-8) * d
+		}
+		dst, src = dst[len(y):], src[len(b):]
+	}
+}
+
+// decodeQ4_1 is dequantize_row_q4_1.
+func decodeQ4_1(dst []float32, src []byte) {
+	for len(dst) > 0 {
+		y, b := (*[32]float32)(dst), (*[20]byte)(src)
+		d, m := half(b[:2]), half(b[2:4])
+		for j, q := range b[4:] {
+			y[j] = float32(float32(q&15)*d) + m
+			y[j+16] = float32(float32(q>>4)*d) + m
+		}
+		dst, src = dst[len(y):], src[len(b):]
+	}
+}

@@ -1,0 +1,62 @@
+package ggml
+
+// A Q4_K block is 256 values in groups of 32: the float16 d and dmin; 12 bytes
+// with a scale and a minimum of six bits for each group; 128 bytes of numbers q
+// of four bits, byte l of 32 those of values l and l+32 of 64. The value is
+// d*scale*q - dmin*minimum (ggml-common.h, block_q4_K).
+//
+// A Q5_K block has 32 bytes more before the numbers, with their fifth bits: bit
+// n of byte l belongs to value l of group n (block_q5_K).
+const (
+	budgetQ4_K = 0.073
+	budgetQ5_K = 0.037
+)
+
+// scaleMin6 returns the scale and the minimum of one of eight groups. Those of
+// the first four are the low six bits of bytes 0 to 3 and 4 to 7. The others
+// have their low four bits in the halves of bytes 8 to 11, and their high two in
+// the two bits that are left of those before (get_scale_min_k4).
+func scaleMin6(b *[12]byte, group int) (scale, low byte) {
+	if group < 4 {
+		return b[group] & 63, b[group+4] & 63
+	}
+	return b[group+4]&15 | b[group-4]>>6<<4, b[group+4]>>4 | b[group]>>6<<4
+}
+
+// decodeQ4_K is dequantize_row_q4_K.
+func decodeQ4_K(dst []float32, src []byte) {
+	for len(dst) > 0 {
+		y, b := (*[256]float32)(dst), (*[144]byte)(src)
+		d, dmin := half(b[:2]), half(b[2:4])
+		for group := range 8 {
+			s, m := scaleMin6((*[12]byte)(b[4:]), group)
+			scale, low := d*float32(s), float32(dmin*float32(m))
+			shift := group % 2 * 4
+			q := (*[32]byte)(b[16+group/2*32:])
+			for l, v := range q {
+				y[32*group+l] = float32(scale*float32(v>>shift&15)) - low
+			}
+		}
+		dst, src = dst[len(y):], src[len(b):]
+	}
+}
+
+// decodeQ5_K is dequantize_row_q5_K.
+func decodeQ5_K(dst []float32, src []byte) {
+	for len(dst) > 0 {
+		y, b := (*[256]float32)(dst), (*[176]byte)(src)
+		d, dmin := half(b[:2]), half(b[2:4])
+		high := (*[32]byte)(b[16:])
+		for group := range 8 {
+			s, m := scaleMin6((*[12]byte)(b[4:]), group)
+			scale, low := d*float32(s), float32(dmin*float32(m))
+			shift := group % 2 * 4
+			q := (*[32]byte)(b[48+group/2*32:])
+			for l, v := range q {
+				v = v>>shift&15 | high[l]>>group&1<<4
+				y[32*group+l] = float32(scale*float32(v)) - low
+			}
+		}
+		dst, src = dst[len(y):], src[len(b):]
+	}
+}

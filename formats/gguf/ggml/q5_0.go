@@ -1,0 +1,40 @@
+package ggml
+
+import "encoding/binary"
+
+// A Q5_0 block is 32 values: the scale d as a float16, a uint32 whose bit j is
+// the highest bit of value j, then the low four bits of each as in a Q4_0 block.
+// The value is d*(q-16) (ggml-common.h, block_q5_0).
+//
+// A Q5_1 block has a second float16 after d, the minimum m, and the value is
+// d*q+m.
+const (
+	budgetQ5_0 = 0.0435
+	budgetQ5_1 = 0.039
+)
+
+// decodeQ5_0 is dequantize_row_q5_0.
+func decodeQ5_0(dst []float32, src []byte) {
+	for len(dst) > 0 {
+		y, b := (*[32]float32)(dst), (*[22]byte)(src)
+		d, high := half(b[:2]), binary.LittleEndian.Uint32(b[2:6])
+		for j, q := range b[6:] {
+			y[j] = float32(int(q&15|byte(high>>j&1)<<4)-16) * d
+			y[j+16] = float32(int(q>>4|byte(high>>(j+16)&1)<<4)-16) * d
+		}
+		dst, src = dst[len(y):], src[len(b):]
+	}
+}
+
+// decodeQ5_1 is dequantize_row_q5_1.
+func decodeQ5_1(dst []float32, src []byte) {
+	for len(dst) > 0 {
+		y, b := (*[32]float32)(dst), (*[24]byte)(src)
+		d, m, high := half(b[:2]), half(b[2:4]), binary.LittleEndian.Uint32(b[4:8])
+		for j, q := range b[8:] {
+			y[j] = float32(float32(q&15|byte(high>>j&1)<<4)*d) + m
+			y[j+16] = float32(float32(q>>4|byte(high>>(j+16)&1)<<4)*d) + m
+		}
+		dst, src = dst[len(y):], src[len(b):]
+	}
+}

@@ -1,0 +1,58 @@
+package ggml
+
+// A TQ1_0 block is 256 values of -d, 0 and d: 48 bytes of five values each, four
+// bytes of four, and the float16 d. A byte is a fraction of 256 in base 3, the
+// first value its highest digit (ggml-common.h, block_tq1_0). The first 32 bytes
+// hold values 0 to 159, byte m the values m, m+32 and so on; the next 16 hold the
+// 80 that follow in the same manner, and the last four the rest.
+//
+// A TQ2_0 block is 64 bytes of four values of two bits, packed as those of Q2_K,
+// and the float16 d. The value is d*(q-1), of which ggml writes no 2*d
+// (block_tq2_0).
+const (
+	budgetTQ1_0 = 0.85
+	budgetTQ2_0 = 0.85
+)
+
+var powersOf3 = [5]byte{1, 3, 9, 27, 81}
+
+// trit returns the value of a digit of q, -1, 0 or 1: the product drops the
+// digits before it, the rest of it is times three over 256.
+func trit(q, power byte) float32 { return float32(int(uint16(q*power)*3>>8) - 1) }
+
+// decodeTQ1_0 is dequantize_row_tq1_0.
+func decodeTQ1_0(dst []float32, src []byte) {
+	for len(dst) > 0 {
+		y, b := (*[256]float32)(dst), (*[54]byte)(src)
+		d := half(b[52:54])
+		for n, power := range powersOf3 {
+			for m, q := range b[:32] {
+				y[32*n+m] = trit(q, power) * d
+			}
+			for m, q := range b[32:48] {
+				y[160+16*n+m] = trit(q, power) * d
+			}
+		}
+		for n, power := range powersOf3[:4] {
+			for m, q := range b[48:52] {
+				y[240+4*n+m] = trit(q, power) * d
+			}
+		}
+		dst, src = dst[len(y):], src[len(b):]
+	}
+}
+
+// decodeTQ2_0 is dequantize_row_tq2_0.
+func decodeTQ2_0(dst []float32, src []byte) {
+	for len(dst) > 0 {
+		y, b := (*[256]float32)(dst), (*[66]byte)(src)
+		d := half(b[64:66])
+		for n := range 8 {
+			q, shift := (*[32]byte)(b[n/4*32:]), n%4*2
+			for m, v := range q {
+				y[32*n+m] = float32(int(v>>shift&3)-1) * d
+			}
+		}
+		dst, src = dst[len(y):], src[len(b):]
+	}
+}
