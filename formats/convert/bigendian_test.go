@@ -31,7 +31,7 @@ func TestBigEndianOfTheReferenceConverter(t *testing.T) {
 		"f32": "ddb1bb65185c989c1a562e267a93c340bb4a4f06f772441f79b190c1f4066e60",
 		"f16": "7f2e3947687a8dc5823e5add038c1e77901db80cf0acf1ebf8957c64ff4f9446",
 	} {
-		little := inOrder(t, toFile(t, d, m, v, GGUFOptions{OutType: outType, Name: "stories260K"}, 2), outType)
+		little := inOrder(t, toFile(t, d, m, v, GGUFOptions{OutType: outType, General: named("stories260K")}, 2), outType)
 		b := bigEndian(t, little)
 		sum := sha256.Sum256(b)
 		require.Equal(t, want, hex.EncodeToString(sum[:]), "not the converter's file")
