@@ -65,8 +65,8 @@ it is used in, and fine-tunes it on a machine that could not hold it in memory.
 Wherever a model is asked for, IN may be a Hugging Face directory (plain or
 bitsandbytes 4-bit) or a .gguf file. Sizes take KB, MB, GB and KiB, MiB, GiB.
 
-Exit codes: 0 done, 1 the work failed, 2 the command line was wrong, 3 the input
-is malformed or unsupported, 130 interrupted.`,
+Exit codes: 0 done, 1 the work failed or diff found a difference, 2 the command
+line was wrong, 3 the input is malformed or unsupported, 130 interrupted.`,
 		SuggestionsMinimumDistance: 2,
 		SilenceErrors:              true,
 		SilenceUsage:               true,
@@ -105,7 +105,7 @@ is malformed or unsupported, 130 interrupted.`,
 		return badUsage(hint.Add(err, "%s --help lists the flags", cmd.CommandPath()))
 	})
 	root.AddCommand(
-		a.inspectCommand(), a.verifyCommand(), a.convertCommand(), a.quantizeCommand(), a.dequantizeCommand(),
+		a.inspectCommand(), a.verifyCommand(), a.diffCommand(), a.convertCommand(), a.quantizeCommand(), a.dequantizeCommand(),
 		a.mergeCommand(), a.trainCommand(), a.evalCommand(), a.generateCommand(), a.demoCommand(), a.versionCommand(),
 	)
 	return root

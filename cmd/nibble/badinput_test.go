@@ -173,6 +173,26 @@ func TestBadInput(t *testing.T) {
 			edit(t, filepath.Join(dir, "stories260K/config.json"), `"vocab_size": 512`, `"vocab_size": 500`)
 		},
 			[]string{"convert", "stories260K", "out.gguf"}, exitInput, []string{"512", "500"}, ""},
+		"truncated shard, diff": {func(t *testing.T, dir string) { require.NoError(t, os.Truncate(shard(t, dir), 200000)) },
+			[]string{"diff", "stories260K", "sharded"}, exitInput, []string{"model-00002-of-00004.safetensors", "truncated"}, "again"},
+		"negative tolerance":    {nil, []string{"diff", "stories260K", "stories260K", "--tolerance", "-1"}, exitUsage, []string{"--tolerance is -1"}, ""},
+		"manifest that is none": {nil, []string{"verify", "stories260K", "--manifest", "stories260K/LICENSE"}, exitInput, []string{"LICENSE:1", "sha256sum"}, ""},
+		"manifest of other files": {func(t *testing.T, dir string) {
+			put(t, filepath.Join(dir, "sums"), strings.Repeat("0", 64)+"  ../../etc/passwd\n")
+		}, []string{"verify", "stories260K", "--manifest", "sums"}, exitInput, []string{"sums:1", "../../etc/passwd"}, ""},
+		"manifest over a weight": {nil, []string{"verify", "stories260K", "--write-manifest", "stories260K/model.safetensors", "--force"}, exitUsage,
+			[]string{"the output is the input"}, "another output"},
+		"manifest over the input": {nil, []string{"verify", "stories260K/model.safetensors", "--write-manifest", "stories260K/model.safetensors", "--force"}, exitUsage,
+			[]string{"the output is the input"}, "another output"},
+		"manifest exists": {func(t *testing.T, dir string) { put(t, filepath.Join(dir, "sums"), "old") },
+			[]string{"verify", "stories260K", "--write-manifest", "sums"}, exitFailed, []string{"sums: output exists"}, "--force"},
+		"manifest of NaN":        {nan, []string{"verify", "stories260K", "--write-manifest", "sums"}, exitInput, []string{"1 problem"}, ""},
+		"picture that is no PNG": {nil, []string{"inspect", "stories260K", "--plot", "w.svg"}, exitUsage, []string{"w.svg"}, ".png"},
+		"picture exists": {func(t *testing.T, dir string) { put(t, filepath.Join(dir, "w.png"), "old") },
+			[]string{"inspect", "stories260K", "--plot", "w.png"}, exitFailed, []string{"w.png: output exists"}, "--force"},
+		"picture over the input": {func(t *testing.T, dir string) {
+			require.NoError(t, os.Rename(filepath.Join(dir, "stories260K/model.safetensors"), filepath.Join(dir, "x.png")))
+		}, []string{"inspect", "x.png", "--plot", "x.png", "--force"}, exitUsage, []string{"the output is the input"}, ""},
 		"config of impossible numbers": {func(t *testing.T, dir string) {
 			edit(t, filepath.Join(dir, "stories260K/config.json"), `"hidden_size": 64`, `"hidden_size": -64`)
 		},

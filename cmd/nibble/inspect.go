@@ -1,13 +1,20 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats"
+	"github.com/seed18967229/nibble/formats/peft"
 	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/memory"
 	"github.com/seed18967229/nibble/merge"
@@ -16,16 +23,30 @@ import (
 )
 
 func (a *app) inspectCommand() *cobra.Command {
-	var tensors bool
+	var o inspectOptions
 	cmd := &cobra.Command{
-		Use:     "inspect IN",
-		Short:   "Show what a model, adapter or file of tensors is, from its headers",
-		Example: "  nibble inspect stories260K\n  nibble inspect model.gguf --tensors",
+		Use:   "inspect IN",
+		Short: "Show what a model, adapter or file of tensors is",
+		Long: `Show what a model, adapter or file of tensors is. Only headers are read.
+
+--stats reads every value as well: smallest, largest, mean, standard deviation,
+largest magnitude, and how many are zero, NaN or infinite. --plot draws how the
+magnitudes are distributed.`,
+		Example: "  nibble inspect stories260K\n  nibble inspect model.gguf --tensors\n  nibble inspect model.gguf --stats --plot weights.png",
 		Args:    exactArgs(1),
-		RunE:    func(_ *cobra.Command, args []string) error { return a.inspect(args[0], tensors) },
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.inspect(cmd.Context(), args[0], o) },
 	}
-	cmd.Flags().BoolVar(&tensors, "tensors", false, "list every tensor")
+	f := cmd.Flags()
+	f.BoolVar(&o.tensors, "tensors", false, "list every tensor")
+	f.BoolVar(&o.stats, "stats", false, "read all values and list statistics of every tensor")
+	f.StringVar(&o.plot, "plot", "", "draw the magnitudes of the weights into this PNG file; implies --stats")
 	return cmd
+}
+
+// inspectOptions are the flags of inspect.
+type inspectOptions struct {
+	tensors, stats bool
+	plot           string
 }
 
 type inspectResult struct {
@@ -40,8 +61,15 @@ type inspectResult struct {
 	BitsPerWeight float64        `json:"bits_per_weight"`
 	Types         map[string]int `json:"types"`
 	Quantization  string         `json:"quantization,omitempty"`
+	Shards        []shardFacts   `json:"shards"`
 
 	Tensors []tensorFacts `json:"tensors,omitempty"`
+
+	// Values are statistics of all tensors together, Magnitudes how many values
+	// are not 0, by octave; Plot is the picture.
+	Values     *valueFacts `json:"values,omitempty"`
+	Magnitudes []octave    `json:"magnitudes,omitempty"`
+	Plot       string      `json:"plot,omitempty"`
 
 	count  int
 	sorted []string // types in order of appearance
@@ -76,23 +104,40 @@ type tensorFacts struct {
 	DType string       `json:"dtype"`
 	Shape tensor.Shape `json:"shape"`
 	Bytes int64        `json:"bytes"`
+
+	Values *valueFacts `json:"values,omitempty"`
 }
 
-func (a *app) inspect(path string, tensors bool) error {
+// shardFacts are of a file that tensors are in.
+type shardFacts struct {
+	Name  string `json:"name"`
+	Bytes int64  `json:"bytes"`
+}
+
+func (a *app) inspect(ctx context.Context, path string, o inspectOptions) error {
+	o.stats = o.stats || o.plot != ""
 	in, err := formats.Open(path)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	r := &inspectResult{Path: path, Format: string(in.Kind), Types: make(map[string]int)}
+	picture, err := a.createPlot(o.plot, path)
+	if err != nil {
+		return err
+	}
+	if picture != nil {
+		defer picture.Abort()
+	}
+	r := &inspectResult{Path: path, Format: string(in.Kind), Types: make(map[string]int), Shards: shards(in)}
 	var src tensor.Source = in
+	var known *arch.Model
 	if in.Kind == formats.HF || in.Kind == formats.GGUF {
 		m := &model{Input: in}
 		if err := m.understand(); err != nil {
 			// The tensors can be shown all the same.
 			a.note("%v", err)
 		} else {
-			src = m.view
+			src, known = m.view, m.arch
 			r.Model = m.facts()
 		}
 	}
@@ -112,14 +157,56 @@ func (a *app) inspect(path string, tensors bool) error {
 		if !info.DType.Float() && r.Quantization == "" {
 			r.Quantization = kind
 		}
-		if tensors {
-			r.Tensors = append(r.Tensors, tensorFacts{info.Name, kind, info.Shape, info.Size()})
+		if o.tensors || o.stats {
+			r.Tensors = append(r.Tensors, tensorFacts{Name: info.Name, DType: kind, Shape: info.Shape, Bytes: info.Size()})
 		}
 	}
 	if r.Parameters > 0 {
 		r.BitsPerWeight = 8 * float64(r.Bytes) / float64(r.Parameters)
 	}
+	if !o.stats {
+		return a.print(r)
+	}
+	s, err := a.survey(ctx, src, known)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	for i := range r.Tensors {
+		r.Tensors[i].Values = s.tensors[r.Tensors[i].Name]
+	}
+	r.Values, r.Magnitudes, r.Plot = s.total.facts(), s.octaves(), o.plot
+	if picture != nil {
+		png, err := s.plot("Magnitudes of the weights of " + filepath.Base(path))
+		if err != nil {
+			return err
+		}
+		if _, err := picture.Write(png); err != nil {
+			return fmt.Errorf("%s: %w", o.plot, err)
+		}
+		if err := picture.Commit(); err != nil {
+			return err
+		}
+	}
 	return a.print(r)
+}
+
+// shards lists the files that the tensors of an input are in.
+func shards(in *formats.Input) []shardFacts {
+	var out []shardFacts
+	if in.HF != nil {
+		for _, s := range in.HF.Shards() {
+			out = append(out, shardFacts{s.Name, s.Bytes})
+		}
+		return out
+	}
+	path := in.Path
+	if in.Adapter != nil {
+		path = filepath.Join(path, peft.WeightsName)
+	}
+	if st, err := os.Stat(path); err == nil {
+		out = append(out, shardFacts{filepath.Base(path), st.Size()})
+	}
+	return out
 }
 
 // targets lists the modules an adapter changes, by the last part of their
@@ -202,6 +289,17 @@ func (r *inspectResult) text(w io.Writer) {
 		types = append(types, fmt.Sprintf("%d %s", r.Types[t], t))
 	}
 	line("tensors", "%d: %s", r.count, strings.Join(types, ", "))
+	if n := len(r.Shards); n > 1 {
+		bySize := func(x, y shardFacts) int { return cmp.Compare(x.Bytes, y.Bytes) }
+		line("files", "%d of %s to %s", n, memory.FormatSize(slices.MinFunc(r.Shards, bySize).Bytes), memory.FormatSize(slices.MaxFunc(r.Shards, bySize).Bytes))
+	}
+	if r.Values != nil {
+		statsTable(w, r.Tensors, r.Values)
+		if r.Plot != "" {
+			fmt.Fprintf(w, "%s: picture of the magnitudes\n", r.Plot)
+		}
+		return
+	}
 	for _, t := range r.Tensors {
 		fmt.Fprintf(w, "  %-60s %-8s %-16v %12s\n", t.Name, t.DType, t.Shape, memory.FormatSize(t.Bytes))
 	}
@@ -214,4 +312,12 @@ func thousands(n int64) string {
 		s = s[:i] + "," + s[i:]
 	}
 	return s
+}
+
+// plural writes a number of things.
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }

@@ -48,6 +48,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // report prints an error, what to do about it, and returns the exit code.
 func report(w io.Writer, err error) int {
+	if errors.Is(err, errDifferent) {
+		return exitFailed
+	}
 	if errors.Is(err, context.Canceled) {
 		fmt.Fprintln(w, "nibble: interrupted")
 		if h := hint.Of(err); h != "" {

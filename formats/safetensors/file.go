@@ -37,7 +37,8 @@ func Parse(r io.ReaderAt, size int64) (*tensor.Table, error) {
 // closed.
 type File struct {
 	*tensor.Table
-	f *os.File
+	f    *os.File
+	size int64
 }
 
 // Open opens a safetensors file and checks its header as Parse does. Errors
@@ -52,8 +53,14 @@ func Open(path string) (*File, error) {
 		f.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return &File{Table: t, f: f}, nil
+	return &File{Table: t, f: f, size: size}, nil
 }
+
+// Path returns the path that the file was opened by.
+func (f *File) Path() string { return f.f.Name() }
+
+// Size returns the number of bytes that the file has.
+func (f *File) Size() int64 { return f.size }
 
 // Close closes the file.
 func (f *File) Close() error { return f.f.Close() }

@@ -38,14 +38,8 @@ type Series struct {
 // Lines draws series over a common axis and returns the picture as PNG, 960 by
 // 600 pixels. Points that are not finite are left out.
 func Lines(title, x, y string, series ...Series) ([]byte, error) {
-	p := plot.New()
-	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, x, y
-	p.Title.TextStyle.Font.Size, p.Title.Padding = vg.Points(14), vg.Points(6)
-	p.Legend.Top, p.Legend.XOffs, p.Legend.YOffs, p.Legend.Padding = true, -vg.Points(10), -vg.Points(6), vg.Points(3)
+	p := newPlot(title, x, y)
 	p.X.Tick.Marker, p.Y.Tick.Marker = plot.TickerFunc(ticks), plot.TickerFunc(ticks)
-	grid := plotter.NewGrid()
-	grid.Vertical.Color, grid.Horizontal.Color = color.Gray{Y: 225}, color.Gray{Y: 225}
-	p.Add(grid)
 	blue, orange := color.RGBA{R: 31, G: 119, B: 180, A: 255}, color.RGBA{R: 214, G: 96, B: 20, A: 255}
 	for _, s := range series {
 		var xy plotter.XYs
@@ -77,6 +71,23 @@ func Lines(title, x, y string, series ...Series) ([]byte, error) {
 			p.Legend.Add(s.Name, line, marks)
 		}
 	}
+	return render(p)
+}
+
+// newPlot returns a plot without data.
+func newPlot(title, x, y string) *plot.Plot {
+	p := plot.New()
+	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, x, y
+	p.Title.TextStyle.Font.Size, p.Title.Padding = vg.Points(14), vg.Points(6)
+	p.Legend.Top, p.Legend.XOffs, p.Legend.YOffs, p.Legend.Padding = true, -vg.Points(10), -vg.Points(6), vg.Points(3)
+	grid := plotter.NewGrid()
+	grid.Vertical.Color, grid.Horizontal.Color = color.Gray{Y: 225}, color.Gray{Y: 225}
+	p.Add(grid)
+	return p
+}
+
+// render draws a plot as PNG.
+func render(p *plot.Plot) ([]byte, error) {
 	// A margin keeps the labels at the ends of the axes inside the picture.
 	canvas := vgimg.New(10*vg.Inch, 6.25*vg.Inch)
 	p.Draw(draw.Crop(draw.New(canvas), vg.Points(8), -vg.Points(16), vg.Points(6), -vg.Points(6)))
