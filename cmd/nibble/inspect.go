@@ -41,6 +41,10 @@ type inspectResult struct {
 	Types         map[string]int `json:"types"`
 	Quantization  string         `json:"quantization,omitempty"`
 
+	// Nested is where in the file the tensors are, NotRead what else is there.
+	Nested  string   `json:"nested,omitempty"`
+	NotRead []string `json:"not_read,omitempty"`
+
 	Tensors []tensorFacts `json:"tensors,omitempty"`
 
 	count  int
@@ -84,7 +88,7 @@ func (a *app) inspect(path string, tensors bool) error {
 		return err
 	}
 	defer in.Close()
-	r := &inspectResult{Path: path, Format: string(in.Kind), Types: make(map[string]int)}
+	r := &inspectResult{Path: path, Format: string(in.Kind), Types: make(map[string]int), Nested: nested(in), NotRead: notRead(in)}
 	var src tensor.Source = in
 	if in.Kind == formats.HF || in.Kind == formats.GGUF {
 		m := &model{Input: in}
@@ -202,6 +206,12 @@ func (r *inspectResult) text(w io.Writer) {
 		types = append(types, fmt.Sprintf("%d %s", r.Types[t], t))
 	}
 	line("tensors", "%d: %s", r.count, strings.Join(types, ", "))
+	if r.Nested != "" {
+		line("found in", "%s", plain(r.Nested))
+	}
+	if len(r.NotRead) > 0 {
+		line("not read", "%s", listed(r.NotRead))
+	}
 	for _, t := range r.Tensors {
 		fmt.Fprintf(w, "  %-60s %-8s %-16v %12s\n", t.Name, t.DType, t.Shape, memory.FormatSize(t.Bytes))
 	}
