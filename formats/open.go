@@ -13,6 +13,7 @@ import (
 	"github.com/seed18967229/nibble/formats/hf"
 	"github.com/seed18967229/nibble/formats/peft"
 	"github.com/seed18967229/nibble/formats/safetensors"
+	"github.com/seed18967229/nibble/formats/torch"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/tensor"
 )
@@ -25,11 +26,12 @@ const (
 	HF          Kind = "Hugging Face directory"
 	Adapter     Kind = "PEFT adapter"
 	Safetensors Kind = "safetensors file"
+	Torch       Kind = "PyTorch checkpoint"
 	GGUF        Kind = "GGUF file"
 )
 
 // Input is an opened input: a Source, and the reader of its own format, of
-// which one is not nil.
+// which one is not nil unless the format says no more than a Source.
 type Input struct {
 	tensor.Source
 	Path string
@@ -37,6 +39,7 @@ type Input struct {
 
 	HF      *hf.Dir
 	Adapter *peft.Adapter
+	Torch   *torch.File
 	GGUF    *gguf.File
 
 	close func() error
@@ -44,6 +47,19 @@ type Input struct {
 
 // Close closes the input's files.
 func (i *Input) Close() error { return i.close() }
+
+// Paths returns the paths of the files that the tensors are in, in order.
+func (i *Input) Paths() []string {
+	switch {
+	case i.HF != nil:
+		return i.HF.Paths()
+	case i.GGUF != nil:
+		return i.GGUF.Paths()
+	case i.Adapter != nil:
+		return []string{filepath.Join(i.Path, peft.WeightsName)}
+	}
+	return []string{i.Path}
+}
 
 // Open opens a path. Errors wrap tensor.ErrMalformed or tensor.ErrUnsupported
 // unless the file system is at fault.
@@ -101,20 +117,32 @@ func openFile(path string, st fs.FileInfo) (*Input, error) {
 			return nil, err
 		}
 		return &Input{Source: f, Path: path, Kind: GGUF, GGUF: f, close: f.Close}, nil
-	case len(head) == headSize && head[headSize-1] == '{':
+	case torch.Detect(head):
+		f, err := torch.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		return &Input{Source: f, Path: path, Kind: Torch, Torch: f, close: f.Close}, nil
+	case len(head) > braceAt && head[braceAt] == '{':
 		f, err := safetensors.Open(path)
 		if err != nil {
 			return nil, err
 		}
 		return &Input{Source: f, Path: path, Kind: Safetensors, close: f.Close}, nil
 	}
-	return nil, hint.Add(fmt.Errorf("%s: %w: it begins with %q, which is neither GGUF nor safetensors", path, tensor.ErrMalformed, head),
-		"give a model directory, a .safetensors or a .gguf file; a file that was fetched with git may be a Git LFS pointer")
+	return nil, hint.Add(fmt.Errorf("%s: %w: it begins with %q, which is neither GGUF nor safetensors nor a PyTorch checkpoint",
+		path, tensor.ErrMalformed, head[:min(len(head), braceAt+1)]),
+		"give a model directory, a .safetensors, .gguf, .bin, .pt or .pth file; a file that was fetched with git may be a Git LFS pointer")
 }
 
-// headSize is what it takes to tell the formats apart: a safetensors file has
-// the length of its header in 8 bytes and then the header, a JSON object.
-const headSize = 9
+const (
+	// headSize is what it takes to tell the formats apart.
+	headSize = torch.DetectSize
+
+	// braceAt is where a safetensors file has a brace: it begins with the length
+	// of its header in 8 bytes and then has the header, a JSON object.
+	braceAt = 8
+)
 
 func readHead(path string) ([]byte, error) {
 	f, err := os.Open(path)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,7 +28,8 @@ func (a *app) convertCommand() *cobra.Command {
 		Use:   "convert IN OUT",
 		Short: "Convert between Hugging Face directories and GGUF, or between dtypes",
 		Long: `Convert a model. OUT ending in .gguf becomes a GGUF file, anything else a
-Hugging Face directory; a single .safetensors file becomes another one.
+Hugging Face directory; a single file of tensors, .safetensors or PyTorch's .bin,
+.pt and .pth, becomes a .safetensors file. Nothing in a PyTorch file is executed.
 
 --outtype auto keeps the types of a directory; for GGUF it is bf16 if the model
 is BF16, else f16. 4-bit weights are decoded unless a directory keeps them.`,
@@ -38,7 +40,7 @@ is BF16, else f16. 4-bit weights are decoded unless a directory keeps them.`,
 		},
 	}
 	cmd.Flags().StringVar(&outType, "outtype", "auto", strings.Join(convert.OutTypes(), ", "))
-	cmd.Flags().Var(&maxShard, "max-shard-size", "largest shard of a directory (default 5GB)")
+	cmd.Flags().Var(&maxShard, "max-shard-size", "largest shard of a directory (default: the shards of the input, else 5GB)")
 	return cmd
 }
 
@@ -102,7 +104,7 @@ func (a *app) convert(ctx context.Context, in, out, outType string, maxShard int
 	if err != nil {
 		return err
 	}
-	if file.Kind == formats.Safetensors {
+	if file.Kind == formats.Safetensors || file.Kind == formats.Torch {
 		defer file.Close()
 		return a.castFile(ctx, file, out, outType)
 	}
@@ -205,7 +207,7 @@ func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out, o
 		return nil, err
 	}
 	r := newWriteResult(m.Path, out, g.Plan)
-	r.Notes = append(general.notes, g.Notes...)
+	r.Notes = slices.Concat(readNotes(m.Input), general.notes, g.Notes)
 	r.PeakRSS = memory.PeakRSS()
 	return r, nil
 }
@@ -232,7 +234,7 @@ func (a *app) writeDir(ctx context.Context, m *model, src tensor.Source, plan *p
 	if err != nil {
 		return nil, err
 	}
-	w, err := hf.Create(out, hf.Options{MaxShardSize: o.maxShard, Force: a.force, Files: files})
+	w, err := hf.Create(out, hf.Options{MaxShardSize: o.maxShard, Shards: shardsOf(m.HF, plan), Force: a.force, Files: files})
 	if err != nil {
 		return nil, err
 	}
@@ -240,14 +242,15 @@ func (a *app) writeDir(ctx context.Context, m *model, src tensor.Source, plan *p
 		return nil, err
 	}
 	r := newWriteResult(m.Path, out, plan)
+	r.Notes = readNotes(m.Input)
 	r.PeakRSS = memory.PeakRSS()
 	return r, nil
 }
 
-// castFile converts one safetensors file into another.
+// castFile converts a file of tensors into a safetensors file.
 func (a *app) castFile(ctx context.Context, in *formats.Input, out, outType string) error {
 	if !strings.HasSuffix(out, ".safetensors") {
-		return badUsage(hint.Add(fmt.Errorf("%s is a single file without a config.json and can only become another .safetensors file", in.Path),
+		return badUsage(hint.Add(fmt.Errorf("%s is a single file without a config.json and can only become a .safetensors file", in.Path),
 			"to convert the model, give its directory"))
 	}
 	d, err := parseOutType(outType)
@@ -271,6 +274,7 @@ func (a *app) castFile(ctx context.Context, in *formats.Input, out, outType stri
 		return err
 	}
 	r := newWriteResult(in.Path, out, plan)
+	r.Notes = readNotes(in)
 	r.PeakRSS = memory.PeakRSS()
 	return a.print(r)
 }

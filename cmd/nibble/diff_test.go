@@ -106,10 +106,10 @@ func TestDiffFigures(t *testing.T) {
 	other := append([]float32(nil), long...)
 	other[800_000] += 0.5
 	a := tensorFile(t, "a", f("same", 1, nan, inf), f("values", 3, 0, -4), f("zero", 0), f("from zero", 0, 0), f("nan", nan, 1, inf), f("inf", inf, 2),
-		f("shape", 1, 2), f("only a", 1), raw("ids", tensor.U8, 1, 2), raw("same ids", tensor.U8, 1), raw("types", tensor.U8, 1),
+		f("shape", 1, 2), f("only a", 1), raw("ids", tensor.C64, 1, 2, 3, 4, 5, 6, 7, 8), raw("same ids", tensor.U8, 1), raw("types", tensor.C64, 1, 2, 3, 4, 5, 6, 7, 8),
 		tensortest.Float32("long", tensor.Shape{3, 300_000}, long))
 	b := tensorFile(t, "b", f("same", 1, nan, inf), f("values", 3, 1, -4), f("zero", float32(math.Copysign(0, -1))), f("from zero", 0, 2), f("nan", 1, 1, inf), f("inf", -inf, 2),
-		f("shape", 1, 2, 3), f("only b", 1), raw("ids", tensor.U8, 1, 3), raw("same ids", tensor.U8, 1), raw("types", tensor.I8, 1),
+		f("shape", 1, 2, 3), f("only b", 1), raw("ids", tensor.C64, 1, 2, 3, 4, 5, 6, 7, 9), raw("same ids", tensor.U8, 1), raw("types", tensor.I8, 1),
 		tensortest.Float32("long", tensor.Shape{3, 300_000}, other))
 	var r struct {
 		OnlyA     []string `json:"only_a"`
@@ -142,7 +142,7 @@ func TestDiffFigures(t *testing.T) {
 		"inf":       "NaN 0 1 1",
 		"shape":     "0 0 0 0shapes [2] and [3]",
 		"ids":       "0 0 0 0other bytes, which nothing decodes",
-		"types":     "0 0 0 0no decoder for U8",
+		"types":     "0 0 0 0no decoder for C64",
 		"long":      fmt.Sprintf("0.5 %.4g 1 0", 0.5/math.Sqrt(899_999.*900_000*1_799_999/6)),
 	}, got)
 	require.Equal(t, int64(2), r.NonFinite)

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -102,29 +100,21 @@ func firstDifference(a, b any) (string, string) {
 	return fmt.Sprintf("%s (%v)", shown(a), x.Type()), fmt.Sprintf("%s (%v)", shown(b), y.Type())
 }
 
-// compareConfigs compares what the arithmetic of two models depends on.
+// compareConfigs compares what the arithmetic of two models depends on, as
+// config.json would have it.
 func compareConfigs(a, b *model) []keyDiff {
-	x, y := configValues(a), configValues(b)
-	var out []keyDiff
-	for _, key := range slices.Sorted(maps.Keys(x)) {
-		if !reflect.DeepEqual(x[key], y[key]) {
-			out = append(out, keyDiff{Key: key, A: fmt.Sprint(x[key]), B: fmt.Sprint(y[key])})
-		}
-	}
-	return out
+	return compareMeta(configValues(a), configValues(b))
 }
 
-// configValues returns the values of a configuration by name. What a model calls
-// itself is left out: GGUF has one name for several.
-func configValues(m *model) map[string]any {
-	out := map[string]any{"family": m.arch.Name}
-	for _, part := range []any{m.arch.Config, m.arch.Rope} {
-		// Both consist of numbers, words and truth values, so neither step can fail.
-		text, _ := json.Marshal(part)
-		_ = json.Unmarshal(text, &out)
+// configValues returns the hyperparameters of a model. What a model calls itself
+// is left out: GGUF has one name for several.
+func configValues(m *model) tensor.Meta {
+	out := tensor.Meta{{Key: "family", Value: m.arch.Name}}
+	for _, x := range m.arch.Members() {
+		if x.Name != "architectures" && x.Name != "model_type" {
+			out = append(out, tensor.KV{Key: x.Name, Value: x.Value})
+		}
 	}
-	delete(out, "architectures")
-	delete(out, "model_type")
 	return out
 }
 

@@ -14,7 +14,6 @@ import (
 
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats"
-	"github.com/seed18967229/nibble/formats/peft"
 	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/memory"
 	"github.com/seed18967229/nibble/merge"
@@ -62,6 +61,10 @@ type inspectResult struct {
 	Types         map[string]int `json:"types"`
 	Quantization  string         `json:"quantization,omitempty"`
 	Shards        []shardFacts   `json:"shards"`
+
+	// Nested is where in the file the tensors are, NotRead what else is there.
+	Nested  string   `json:"nested,omitempty"`
+	NotRead []string `json:"not_read,omitempty"`
 
 	Tensors []tensorFacts `json:"tensors,omitempty"`
 
@@ -128,7 +131,7 @@ func (a *app) inspect(ctx context.Context, path string, o inspectOptions) error 
 	if picture != nil {
 		defer picture.Abort()
 	}
-	r := &inspectResult{Path: path, Format: string(in.Kind), Types: make(map[string]int), Shards: shards(in)}
+	r := &inspectResult{Path: path, Format: string(in.Kind), Types: make(map[string]int), Shards: shards(in), Nested: nested(in), NotRead: notRead(in)}
 	var src tensor.Source = in
 	var known *arch.Model
 	if in.Kind == formats.HF || in.Kind == formats.GGUF {
@@ -193,18 +196,10 @@ func (a *app) inspect(ctx context.Context, path string, o inspectOptions) error 
 // shards lists the files that the tensors of an input are in.
 func shards(in *formats.Input) []shardFacts {
 	var out []shardFacts
-	if in.HF != nil {
-		for _, s := range in.HF.Shards() {
-			out = append(out, shardFacts{s.Name, s.Bytes})
+	for _, path := range in.Paths() {
+		if st, err := os.Stat(path); err == nil {
+			out = append(out, shardFacts{filepath.Base(path), st.Size()})
 		}
-		return out
-	}
-	path := in.Path
-	if in.Adapter != nil {
-		path = filepath.Join(path, peft.WeightsName)
-	}
-	if st, err := os.Stat(path); err == nil {
-		out = append(out, shardFacts{filepath.Base(path), st.Size()})
 	}
 	return out
 }
@@ -289,6 +284,12 @@ func (r *inspectResult) text(w io.Writer) {
 		types = append(types, fmt.Sprintf("%d %s", r.Types[t], t))
 	}
 	line("tensors", "%d: %s", r.count, strings.Join(types, ", "))
+	if r.Nested != "" {
+		line("found in", "%s", plain(r.Nested))
+	}
+	if len(r.NotRead) > 0 {
+		line("not read", "%s", listed(r.NotRead))
+	}
 	if n := len(r.Shards); n > 1 {
 		bySize := func(x, y shardFacts) int { return cmp.Compare(x.Bytes, y.Bytes) }
 		line("files", "%d of %s to %s", n, memory.FormatSize(slices.MinFunc(r.Shards, bySize).Bytes), memory.FormatSize(slices.MaxFunc(r.Shards, bySize).Bytes))

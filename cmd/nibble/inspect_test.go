@@ -72,7 +72,7 @@ func TestInspectStats(t *testing.T) {
 		tensortest.Float32("nothing finite", tensor.Shape{1}, []float32{nan}),
 		tensortest.Float32("empty", tensor.Shape{0, 3}, nil),
 		tensortest.Float32("long", tensor.Shape{3, 700_001}, long),
-		tensortest.Tensor{Info: tensor.Info{Name: "ids", DType: tensor.I64, Shape: tensor.Shape{1}}, Data: make([]byte, 8)},
+		tensortest.Tensor{Info: tensor.Info{Name: "ids", DType: tensor.C64, Shape: tensor.Shape{1}}, Data: make([]byte, 8)},
 		tensortest.Float32("far from 0", tensor.Shape{4}, []float32{1e6, 1e6 + 1, 1e6 + 2, 1e6 + 3}),
 	)
 	var one statsResult

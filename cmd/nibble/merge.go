@@ -40,7 +40,7 @@ another model is an error, never ignored.`,
 	f.StringArrayVar(&o.adapters, "adapter", nil, "PEFT directory, with :weight if not 1; may be repeated")
 	f.StringVar(&o.out, "out", "", "where to write the merged model")
 	f.StringVar(&o.dtype, "dtype", "auto", "f32, f16, bf16, auto (the base's); for .gguf also q8_0")
-	f.Var(&o.maxShard, "max-shard-size", "largest shard of a directory (default 5GB)")
+	f.Var(&o.maxShard, "max-shard-size", "largest shard of a directory (default: the shards of the base, else 5GB)")
 	need(cmd, "base", "adapter", "out")
 	return cmd
 }

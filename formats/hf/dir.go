@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/seed18967229/nibble/formats/safetensors"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/safeio"
 	"github.com/seed18967229/nibble/tensor"
@@ -37,22 +37,26 @@ const (
 // is that of the first shard. The tensors can be read until it is closed.
 type Dir struct {
 	*tensor.Table
-	path   string
-	config []byte
-	shards []*safetensors.File
+	path    string
+	config  []byte
+	shards  []shard
+	paths   []string          // of the shards
+	files   map[string]string // of each tensor, named as safetensors files
+	ignored []string
 }
 
 var _ tensor.Source = (*Dir)(nil)
 
 // Open opens a model directory. Like transformers it takes model.safetensors if
-// there is one, and otherwise the shards that model.safetensors.index.json
-// names. Other weight files beside them, such as Mistral's consolidated ones,
-// hold the same model again and are left alone.
+// there is one, otherwise the shards that model.safetensors.index.json names,
+// and otherwise the same of pytorch_model.bin. Other weight files beside them,
+// such as Mistral's consolidated ones, hold the same model again and are left
+// alone; Ignored lists them.
 //
 // An index must be true: every tensor it names is in the shard it names, and
-// every tensor of a shard is named. Errors begin with the path and wrap
-// tensor.ErrMalformed, or tensor.ErrUnsupported if the weights are there in
-// another format only.
+// every tensor of a shard is named. Files may be links, wherever they lead.
+// Errors begin with the path and wrap tensor.ErrMalformed, or
+// tensor.ErrUnsupported if the weights are there in another format only.
 func Open(dir string) (*Dir, error) {
 	if st, err := os.Stat(dir); err != nil {
 		return nil, safeio.WithPath(dir, err)
@@ -72,30 +76,28 @@ func (d *Dir) open() (err error) {
 	if d.config, err = readConfig(d.path); err != nil {
 		return err
 	}
-	var ix *index
-	names := []string{WeightsName}
-	switch {
-	case d.has(WeightsName):
-	case d.has(IndexName):
-		if ix, err = readIndex(filepath.Join(d.path, IndexName)); err != nil {
-			return err
-		}
-		names = ix.shards()
-	default:
-		return noWeights(d.path)
+	l, ix, names, err := d.find()
+	if err != nil {
+		return err
 	}
+	if d.ignored, err = unread(d.path, names); err != nil {
+		return err
+	}
+	d.files = make(map[string]string)
 	var entries []tensor.Entry
 	for _, name := range names {
-		f, err := d.openShard(name, ix)
+		f, err := d.openShard(l, name, ix)
 		if err != nil {
 			return err
 		}
 		d.shards = append(d.shards, f)
+		d.paths = append(d.paths, filepath.Join(d.path, name))
 		for info := range f.All() {
 			if err := ix.checkTensor(info.Name, name); err != nil {
 				return err
 			}
 			entries = append(entries, tensor.Forward(f, info, info.Name))
+			d.files[info.Name] = l.asSafetensors(name)
 		}
 	}
 	if len(entries) == 0 {
@@ -107,30 +109,24 @@ func (d *Dir) open() (err error) {
 	return ix.checkComplete(d.Table)
 }
 
-// has reports whether the directory has an entry of that name, be it a link
-// that leads nowhere.
-func (d *Dir) has(name string) bool {
-	_, err := os.Lstat(filepath.Join(d.path, name))
-	return err == nil
-}
-
-func (d *Dir) openShard(name string, ix *index) (*safetensors.File, error) {
-	f, err := safetensors.Open(filepath.Join(d.path, name))
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && ix != nil:
-		return nil, hint.Add(fmt.Errorf("%s: %w: shard %s is missing, tensor %q is in it", ix.path, tensor.ErrMalformed, name, ix.first(name)),
-			"download or copy the missing file into the directory")
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, safeio.ErrRefused):
-		return nil, fmt.Errorf("%w: %w", tensor.ErrMalformed, err)
-	}
-	return f, err
-}
-
 // Path returns the directory's path, as it was opened.
 func (d *Dir) Path() string { return d.path }
 
+// Paths returns the paths of the files that the tensors are in, in order.
+func (d *Dir) Paths() []string { return slices.Clone(d.paths) }
+
 // Config returns the text of config.json: one JSON object.
 func (d *Dir) Config() []byte { return d.config }
+
+// Shards returns the file of each tensor for a directory of safetensors files
+// that is laid out like this one; see Options. Shards keep their names, but
+// pytorch_model-00001-of-00002.bin becomes model-00001-of-00002.safetensors.
+func (d *Dir) Shards() map[string]string { return maps.Clone(d.files) }
+
+// Ignored returns the names of weight files in the directory that were not
+// read, sorted: other formats, the same weights again, shards that the index
+// does not name.
+func (d *Dir) Ignored() []string { return d.ignored }
 
 // Close closes the directory's files.
 func (d *Dir) Close() error {
@@ -169,15 +165,6 @@ func (d *Dir) SideFiles() ([]SideFile, error) {
 	return list, nil
 }
 
-// isWeights reports whether a file of that name holds weights or is the index
-// of such files.
-func isWeights(name string) bool {
-	name = strings.ToLower(name)
-	return strings.HasSuffix(name, ".index.json") || slices.Contains([]string{
-		".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".npz",
-	}, filepath.Ext(name))
-}
-
 func readConfig(dir string) ([]byte, error) {
 	path := filepath.Join(dir, ConfigName)
 	text, err := readFile(path, maxConfig)
@@ -195,31 +182,6 @@ func readConfig(dir string) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return text, nil
-}
-
-// noWeights says what is there instead of weights that can be read.
-func noWeights(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return safeio.WithPath(dir, err)
-	}
-	var others []string
-	for _, e := range entries {
-		switch name := e.Name(); {
-		case !isWeights(name):
-		case strings.HasPrefix(name, "model-") && strings.HasSuffix(name, ".safetensors"):
-			return hint.Add(fmt.Errorf("%s: %w: shards such as %s, but no %s that says what is in them", dir, tensor.ErrMalformed, name, IndexName),
-				"download or copy the index into the directory")
-		default:
-			others = append(others, name)
-		}
-	}
-	if len(others) > 0 {
-		return hint.Add(fmt.Errorf("%s: %w: weights in %s, but neither %s nor %s", dir, tensor.ErrUnsupported, others[0], WeightsName, IndexName),
-			"save the model as safetensors first, with transformers' save_pretrained")
-	}
-	return hint.Add(fmt.Errorf("%s: %w: no weights; looked for %s and %s", dir, tensor.ErrMalformed, WeightsName, IndexName),
-		"download or copy the weights into the directory")
 }
 
 // readFile reads a file of the directory whole.

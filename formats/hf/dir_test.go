@@ -107,15 +107,31 @@ func TestOneFileGoesBeforeIndex(t *testing.T) {
 	require.Len(t, names(openDir(t, dir)), 13)
 }
 
-func TestConsolidatedIsLeftAlone(t *testing.T) {
+// TestIgnored lists the weights that are left alone: as Mistral publishes
+// models, twice.
+func TestIgnored(t *testing.T) {
+	require.Empty(t, openDir(t, "testdata/sharded").Ignored())
 	dir := modelDir(t)
-	put(t, dir, "consolidated.safetensors", "not even read")
-	put(t, dir, "consolidated-00001-of-00002.safetensors", "not even read")
+	for _, name := range []string{
+		"consolidated.safetensors", "consolidated.00.pth", "model-00003-of-00003.safetensors", "pytorch_model.bin",
+		"pytorch_model.bin.index.json", "params.json",
+	} {
+		put(t, dir, name, "not even read")
+	}
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "folder.bin"), 0o777))
 	d := openDir(t, dir)
+	require.Equal(t, []string{
+		"consolidated.00.pth", "consolidated.safetensors", "model-00003-of-00003.safetensors", "pytorch_model.bin",
+	}, d.Ignored())
 	require.Len(t, names(d), 21)
 	side, err := d.SideFiles()
 	require.NoError(t, err)
-	require.Len(t, side, 1)
+	require.Len(t, side, 2)
+
+	single(t, dir)
+	require.Equal(t, []string{
+		"consolidated.00.pth", "consolidated.safetensors", "model-00003-of-00003.safetensors", "pytorch_model.bin",
+	}, openDir(t, dir).Ignored())
 }
 
 // TestLinks reads a directory of the Hugging Face cache, whose files are links
@@ -207,12 +223,27 @@ func TestOpenErrors(t *testing.T) {
 		{"no weights", func(t *testing.T, dir string) {
 			single(t, dir)
 			remove(t, dir, WeightsName)
-		}, tensor.ErrMalformed, "no weights; looked for model.safetensors and", "weights"},
-		{"pickles only", func(t *testing.T, dir string) {
+		}, tensor.ErrMalformed, "no weights; looked for model.safetensors, ", "weights"},
+		{"another format only", func(t *testing.T, dir string) {
+			single(t, dir)
+			remove(t, dir, WeightsName)
+			put(t, dir, "tf_model.h5", "x")
+		}, tensor.ErrUnsupported, "weights in tf_model.h5, but in none of model.safetensors, ", "save_pretrained"},
+		{"original weights only", func(t *testing.T, dir string) {
+			single(t, dir)
+			remove(t, dir, WeightsName)
+			put(t, dir, "consolidated.00.pth", "x")
+		}, tensor.ErrUnsupported, "weights in consolidated.00.pth", "the original weights"},
+		{"GGUF only", func(t *testing.T, dir string) {
+			single(t, dir)
+			remove(t, dir, WeightsName)
+			put(t, dir, "model.gguf", "x")
+		}, tensor.ErrUnsupported, "weights in model.gguf", "give the .gguf file itself"},
+		{"pickle that is none", func(t *testing.T, dir string) {
 			single(t, dir)
 			remove(t, dir, WeightsName)
 			put(t, dir, "pytorch_model.bin", "x")
-		}, tensor.ErrUnsupported, "pytorch_model.bin", "save_pretrained"},
+		}, tensor.ErrMalformed, "pytorch_model.bin: malformed input: not a PyTorch checkpoint", ""},
 		{"no index", func(t *testing.T, dir string) { remove(t, dir, IndexName) }, tensor.ErrMalformed, "but no " + IndexName, "index"},
 		{"weights lead nowhere", func(t *testing.T, dir string) {
 			require.NoError(t, os.Symlink("../blobs/none", filepath.Join(dir, WeightsName)))
@@ -237,6 +268,30 @@ func TestOpenErrors(t *testing.T) {
 		{"shard without a name", func(t *testing.T, dir string) { edit(t, dir, norm, `"model.norm.weight": ""`) }, tensor.ErrMalformed, `model.norm.weight`, ""},
 		{"shard is the parent", func(t *testing.T, dir string) { edit(t, dir, norm, `"model.norm.weight": ".."`) }, tensor.ErrMalformed, `".."`, ""},
 		{"shard of another format", func(t *testing.T, dir string) { edit(t, dir, norm, `"model.norm.weight": "pytorch_model.bin"`) }, tensor.ErrMalformed, "pytorch_model.bin", ""},
+		{"shard of another case", func(t *testing.T, dir string) {
+			edit(t, dir, norm, `"model.norm.weight": "MODEL-00002-of-00002.safetensors"`)
+		}, tensor.ErrMalformed, "shards MODEL-00002-of-00002.safetensors and " + shard2 + " differ only in case", ""},
+		{"shard links to itself", func(t *testing.T, dir string) {
+			remove(t, dir, shard1)
+			require.NoError(t, os.Symlink(shard1, filepath.Join(dir, shard1)))
+		}, tensor.ErrMalformed, shard1 + ": not read: a link that leads back to itself", ""},
+		{"shards link in a circle", func(t *testing.T, dir string) {
+			remove(t, dir, shard1)
+			require.NoError(t, os.Symlink("a", filepath.Join(dir, shard1)))
+			require.NoError(t, os.Symlink(shard1, filepath.Join(dir, "a")))
+		}, tensor.ErrMalformed, "a link that leads back to itself", ""},
+		{"index links to itself", func(t *testing.T, dir string) {
+			remove(t, dir, IndexName)
+			require.NoError(t, os.Symlink(IndexName, filepath.Join(dir, IndexName)))
+		}, tensor.ErrMalformed, IndexName + ": not read: a link that leads back to itself", ""},
+		{"config links to itself", func(t *testing.T, dir string) {
+			remove(t, dir, ConfigName)
+			require.NoError(t, os.Symlink(ConfigName, filepath.Join(dir, ConfigName)))
+		}, tensor.ErrMalformed, ConfigName + ": not read: a link that leads back to itself", ""},
+		{"shards link to each other", func(t *testing.T, dir string) {
+			remove(t, dir, shard1)
+			require.NoError(t, os.Symlink(shard2, filepath.Join(dir, shard1)))
+		}, tensor.ErrMalformed, "is said to be in shard " + shard2 + " and is in " + shard1, ""},
 		{"shard missing", func(t *testing.T, dir string) { remove(t, dir, shard2) }, tensor.ErrMalformed,
 			IndexName + `: malformed input: shard ` + shard2 + ` is missing, tensor "lm_head.weight" is in it`, "missing"},
 		{"shard truncated", func(t *testing.T, dir string) {
@@ -265,6 +320,97 @@ func TestOpenErrors(t *testing.T) {
 			require.ErrorContains(t, err, c.want)
 			require.True(t, strings.HasPrefix(err.Error(), dir) || strings.HasPrefix(err.Error(), "malformed input: "+dir), "%v", err)
 			require.NotContains(t, err.Error(), "\n")
+			require.Contains(t, hint.Of(err), c.hint)
+		})
+	}
+}
+
+// TestPickled reads the golden's model from the shards that transformers wrote
+// before it wrote safetensors.
+func TestPickled(t *testing.T) {
+	want := openDir(t, "testdata/sharded")
+	d := openDir(t, "testdata/pickled")
+	tensortest.TestSource(t, d)
+	require.ElementsMatch(t, names(want), names(d))
+	for info := range want.All() {
+		got, err := d.Info(info.Name)
+		require.NoError(t, err)
+		require.Equal(t, info, got)
+		require.Equal(t, tensortest.Bytes(t, want, info.Name), tensortest.Bytes(t, d, info.Name), "%s", info.Name)
+	}
+	require.Equal(t, tensor.Meta{{Key: "format", Value: "pt"}}, d.Meta())
+	require.Empty(t, d.Ignored())
+	side, err := d.SideFiles()
+	require.NoError(t, err)
+	require.Equal(t, []SideFile{{Name: "generation_config.json", From: "testdata/pickled/generation_config.json"}}, side)
+}
+
+// pickled returns a copy of the golden with .bin shards.
+func pickled(t testing.TB) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "model")
+	require.NoError(t, os.CopyFS(dir, os.DirFS("testdata/pickled")))
+	return dir
+}
+
+// TestOrder checks which weights are taken if several are there, as
+// transformers does.
+func TestOrder(t *testing.T) {
+	dir := pickled(t)
+	require.Len(t, names(openDir(t, dir)), 21, "shards of pickles")
+	put(t, dir, "pytorch_model.bin", get(t, dir, "pytorch_model-00002-of-00002.bin"))
+	d := openDir(t, dir)
+	require.Len(t, names(d), 8, "one file goes before an index")
+	require.Equal(t, []string{"pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"}, d.Ignored())
+	for _, name := range []string{IndexName, "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"} {
+		put(t, dir, name, get(t, "testdata/sharded", name))
+	}
+	require.Len(t, names(openDir(t, dir)), 21, "safetensors go before pickles")
+	put(t, dir, WeightsName, get(t, dir, "model-00001-of-00002.safetensors"))
+	require.Len(t, names(openDir(t, dir)), 13)
+}
+
+// TestPickledErrors spoils the directory of pickles: what is checked is the same.
+func TestPickledErrors(t *testing.T) {
+	const shard1, shard2, index = "pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"
+	norm := `"model.norm.weight": "` + shard2 + `"`
+	for _, c := range []struct {
+		name       string
+		old, new   string // in the index
+		spoil      func(t *testing.T, dir string)
+		kind       error
+		want, hint string
+	}{
+		{"no index", "", "", func(t *testing.T, dir string) { remove(t, dir, index) }, tensor.ErrMalformed, "shards such as " + shard1 + ", but no " + index, "index"},
+		{"shard absolute", norm, `"model.norm.weight": "/x.bin"`, nil, tensor.ErrMalformed, `"/x.bin"`, ""},
+		{"shard outside", norm, `"model.norm.weight": "../x.bin"`, nil, tensor.ErrMalformed, `"../x.bin", which is not the name of a .bin file`, ""},
+		{"shard of another format", norm, `"model.norm.weight": "x.safetensors"`, nil, tensor.ErrMalformed, `"x.safetensors"`, ""},
+		{"shard of another case", norm, `"model.norm.weight": "pytorch_model-00002-OF-00002.bin"`, nil, tensor.ErrMalformed, "differ only in case", ""},
+		{"shard missing", "", "", func(t *testing.T, dir string) { remove(t, dir, shard1) }, tensor.ErrMalformed, "shard " + shard1 + " is missing", "missing"},
+		{"shard truncated", "", "", func(t *testing.T, dir string) {
+			require.NoError(t, os.Truncate(filepath.Join(dir, shard1), 2000))
+		}, tensor.ErrMalformed, shard1 + ": malformed input: truncated", "again"},
+		{"tensor not in the index", `"lm_head.weight": "` + shard2 + `",`, "", nil, tensor.ErrMalformed, `tensor "lm_head.weight" of shard ` + shard2 + " is not in the weight_map", ""},
+		{"tensor not in its shard", norm, norm + `, "more": "` + shard1 + `"`, nil, tensor.ErrMalformed, `tensor "more" is not in shard ` + shard1, ""},
+		{"tensor in another shard", norm, `"model.norm.weight": "` + shard1 + `"`, nil, tensor.ErrMalformed, "is said to be in shard " + shard1 + " and is in " + shard2, ""},
+		{"a program", "", "", func(t *testing.T, dir string) {
+			put(t, dir, shard1, strings.Replace(get(t, dir, shard1), "collections\nOrderedDict\n", "builtins\neval\n))))))))))", 1))
+		}, tensor.ErrUnsupported, `asks for "builtins.eval"`, "beware"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := pickled(t)
+			if c.old != "" {
+				text := get(t, dir, index)
+				require.Contains(t, text, c.old)
+				put(t, dir, index, strings.Replace(text, c.old, c.new, 1))
+			}
+			if c.spoil != nil {
+				c.spoil(t, dir)
+			}
+			_, err := Open(dir)
+			require.ErrorIs(t, err, c.kind)
+			require.ErrorContains(t, err, c.want)
+			require.True(t, strings.HasPrefix(err.Error(), dir), "%v", err)
 			require.Contains(t, hint.Of(err), c.hint)
 		})
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/seed18967229/nibble/tensor"
 )
 
-// index is model.safetensors.index.json. A nil index, that of a model in one
-// file, agrees with everything.
+// index is model.safetensors.index.json or pytorch_model.bin.index.json. A nil
+// index, that of a model in one file, agrees with everything.
 type index struct {
 	path     string
 	Metadata struct {
@@ -24,7 +24,8 @@ type index struct {
 	WeightMap map[string]string `json:"weight_map"`
 }
 
-func readIndex(path string) (*index, error) {
+// readIndex reads the index of shards that end in ext.
+func readIndex(path, ext string) (*index, error) {
 	text, err := readFile(path, maxIndex)
 	if err != nil {
 		return nil, err
@@ -42,10 +43,13 @@ func readIndex(path string) (*index, error) {
 		return nil, fmt.Errorf("%s: %w: no weight_map, or an empty one", path, tensor.ErrMalformed)
 	}
 	for _, name := range slices.Sorted(maps.Keys(ix.WeightMap)) {
-		if shard := ix.WeightMap[name]; !plainName(shard) || filepath.Ext(shard) != ".safetensors" {
-			return nil, fmt.Errorf("%s: %w: tensor %q is said to be in %q, which is not the name of a .safetensors file in the directory",
-				path, tensor.ErrMalformed, name, shard)
+		if shard := ix.WeightMap[name]; !plainName(shard) || filepath.Ext(shard) != ext {
+			return nil, fmt.Errorf("%s: %w: tensor %q is said to be in %q, which is not the name of a %s file in the directory",
+				path, tensor.ErrMalformed, name, shard, ext)
 		}
+	}
+	if a, b, ok := sameButCase(ix.shards()); ok {
+		return nil, fmt.Errorf("%s: %w: shards %s and %s differ only in case", path, tensor.ErrMalformed, a, b)
 	}
 	return ix, nil
 }

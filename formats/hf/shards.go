@@ -1,8 +1,11 @@
 package hf
 
 import (
+	"fmt"
+	"maps"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/seed18967229/nibble/internal/safeio"
@@ -25,6 +28,48 @@ func split(layout []tensor.Info, limit int64) [][]int {
 		used += g.size
 	}
 	return shards
+}
+
+// A part is the tensors of a file, by index, in order.
+type part struct {
+	name    string
+	members []int
+}
+
+// assign puts the tensors of a layout, by index, into the files that are said
+// for them, sorted by name. A group goes where its first tensor goes that has a
+// file.
+func assign(layout []tensor.Info, files map[string]string) ([]part, error) {
+	members := make(map[string][]int)
+	for _, g := range groups(layout) {
+		first := slices.IndexFunc(g.members, func(i int) bool { return files[layout[i].Name] != "" })
+		if first < 0 {
+			return nil, fmt.Errorf("tensor %q: no shard is said for it", layout[g.members[0]].Name)
+		}
+		for _, i := range g.members {
+			name := files[layout[i].Name]
+			if name == "" {
+				name = files[layout[g.members[first]].Name]
+			}
+			if !plainName(name) || filepath.Ext(name) != ".safetensors" {
+				return nil, fmt.Errorf("tensor %q: shard %q is not the name of a .safetensors file", layout[i].Name, name)
+			}
+			members[name] = append(members[name], i)
+		}
+	}
+	names := slices.Sorted(maps.Keys(members))
+	if a, b, ok := sameButCase(names); ok {
+		return nil, fmt.Errorf("shards %s and %s differ only in case", a, b)
+	}
+	if len(names) > 1 && members[WeightsName] != nil {
+		return nil, fmt.Errorf("shard %s: a file of that name must hold all tensors", WeightsName)
+	}
+	parts := make([]part, len(names))
+	for i, name := range names {
+		slices.Sort(members[name]) // groups may have changed their order
+		parts[i] = part{name, members[name]}
+	}
+	return parts, nil
 }
 
 // A group is tensors, by index, that must be in one shard, and how many bytes
@@ -75,4 +120,18 @@ func rootOf(name string, names map[string]bool) string {
 // plainName reports whether the name leads to a file in the directory itself.
 func plainName(name string) bool {
 	return name != "." && filepath.IsLocal(name) && !strings.ContainsAny(name, "/\\\x00")
+}
+
+// sameButCase returns two of the names, all different, that are one file where
+// case does not count.
+func sameButCase(names []string) (a, b string, ok bool) {
+	seen := make(map[string]string, len(names))
+	for _, name := range names {
+		folded := strings.ToLower(name)
+		if other, dup := seen[folded]; dup {
+			return other, name, true
+		}
+		seen[folded] = name
+	}
+	return "", "", false
 }

@@ -32,6 +32,12 @@ type Options struct {
 	// exceed it.
 	MaxShardSize int64
 
+	// Shards, if it is not nil and MaxShardSize is 0, is the file that each
+	// tensor goes to: how the model that the output is made of lies in its own
+	// directory (Dir.Shards). A tensor that is not in it goes with the one it
+	// stays together with; there must be one.
+	Shards map[string]string
+
 	// Force lets an existing directory be replaced, if it is one of a model or
 	// an adapter.
 	Force bool
@@ -48,6 +54,7 @@ type Options struct {
 type Writer struct {
 	dir      *fsx.Dir
 	max      int64
+	files    map[string]string // of tensors, nil if the sizes decide
 	shards   []*safetensors.Writer
 	names    []string // of the shards
 	bodies   []bodyAt
@@ -77,7 +84,7 @@ func Create(dir string, o Options) (*Writer, error) {
 	}
 	w := &Writer{dir: d, max: o.MaxShardSize}
 	if w.max <= 0 {
-		w.max = DefaultMaxShardSize
+		w.max, w.files = DefaultMaxShardSize, o.Shards
 	}
 	return w, nil
 }
@@ -159,20 +166,19 @@ func (w *Writer) begin(meta tensor.Meta, layout []tensor.Info) error {
 	if len(layout) == 0 {
 		return fmt.Errorf("%s: no tensors to write", w.dir.Path())
 	}
-	parts := split(layout, w.max)
+	parts, err := w.split(layout)
+	if err != nil {
+		return fmt.Errorf("%s: %w", w.dir.Path(), err)
+	}
 	w.bodies = make([]bodyAt, len(layout))
 	for s, part := range parts {
-		name := WeightsName
-		if len(parts) > 1 {
-			name = fmt.Sprintf("model-%05d-of-%05d.safetensors", s+1, len(parts))
-		}
-		shard, err := safetensors.Create(filepath.Join(w.dir.Temp(), name), false)
+		shard, err := safetensors.Create(filepath.Join(w.dir.Temp(), part.name), false)
 		if err != nil {
 			return err
 		}
-		w.shards, w.names = append(w.shards, shard), append(w.names, name)
-		infos := make([]tensor.Info, len(part))
-		for b, i := range part {
+		w.shards, w.names = append(w.shards, shard), append(w.names, part.name)
+		infos := make([]tensor.Info, len(part.members))
+		for b, i := range part.members {
 			infos[b] = layout[i]
 			w.bodies[i] = bodyAt{s, b}
 		}
@@ -181,6 +187,23 @@ func (w *Writer) begin(meta tensor.Meta, layout []tensor.Info) error {
 		}
 	}
 	return nil
+}
+
+// split says which tensors of the layout go to which file.
+func (w *Writer) split(layout []tensor.Info) ([]part, error) {
+	if w.files != nil {
+		return assign(layout, w.files)
+	}
+	var parts []part
+	shards := split(layout, w.max)
+	for i, members := range shards {
+		name := WeightsName
+		if len(shards) > 1 {
+			name = fmt.Sprintf("model-%05d-of-%05d.safetensors", i+1, len(shards))
+		}
+		parts = append(parts, part{name, members})
+	}
+	return parts, nil
 }
 
 // Body implements tensor.Sink.
@@ -210,7 +233,7 @@ func (w *Writer) finish() error {
 		}
 		ix.Metadata.TotalSize += s.Size()
 	}
-	if len(w.shards) < 2 {
+	if len(w.names) == 1 && w.names[0] == WeightsName {
 		return nil
 	}
 	for i, at := range w.bodies {

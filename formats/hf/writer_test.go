@@ -297,3 +297,77 @@ func TestCopyOfGolden(t *testing.T) {
 	want := strings.Replace(get(t, "testdata/sharded", IndexName), "    \"total_parameters\": 1176,\n", "", 1)
 	require.Equal(t, want, get(t, dir, IndexName))
 }
+
+// TestShardsAreKept writes models into the shards that they were in.
+func TestShardsAreKept(t *testing.T) {
+	shards := []string{"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}
+	for _, from := range []string{"testdata/sharded", "testdata/pickled"} {
+		src := openDir(t, from)
+		dir := filepath.Join(t.TempDir(), "out")
+		tensortest.Copy(t, src, create(t, dir, Options{Shards: src.Shards()}))
+		require.Equal(t, append([]string{ConfigName}, append(shards, IndexName)...), tree(t, dir))
+		want := openDir(t, "testdata/sharded")
+		got := openDir(t, dir)
+		require.Equal(t, want.Shards(), got.Shards())
+		for info := range want.All() {
+			require.Equal(t, tensortest.Bytes(t, want, info.Name), tensortest.Bytes(t, got, info.Name))
+		}
+		if from == "testdata/sharded" {
+			for _, name := range shards {
+				require.Equal(t, get(t, from, name), get(t, dir, name))
+			}
+		}
+	}
+
+	// The size that is asked for counts.
+	src := openDir(t, "testdata/sharded")
+	dir := filepath.Join(t.TempDir(), "out")
+	tensortest.Copy(t, src, create(t, dir, Options{Shards: src.Shards(), MaxShardSize: 1 << 20}))
+	require.Equal(t, []string{ConfigName, WeightsName}, tree(t, dir))
+
+	one := pickled(t)
+	require.NoError(t, os.Rename(filepath.Join(one, "pytorch_model-00002-of-00002.bin"), filepath.Join(one, "pytorch_model.bin")))
+	for name, file := range openDir(t, one).Shards() {
+		require.Equal(t, WeightsName, file, "%s", name)
+	}
+}
+
+// TestShardsOfAnyName keeps names that have no numbers, and the parts of a
+// quantized weight beside it.
+func TestShardsOfAnyName(t *testing.T) {
+	dir := write(t, Options{Shards: map[string]string{"a.weight": "odd.safetensors", "b": "even.safetensors", "c": "odd.safetensors", "gone": "x.safetensors"}}, nil,
+		u8("b", 2), u8("a.weight", 1), u8("a.weight.absmax", 3), u8("c", 4))
+	require.Equal(t, []string{ConfigName, "even.safetensors", IndexName, "odd.safetensors"}, tree(t, dir))
+	d := openDir(t, dir)
+	require.Equal(t, []string{"b", "a.weight", "a.weight.absmax", "c"}, names(d))
+	require.Equal(t, []string{"a.weight", "a.weight.absmax", "c"}, names(d.shards[1]))
+
+	dir = write(t, Options{Shards: map[string]string{"a": "model-00001-of-00001.safetensors"}}, nil, u8("a", 1))
+	require.Equal(t, []string{ConfigName, "model-00001-of-00001.safetensors", IndexName}, tree(t, dir), "one shard of another name has an index")
+	require.Equal(t, []string{"a"}, names(openDir(t, dir)))
+
+	for says, files := range map[string]map[string]string{
+		`tensor "b": no shard is said for it`: {"a": "x.safetensors"},
+		`shard "../x.safetensors"`:            {"a": "../x.safetensors", "b": "y.safetensors"},
+		`shard "x.bin"`:                       {"a": "x.bin", "b": "y.safetensors"},
+		"differ only in case":                 {"a": "x.safetensors", "b": "X.safetensors"},
+		"must hold all tensors":               {"a": WeightsName, "b": "y.safetensors"},
+	} {
+		parent := t.TempDir()
+		w := create(t, filepath.Join(parent, "out"), Options{Shards: files})
+		require.ErrorContains(t, w.Begin(nil, []tensor.Info{u8("a", 1), u8("b", 1)}), says)
+		require.Empty(t, tree(t, parent))
+	}
+}
+
+func TestNamesAsSafetensors(t *testing.T) {
+	for name, want := range map[string]string{
+		"pytorch_model.bin": WeightsName, "pytorch_model-00001-of-00003.bin": "model-00001-of-00003.safetensors",
+		"weights.bin": "weights.safetensors", "model.bin": "pytorch_model.safetensors",
+	} {
+		require.Equal(t, want, layouts[1].asSafetensors(name))
+	}
+	for _, name := range []string{WeightsName, "model-00001-of-00003.safetensors", "weights.safetensors"} {
+		require.Equal(t, name, layouts[0].asSafetensors(name))
+	}
+}

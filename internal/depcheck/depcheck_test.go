@@ -26,7 +26,7 @@ var allowed = map[string][]string{
 	"tensor/floats":     {"tensor"},
 	"pipeline":          {"tensor"},
 	"formats/gguf":      {"tensor"},
-	"formats/hf":        {"tensor", "formats/safetensors"},
+	"formats/hf":        {"tensor", "formats/safetensors", "formats/torch"},
 	"formats/peft":      {"tensor", "tensor/floats", "pipeline", "formats/safetensors"},
 	"formats/vocab":     {"tensor"},
 	"formats/modelcard": {"tensor", "formats/hf"},
@@ -36,9 +36,10 @@ var allowed = map[string][]string{
 	"merge":             {"tensor"},
 
 	"formats/safetensors": {"tensor"},
+	"formats/torch":       {"tensor"},
 	"formats/gguf/ggml":   {"tensor"},
 	"formats/convert":     {"tensor", "arch", "pipeline", "formats/gguf", "formats/hf", "formats/vocab", "formats/modelcard"},
-	"formats":             {"tensor", "formats/gguf", "formats/hf", "formats/peft", "formats/safetensors"},
+	"formats":             {"tensor", "formats/gguf", "formats/hf", "formats/peft", "formats/safetensors", "formats/torch"},
 
 	"train/optim":          {"tensor"},
 	"train/model":          {"tensor", "arch", "train/optim"},

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 )
 
 // ErrRefused is returned for a file that must not be read: one that is not a
-// regular file, or one that is larger than its kind can be.
+// regular file, or one that is larger than its kind can be, or a link that leads
+// back to itself.
 var ErrRefused = errors.New("not read")
 
 // OpenFile opens a regular file and returns its size. Anything else (a
@@ -16,6 +18,9 @@ var ErrRefused = errors.New("not read")
 // Symbolic links are followed. Errors begin with the path.
 func OpenFile(path string) (*os.File, int64, error) {
 	st, err := os.Stat(path)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, 0, fmt.Errorf("%s: %w: a link that leads back to itself, or too many in a row", path, ErrRefused)
+	}
 	if err != nil {
 		return nil, 0, WithPath(path, err)
 	}

@@ -28,6 +28,11 @@ func TestReadFile(t *testing.T) {
 	_, err = ReadFile(filepath.Join(dir, "null"), 5)
 	require.ErrorIs(t, err, ErrRefused)
 
+	require.NoError(t, os.Symlink("circle", filepath.Join(dir, "circle")))
+	_, err = ReadFile(filepath.Join(dir, "circle"), 5)
+	require.ErrorIs(t, err, ErrRefused)
+	require.ErrorContains(t, err, "circle: not read: a link that leads back to itself")
+
 	_, err = ReadFile(filepath.Join(dir, "none"), 5)
 	require.ErrorIs(t, err, os.ErrNotExist)
 	require.Equal(t, filepath.Join(dir, "none")+": no such file or directory", err.Error())
