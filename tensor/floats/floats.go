@@ -1,6 +1,7 @@
 package floats
 
 import (
+	"math"
 	"sync"
 
 	"github.com/seed18967229/nibble/internal/kernel"
@@ -14,8 +15,9 @@ func Codecs() []tensor.Codec {
 		rounding{reading{tensor.F32, kernel.DecodeF32}, kernel.EncodeF32},
 		rounding{reading{tensor.F16, kernel.DecodeF16}, kernel.EncodeF16},
 		rounding{reading{tensor.BF16, kernel.DecodeBF16}, kernel.EncodeBF16},
-		reading{tensor.F8_E4M3, lookup(kernel.Float8{Exp: 4, Bias: 7})},
-		reading{tensor.F8_E5M2, lookup(kernel.Float8{Exp: 5, Bias: 15, IEEE: true})},
+		reading{tensor.F8_E4M3, lookup(kernel.Float8{Exp: 4, Bias: 7}.Table)},
+		reading{tensor.F8_E5M2, lookup(kernel.Float8{Exp: 5, Bias: 15, IEEE: true}.Table)},
+		reading{tensor.F8_E8M0, lookup(powers)},
 	}
 }
 
@@ -42,12 +44,24 @@ type rounding struct {
 // Encode implements tensor.Encoder.
 func (c rounding) Encode(dst []byte, src []float32) { c.encode(dst, src) }
 
-func lookup(f kernel.Float8) func(dst []float32, src []byte) {
-	table := sync.OnceValue(f.Table)
+// lookup is the decoder of a dtype of one byte.
+func lookup(values func() *[256]float32) func(dst []float32, src []byte) {
+	table := sync.OnceValue(values)
 	return func(dst []float32, src []byte) {
 		t := table()
 		for i, c := range src[:len(dst)] {
 			dst[i] = t[c]
 		}
 	}
+}
+
+// powers are the values of F8_E8M0, which has neither a sign nor a mantissa: the
+// powers of two from 2^-127 on, and NaN.
+func powers() *[256]float32 {
+	var t [256]float32
+	for c := range t {
+		t[c] = float32(math.Ldexp(1, c-127))
+	}
+	t[255] = float32(math.NaN())
+	return &t
 }

@@ -1,23 +1,26 @@
-package bnb
+package tensor
 
 import "io"
 
-// opener is a run of bytes that can be opened.
-type opener struct {
-	size int64
-	open func() (io.ReaderAt, error)
+// Part is a run of stored bytes, one of those that a tensor is made of.
+type Part struct {
+	Size int64
+
+	// Open returns the Size bytes. What it returns is used concurrently.
+	Open func() (io.ReaderAt, error)
 }
 
-// concat returns how to open the parts one after another.
-func concat(parts []opener) func() (io.ReaderAt, error) {
+// Concat returns how to open the parts one after another, for an Entry whose
+// bytes lie apart from each other.
+func Concat(parts ...Part) func() (io.ReaderAt, error) {
 	return func() (io.ReaderAt, error) {
 		rs := make(readers, len(parts))
 		for i, p := range parts {
-			r, err := p.open()
+			r, err := p.Open()
 			if err != nil {
 				return nil, err
 			}
-			rs[i] = reader{p.size, r}
+			rs[i] = reader{p.Size, r}
 		}
 		return rs, nil
 	}
