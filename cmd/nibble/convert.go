@@ -30,7 +30,7 @@ func (a *app) convertCommand() *cobra.Command {
 Hugging Face directory; a single .safetensors file becomes another one.
 
 --outtype auto keeps the types of a directory; for GGUF it is bf16 if the model
-is BF16, else f16. 4-bit weights are decoded unless a directory keeps them.`,
+is BF16, else f16. Quantized weights are decoded unless a directory keeps them.`,
 		Example: "  nibble convert stories260K stories260K.gguf --outtype f16\n  nibble convert stories260K.gguf stories260K-hf",
 		Args:    exactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -127,9 +127,9 @@ func (a *app) convert(ctx context.Context, in, out, outType string, maxShard int
 	var drop []string
 	keep := d == tensor.Invalid && m.HF != nil
 	if keep {
-		src = m.HF // as stored, 4-bit weights and all
+		src = m.HF // as stored, quantized weights and all
 	} else if m.quantized() {
-		drop = []string{"quantization_config"}
+		drop = m.quantization()
 	}
 	plan, err := castPlan(src, func(info tensor.Info) tensor.DType {
 		switch {
@@ -192,6 +192,7 @@ func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out, o
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Path, err)
 	}
+	plan.Drop = append(plan.Drop, m.dropped...)
 	w, err := gguf.Create(out, a.force)
 	if err != nil {
 		return nil, err
@@ -225,6 +226,9 @@ func (a *app) writeDir(ctx context.Context, m *model, src tensor.Source, plan *p
 	files, err := m.checkpointFiles(o.dtype, o.set, o.drop...)
 	if err != nil {
 		return nil, err
+	}
+	if src != tensor.Source(m.HF) {
+		plan.Drop = append(plan.Drop, m.dropped...)
 	}
 	w, err := hf.Create(out, hf.Options{MaxShardSize: o.maxShard, Force: a.force, Files: files})
 	if err != nil {
