@@ -223,7 +223,6 @@ func TestEntryErrors(t *testing.T) {
 			_, err := Entry(src, h, w, s)
 			require.ErrorIs(t, err, c.want)
 			require.ErrorContains(t, err, c.text)
-			require.ErrorContains(t, err, `tensor "w"`)
 		})
 	}
 }
