@@ -3,12 +3,13 @@ package tensor
 import "fmt"
 
 // DType says how the elements of a tensor are stored. Names are those of the
-// formats that define them: the safetensors dtypes, the ggml types, and the
-// bitsandbytes 4-bit encodings.
+// formats that define them: the safetensors dtypes, the ggml types, the
+// bitsandbytes 4-bit encodings, and 8-bit numbers with scales (FP8, INT8).
 type DType uint8
 
 // The dtypes of safetensors (https://github.com/huggingface/safetensors,
-// tensor.rs), of ggml (ggml.h, enum ggml_type) and of bitsandbytes.
+// tensor.rs), of ggml (ggml.h, enum ggml_type), of bitsandbytes, and of tensors
+// that are stored as 8-bit numbers and their scales apart from each other.
 const (
 	Invalid DType = iota
 
@@ -65,6 +66,9 @@ const (
 
 	NF4
 	FP4
+
+	FP8
+	INT8
 
 	numDTypes
 )
@@ -134,6 +138,9 @@ var traits = [numDTypes]trait{
 
 	NF4: {"NF4", 0, 0},
 	FP4: {"FP4", 0, 0},
+
+	FP8:  {"FP8", 0, 0},
+	INT8: {"INT8", 0, 0},
 }
 
 // String returns the name as the defining format spells it ("BF16", "Q8_0").
@@ -164,8 +171,9 @@ func (d DType) Block() (elems, bytes int64) {
 }
 
 // Opaque reports whether the stored size does not follow from the shape alone,
-// as for the bitsandbytes encodings, whose block size is a parameter. The Info
-// of such a tensor is made with NewOpaque.
+// as for the bitsandbytes encodings and for 8-bit numbers with scales, where it
+// depends on how many elements share one. The Info of such a tensor is made with
+// NewOpaque.
 func (d DType) Opaque() bool { return d < numDTypes && traits[d].block == 0 }
 
 // Float reports whether the DType is one of the plain floating-point formats

@@ -47,7 +47,7 @@ func openGolden(t *testing.T, name string, weights string) *golden {
 	t.Cleanup(func() { d.Close() })
 	a, err := arch.ParseConfig(d.Config())
 	require.NoError(t, err)
-	src, err := bnb.View(d)
+	src, err := bnb.View(d, tensor.Invalid)
 	require.NoError(t, err)
 	g.base = Base{a, src, codecs}
 

@@ -108,13 +108,13 @@ func parseWeighted(s string) (weighted, error) {
 	return weighted{s[:at], v}, nil
 }
 
-// scaled is a delta times a weight.
-type scaled struct {
+// weightedDelta is a delta times a weight.
+type weightedDelta struct {
 	merge.Delta
 	weight float32
 }
 
 // AddRows implements merge.Delta.
-func (s scaled) AddRows(w []float32, row int64, sign float32) error {
-	return s.Delta.AddRows(w, row, sign*s.weight)
+func (d weightedDelta) AddRows(w []float32, row int64, sign float32) error {
+	return d.Delta.AddRows(w, row, sign*d.weight)
 }

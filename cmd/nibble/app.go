@@ -8,6 +8,7 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,7 @@ import (
 	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
 	"github.com/seed18967229/nibble/tensor/floats"
+	"github.com/seed18967229/nibble/tensor/scaled"
 )
 
 // app is what all commands share: the streams and the flags that every command
@@ -40,11 +42,7 @@ type app struct {
 type result interface{ text(w io.Writer) }
 
 // codecs are the encodings this program was built with.
-var codecs = func() tensor.Codecs {
-	list := floats.Codecs()
-	list = append(list, ggml.Codecs()...)
-	return tensor.NewCodecs(append(list, nf4.Codecs()...)...)
-}()
+var codecs = tensor.NewCodecs(slices.Concat(floats.Codecs(), ggml.Codecs(), nf4.Codecs(), scaled.Codecs())...)
 
 // exec runs one command line.
 func (a *app) exec(ctx context.Context, args ...string) error {
@@ -62,8 +60,8 @@ func (a *app) root() *cobra.Command {
 		Long: `nibble takes a language model from the format it was published in to the format
 it is used in, and fine-tunes it on a machine that could not hold it in memory.
 
-Wherever a model is asked for, IN may be a Hugging Face directory (plain or
-bitsandbytes 4-bit) or a .gguf file. Sizes take KB, MB, GB and KiB, MiB, GiB.
+Wherever a model is asked for, IN may be a Hugging Face directory (plain, FP8,
+INT8 or bitsandbytes) or a .gguf file. Sizes take KB, MB, GB and KiB, MiB, GiB.
 
 Exit codes: 0 done, 1 the work failed or diff found a difference, 2 the command
 line was wrong, 3 the input is malformed or unsupported, 130 interrupted.`,

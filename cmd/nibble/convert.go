@@ -32,7 +32,7 @@ Hugging Face directory; a single file of tensors, .safetensors or PyTorch's .bin
 .pt and .pth, becomes a .safetensors file. Nothing in a PyTorch file is executed.
 
 --outtype auto keeps the types of a directory; for GGUF it is bf16 if the model
-is BF16, else f16. 4-bit weights are decoded unless a directory keeps them.`,
+is BF16, else f16. Quantized weights are decoded unless a directory keeps them.`,
 		Example: "  nibble convert stories260K stories260K.gguf --outtype f16\n  nibble convert stories260K.gguf stories260K-hf",
 		Args:    exactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -129,9 +129,9 @@ func (a *app) convert(ctx context.Context, in, out, outType string, maxShard int
 	var drop []string
 	keep := d == tensor.Invalid && m.HF != nil
 	if keep {
-		src = m.HF // as stored, 4-bit weights and all
+		src = m.HF // as stored, quantized weights and all
 	} else if m.quantized() {
-		drop = []string{"quantization_config"}
+		drop = m.quantization()
 	}
 	plan, err := castPlan(src, func(info tensor.Info) tensor.DType {
 		switch {
@@ -198,7 +198,7 @@ func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out, o
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Path, err)
 	}
-	g.Plan.Drop = m.drop
+	g.Plan.Drop = append(g.Plan.Drop, m.dropped...)
 	w, err := gguf.Create(out, a.force)
 	if err != nil {
 		return nil, err
@@ -233,6 +233,9 @@ func (a *app) writeDir(ctx context.Context, m *model, src tensor.Source, plan *p
 	files, err := m.checkpointFiles(o.dtype, o.set, o.drop...)
 	if err != nil {
 		return nil, err
+	}
+	if src != tensor.Source(m.HF) {
+		plan.Drop = append(plan.Drop, m.dropped...)
 	}
 	w, err := hf.Create(out, hf.Options{MaxShardSize: o.maxShard, Shards: shardsOf(m.HF, plan), Force: a.force, Files: files})
 	if err != nil {

@@ -53,7 +53,7 @@ func (a *app) dequantize(ctx context.Context, in, out, dtype string, maxShard in
 	if err != nil {
 		return err
 	}
-	r, err := a.writeDir(ctx, m, m.view, plan, out, dirOptions{dtype: d, drop: []string{"quantization_config"}, maxShard: maxShard})
+	r, err := a.writeDir(ctx, m, m.view, plan, out, dirOptions{dtype: d, drop: m.quantization(), maxShard: maxShard})
 	if err != nil {
 		return err
 	}

@@ -14,11 +14,13 @@ import (
 
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats"
+	"github.com/seed18967229/nibble/formats/quantized"
 	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/memory"
 	"github.com/seed18967229/nibble/merge"
 	"github.com/seed18967229/nibble/nf4"
 	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/tensor/scaled"
 )
 
 func (a *app) inspectCommand() *cobra.Command {
@@ -65,6 +67,9 @@ type inspectResult struct {
 	// Nested is where in the file the tensors are, NotRead what else is there.
 	Nested  string   `json:"nested,omitempty"`
 	NotRead []string `json:"not_read,omitempty"`
+
+	// NotDecoded is why nothing but their headers can be read of the weights.
+	NotDecoded string `json:"not_decoded,omitempty"`
 
 	Tensors []tensorFacts `json:"tensors,omitempty"`
 
@@ -141,7 +146,14 @@ func (a *app) inspect(ctx context.Context, path string, o inspectOptions) error 
 			a.note("%v", err)
 		} else {
 			src, known = m.view, m.arch
+		}
+		if m.arch != nil {
 			r.Model = m.facts()
+		}
+	}
+	if in.HF != nil {
+		if r.Quantization, err = quantized.Describe(in, in.HF.Config()); err != nil && r.Quantization != "" {
+			r.NotDecoded = errorText(err)
 		}
 	}
 	if in.Adapter != nil {
@@ -223,8 +235,14 @@ func targets(src tensor.Source) []string {
 // describe names a tensor's type, with the block size of one that has it as a
 // parameter.
 func describe(src tensor.Source, info tensor.Info) string {
+	if !info.DType.Opaque() {
+		return info.DType.String()
+	}
+	if h, err := scaled.Describe(src, info.Name); err == nil {
+		return h.Kind()
+	}
 	h, err := nf4.Describe(src, info.Name)
-	if !info.DType.Opaque() || err != nil {
+	if err != nil {
 		return info.DType.String()
 	}
 	s := fmt.Sprintf("%v block %d", info.DType, h.BlockSize)
@@ -276,6 +294,12 @@ func (r *inspectResult) text(w io.Writer) {
 		if f.Base != "" {
 			line("base", "%s", f.Base)
 		}
+	}
+	switch {
+	case r.NotDecoded != "":
+		line("quantization", "%s, which is not decoded", r.Quantization)
+	case r.Quantization != "":
+		line("quantization", "%s", r.Quantization)
 	}
 	line("parameters", "%s", thousands(r.Parameters))
 	line("size", "%s, %.2f bits per weight", memory.FormatSize(r.Bytes), r.BitsPerWeight)

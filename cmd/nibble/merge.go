@@ -98,7 +98,7 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) error {
 				zero++
 			}
 			targets[d.Target()] = true
-			all = append(all, scaled{d, float32(w.weight)})
+			all = append(all, weightedDelta{d, float32(w.weight)})
 		}
 	}
 
@@ -106,7 +106,7 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) error {
 	if err != nil {
 		return err
 	}
-	return a.print(&mergeResult{writeResult: *r, Changed: len(targets), Unchanged: total(r.Actions) - len(targets), Zero: zero})
+	return a.print(&mergeResult{writeResult: *r, Changed: len(targets), Unchanged: total(r.Actions) - r.Actions["drop"] - len(targets), Zero: zero})
 }
 
 // nameActions says in a plan that copies a merged view what is behind it.
@@ -166,7 +166,7 @@ func (a *app) writeMerged(ctx context.Context, m *model, ds []merge.Delta, o *me
 	nameActions(plan, m, ds)
 	opts := dirOptions{dtype: d, maxShard: int64(o.maxShard)}
 	if m.quantized() {
-		opts.drop = []string{"quantization_config"}
+		opts.drop = m.quantization()
 	}
 	return a.writeDir(ctx, m, src, plan, o.out, opts)
 }

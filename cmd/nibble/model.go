@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/seed18967229/nibble/arch"
@@ -13,25 +14,27 @@ import (
 	"github.com/seed18967229/nibble/formats/convert"
 	"github.com/seed18967229/nibble/formats/hf"
 	"github.com/seed18967229/nibble/formats/modelcard"
+	"github.com/seed18967229/nibble/formats/quantized"
 	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/nf4"
 	"github.com/seed18967229/nibble/nf4/bnb"
 	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/tensor/scaled"
 	"github.com/seed18967229/nibble/train"
 	"github.com/seed18967229/nibble/train/data/tokenizer"
 	"github.com/seed18967229/nibble/train/stream"
 )
 
 // model is an input that is a whole model, in checkpoint form: its tensors
-// under their Hugging Face names, 4-bit weights as one tensor each.
+// under their Hugging Face names, quantized weights as one tensor each.
 type model struct {
 	*formats.Input
-	view tensor.Source
-	arch *arch.Model
-	gguf *convert.Checkpoint // of a GGUF file
-	drop []pipeline.Drop     // what of the input is not in view, and why
+	view    tensor.Source
+	dropped []pipeline.Drop // what the view leaves out
+	arch    *arch.Model
+	gguf    *convert.Checkpoint // of a GGUF file
 }
 
 // openModel opens a model; what is no model is an error that says what it is.
@@ -48,17 +51,23 @@ func openModel(path string) (*model, error) {
 	return m, nil
 }
 
-func (m *model) understand() error {
+// understand finds out what the model is. If all but its weights can be
+// understood, arch is set though it fails.
+func (m *model) understand() (err error) {
 	switch m.Kind {
 	case formats.HF:
-		a, err := parseConfig(m.HF)
-		if err != nil {
+		if m.arch, err = parseConfig(m.HF); err != nil {
 			return err
 		}
-		view, err := bnb.View(m.HF)
+		config := m.HF.Config()
+		m.view, m.dropped, err = quantized.View(m.HF, config)
 		if err == nil {
-			m.arch = a
-			m.view, m.drop, err = convert.Canonical(view, a)
+			m.view, err = bnb.View(m.view, quantized.DType(config))
+		}
+		if err == nil {
+			var dropped []pipeline.Drop
+			m.view, dropped, err = convert.Canonical(m.view, m.arch)
+			m.dropped = append(m.dropped, dropped...)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.Path, err)
@@ -189,10 +198,25 @@ func floatOf(src tensor.Source, info tensor.Info) tensor.DType {
 	if info.DType.Float() {
 		return info.DType
 	}
-	if h, err := nf4.Describe(src, info.Name); info.DType.Opaque() && err == nil {
+	if !info.DType.Opaque() {
+		return tensor.Invalid
+	}
+	if h, err := nf4.Describe(src, info.Name); err == nil {
+		return h.Source
+	}
+	if h, err := scaled.Describe(src, info.Name); err == nil {
 		return h.Source
 	}
 	return tensor.Invalid
+}
+
+// quantization names the members of config.json that do not apply any more once
+// the weights have been decoded.
+func (m *model) quantization() []string {
+	if m.HF == nil {
+		return nil
+	}
+	return quantized.Members(m.HF.Config())
 }
 
 // checkpointFiles returns config.json and the files beside it, for a directory
@@ -205,6 +229,9 @@ func (m *model) checkpointFiles(dtype tensor.DType, set []hf.Field, drop ...stri
 	files, err := m.HF.SideFiles()
 	if err != nil {
 		return nil, err
+	}
+	if len(drop) > 0 {
+		files = slices.DeleteFunc(files, func(f hf.SideFile) bool { return slices.Contains(quantized.Files(), f.Name) })
 	}
 	// transformers 5 writes dtype where transformers 4 writes torch_dtype; the
 	// one that is there is set.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -23,7 +24,8 @@ type Field struct {
 // the order of set. All else keeps its order, and numbers and strings their
 // spelling (1e-05 stays 1e-05); white space becomes that of transformers'
 // files: two spaces of indentation and a final newline. A name in both lists is
-// set, and comes last.
+// set, and comes last. A name to drop may lead into an object, with a dot:
+// "text_config.quantization_config".
 //
 // The error wraps tensor.ErrMalformed if the text is not one JSON object.
 func Edit(text []byte, set []Field, drop []string) ([]byte, error) {
@@ -32,6 +34,16 @@ func Edit(text []byte, set []Field, drop []string) ([]byte, error) {
 		return nil, err
 	}
 	list = slices.DeleteFunc(list, func(m member) bool { return slices.Contains(drop, m.name) })
+	for _, name := range drop {
+		outer, inner, _ := strings.Cut(name, ".")
+		i := slices.IndexFunc(list, func(m member) bool { return m.name == outer && m.value.Kind() == '{' })
+		if i < 0 || inner == "" {
+			continue
+		}
+		if list[i].value, err = Edit(list[i].value, nil, []string{inner}); err != nil {
+			return nil, err
+		}
+	}
 	for _, f := range set {
 		if !jsontext.Value(f.Value).IsValid() {
 			return nil, fmt.Errorf("the value for %q is not JSON", f.Name)

@@ -52,6 +52,11 @@ func TestEdit(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "{\n  \"b\": 2,\n  \"a\": 3\n}\n", string(got))
 
+	// A dot leads into an object, and into nothing else.
+	got, err = Edit([]byte(`{"text":{"x":1e-05,"q":{"a":1}},"q":[{"q":1}],"text.z":3,"a.b":4}`), nil, []string{"text.q", "q.q", "none.q", "text.z", "a."})
+	require.NoError(t, err)
+	require.Equal(t, "{\n  \"text\": {\n    \"x\": 1e-05\n  },\n  \"q\": [\n    {\n      \"q\": 1\n    }\n  ],\n  \"a.b\": 4\n}\n", string(got))
+
 	got, err = Edit([]byte("{}"), nil, nil)
 	require.NoError(t, err)
 	require.Equal(t, "{}\n", string(got))

@@ -106,8 +106,15 @@ func ticks(low, high float64) []plot.Tick {
 		}
 	}
 	var out []plot.Tick
-	for i := math.Ceil(low / step); i*step <= high; i++ {
-		out = append(out, plot.Tick{Value: i * step, Label: strconv.FormatFloat(i*step, 'g', 6, 64)})
+	first := math.Ceil(low / step)
+	for i := range 11 {
+		// Of an axis that is no longer than a rounding error, all ticks are one:
+		// adding 1 to first does nothing.
+		v := (first + float64(i)) * step
+		if !(v <= high) || i > 0 && v == out[i-1].Value {
+			break
+		}
+		out = append(out, plot.Tick{Value: v, Label: strconv.FormatFloat(v, 'g', 6, 64)})
 	}
 	return out
 }

@@ -25,6 +25,22 @@ func TestLines(t *testing.T) {
 	}
 }
 
+// The ticks of a short axis far from zero end, and are apart from each other.
+func TestTicks(t *testing.T) {
+	for _, axis := range [][2]float64{
+		{180.064, math.Nextafter(180.064, 200)}, {1, 1}, {0, 0}, {-3, -3}, {1e300, math.Nextafter(1e300, math.Inf(1))},
+		{0, 10}, {1, 2}, {-0.5, 0.5}, {0, 1e-300}, {math.NaN(), 1}, {0, math.Inf(1)},
+	} {
+		got := ticks(axis[0], axis[1])
+		require.LessOrEqual(t, len(got), 11, "%v", axis)
+		for i := range got {
+			require.True(t, axis[0] <= got[i].Value && got[i].Value <= axis[1], "%v", axis)
+			require.True(t, i == 0 || got[i-1].Value < got[i].Value, "%v", axis)
+		}
+	}
+	require.Len(t, ticks(0, 10), 11)
+}
+
 func TestSmooth(t *testing.T) {
 	require.Empty(t, Smooth(nil, 0.9))
 	s := Smooth([]Point{{1, 2}, {2, 2}, {3, 2}}, 0.9)

@@ -15,9 +15,10 @@ import (
 	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
 	"github.com/seed18967229/nibble/tensor/floats"
+	"github.com/seed18967229/nibble/tensor/scaled"
 )
 
-var codecs = tensor.NewCodecs(append(floats.Codecs(), nf4.Codecs()...)...)
+var codecs = tensor.NewCodecs(slices.Concat(floats.Codecs(), nf4.Codecs(), scaled.Codecs())...)
 
 // archive returns a file of nf4/testdata/golden.tar.zst.
 func archive(t testing.TB, name string) tensor.Source {
@@ -51,13 +52,13 @@ func run(t testing.TB, p *pipeline.Plan, src tensor.Source, opts ...pipeline.Opt
 	return f
 }
 
-// cast decodes every 4-bit tensor of a view to d, through pipeline.Cast, and
+// cast decodes every quantized tensor of a view to d, through pipeline.Cast, and
 // drops the others.
 func cast(t testing.TB, view tensor.Source, d tensor.DType) tensor.Source {
 	t.Helper()
 	p := &pipeline.Plan{}
 	for info := range view.All() {
-		if info.DType != tensor.NF4 && info.DType != tensor.FP4 {
+		if !info.DType.Opaque() {
 			p.Drop = append(p.Drop, pipeline.Drop{Name: info.Name})
 			continue
 		}

@@ -14,7 +14,6 @@ const (
 	nestedAbsmaxSuffix = ".nested_absmax"
 	nestedMapSuffix    = ".nested_quant_map"
 	stateInfix         = ".quant_state.bitsandbytes__"
-	int8Suffix         = ".SCB" // of LLM.int8, appended to the layer's name
 )
 
 // kinds are the encodings, as quant_state and quantization_config spell them.
@@ -25,6 +24,9 @@ func kindOf(d tensor.DType) string { return strings.ToLower(d.String()) }
 
 // dtypes are torch's names of what a weight can have been.
 var dtypes = map[string]tensor.DType{"float32": tensor.F32, "float16": tensor.F16, "bfloat16": tensor.BF16}
+
+// scaleTypes are what absmax and maps may be stored as.
+var scaleTypes = []tensor.DType{tensor.F32, tensor.BF16, tensor.F16}
 
 // dtypeName returns torch's name of a dtype, "" for one a weight cannot have
 // been.
@@ -64,10 +66,6 @@ func collect(src tensor.Source) (map[string]*group, error) {
 	groups := make(map[string]*group)
 	var first []string // the name of the first part of each group
 	for info := range src.All() {
-		if layer, ok := strings.CutSuffix(info.Name, int8Suffix); ok {
-			return nil, fmt.Errorf("tensor %q: %w: weights of LLM.int8 (bitsandbytes 8-bit), of which there is %q",
-				layer+".weight", tensor.ErrUnsupported, info.Name)
-		}
 		weight, suffix, kind, ok := split(info.Name)
 		if !ok {
 			continue

@@ -61,7 +61,7 @@ func Plan(src tensor.Source, codecs tensor.Codecs, o Options) (*pipeline.Plan, *
 	a := &Account{o: o}
 	var kept []string // linear layers that no pattern names but that are copied
 	for info := range src.All() {
-		if info.DType == tensor.NF4 || info.DType == tensor.FP4 {
+		if info.DType.Opaque() {
 			return nil, nil, hint.Add(fmt.Errorf("tensor %q: %w: it is %v already", info.Name, tensor.ErrUnsupported, info.DType),
 				"dequantize the model first, or start from the original")
 		}

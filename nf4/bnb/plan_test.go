@@ -44,7 +44,7 @@ func ulps(a, b float32) int {
 func requireSame(t *testing.T, want, got, original tensor.Source, kind tensor.DType, sameMap bool) (equal int) {
 	t.Helper()
 	offset := func(src tensor.Source, weight string) float32 {
-		h, err := View(src)
+		h, err := View(src, tensor.Invalid)
 		require.NoError(t, err)
 		d, err := nf4.Describe(h, weight)
 		require.NoError(t, err)
@@ -72,7 +72,7 @@ func requireSame(t *testing.T, want, got, original tensor.Source, kind tensor.DT
 			case !same && strings.HasSuffix(info.Name, absmaxSuffix):
 				_, w, err := codecs.ReadAll(original, weight)
 				require.NoError(t, err)
-				h, err := View(want)
+				h, err := View(want, tensor.Invalid)
 				require.NoError(t, err)
 				d, err := nf4.Describe(h, weight)
 				require.NoError(t, err)
@@ -224,7 +224,7 @@ func TestPlanRoundTrip(t *testing.T) {
 					o.Type, o.BlockSize, o.DoubleQuant = d, size, double
 					p, account, err := Plan(src, codecs, o)
 					require.NoError(t, err)
-					view, err := View(run(t, p, src))
+					view, err := View(run(t, p, src), tensor.Invalid)
 					require.NoError(t, err)
 					info, got, err := codecs.ReadAll(view, "l.weight")
 					require.NoError(t, err)
@@ -380,7 +380,7 @@ func TestPlanErrors(t *testing.T) {
 		})
 	}
 
-	view, err := View(open(t, "nf4_dq", "model.safetensors"))
+	view, err := View(open(t, "nf4_dq", "model.safetensors"), tensor.Invalid)
 	require.NoError(t, err)
 	_, _, err = Plan(view, codecs, Options{Type: tensor.NF4, BlockSize: 64, Linear: []string{down}})
 	require.ErrorIs(t, err, tensor.ErrUnsupported)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
 	"github.com/seed18967229/nibble/nf4"
 	"github.com/seed18967229/nibble/tensor"
@@ -14,42 +15,64 @@ import (
 // plain decodes what stands beside a weight; encoding to F32 is exact.
 var plain = tensor.NewCodecs(floats.Codecs()...)
 
-// View returns src with every 4-bit weight as one tensor of DType NF4 or FP4,
-// under the weight's name, at its place and with its shape before quantization;
-// nf4.Describe tells how it is stored. All other tensors are passed on. A source
-// without 4-bit weights is returned as it is.
+// View returns src with every quantized weight as one tensor, under the weight's
+// name, at its place and with its shape before quantization: of DType NF4 or FP4,
+// nf4.Describe tells how it is stored, or, of LLM.int8, of DType INT8, which
+// scaled.Describe knows. All other tensors are passed on. A source without
+// quantized weights is returned as it is.
+//
+// dtype is what config.json says the model is in, for the weights of LLM.int8,
+// which do not say what they were: F32, F16 or BF16. tensor.Invalid is F16, which
+// bitsandbytes makes of every weight first.
 //
 // The stored quant_map is compared with the codebook and otherwise ignored, as
-// bitsandbytes ignores it. Weights may be stored as any quant_storage dtype, the
-// maps and absmax as F32, BF16 or F16.
+// bitsandbytes ignores it. 4-bit weights may be stored as any quant_storage dtype,
+// the maps and absmax as F32, BF16 or F16.
 //
 // Errors name the tensor. They wrap tensor.ErrMalformed if what belongs to a
 // weight is missing, has the wrong size, or contradicts the rest, and
-// tensor.ErrUnsupported for LLM.int8 and for states that bitsandbytes does not
-// decode either.
-func View(src tensor.Source) (tensor.Source, error) {
+// tensor.ErrUnsupported for states and layouts that bitsandbytes does not decode
+// either.
+func View(src tensor.Source, dtype tensor.DType) (tensor.Source, error) {
 	groups, err := collect(src)
 	if err != nil {
 		return nil, err
 	}
-	if len(groups) == 0 {
+	layers, err := eights(src)
+	if err != nil {
+		return nil, err
+	}
+	if len(groups)+len(layers) == 0 {
 		return src, nil
+	}
+	if dtype == tensor.Invalid {
+		dtype = tensor.F16
 	}
 	var entries []tensor.Entry
 	for info := range src.All() {
 		if _, _, _, beside := split(info.Name); beside {
 			continue
 		}
-		g := groups[info.Name]
-		if g == nil {
-			entries = append(entries, tensor.Forward(src, info, info.Name))
+		if _, _, beside := splitEight(info.Name); beside {
 			continue
 		}
-		e, err := g.entry(src, info)
+		g, e := groups[info.Name], layers[info.Name]
+		if e == nil && len(layers) > 0 && info.DType == tensor.I8 && g == nil && moduleOf(info.Name) != info.Name {
+			e = new(eight) // which will say what is missing
+		}
+		entry := tensor.Forward(src, info, info.Name)
+		switch {
+		case g != nil && e != nil:
+			err = fmt.Errorf("%w: both %q and tensors of a 4-bit weight belong to it", tensor.ErrMalformed, e.scb.Name+e.format.Name)
+		case g != nil:
+			entry, err = g.entry(src, info)
+		case e != nil:
+			entry, err = e.entry(src, info, dtype)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("tensor %q: %w", info.Name, err)
 		}
-		entries = append(entries, e)
+		entries = append(entries, entry)
 	}
 	return tensor.NewTable(src.Meta(), entries)
 }
@@ -90,7 +113,7 @@ func (g *group) entry(src tensor.Source, weight tensor.Info) (tensor.Entry, erro
 	if err := g.checkCodebook(src, kind); err != nil {
 		return tensor.Entry{}, err
 	}
-	opens := []tensor.Part{{Size: s.Header, Open: func() (io.ReaderAt, error) { return bytes.NewReader(h.Append(nil, elems)), nil }}}
+	parts := []tensor.Part{{Size: s.Header, Open: func() (io.ReaderAt, error) { return bytes.NewReader(h.Append(nil, elems)), nil }}}
 	if nested {
 		m, err := g.float32s(src, nestedMapSuffix, s.Map/4)
 		if err != nil {
@@ -100,7 +123,7 @@ func (g *group) entry(src tensor.Source, weight tensor.Info) (tensor.Entry, erro
 		if err != nil {
 			return tensor.Entry{}, err
 		}
-		opens = append(opens, m, a)
+		parts = append(parts, m, a)
 	}
 	absmax, err := g.absmax(src, nested, s.Absmax)
 	if err != nil {
@@ -109,7 +132,7 @@ func (g *group) entry(src tensor.Source, weight tensor.Info) (tensor.Entry, erro
 	codes := tensor.Part{Size: s.Codes, Open: func() (io.ReaderAt, error) { return src.Raw(weight.Name) }}
 	return tensor.Entry{
 		Info: h.Info(weight.Name, kind, *st.Shape),
-		Open: tensor.Concat(append(opens, absmax, codes)...),
+		Open: tensor.Concat(append(parts, absmax, codes)...),
 	}, nil
 }
 
@@ -172,29 +195,11 @@ func (g *group) float32s(src tensor.Source, suffix string, n int64) (tensor.Part
 	if err != nil {
 		return tensor.Part{}, err
 	}
-	switch info.DType {
-	case tensor.F32, tensor.BF16, tensor.F16:
-	default:
+	if !slices.Contains(scaleTypes, info.DType) {
 		return tensor.Part{}, fmt.Errorf("%w: %q is %v, want F32, BF16 or F16", tensor.ErrMalformed, info.Name, info.DType)
 	}
 	if got := info.Shape.Elems(); got != n {
 		return tensor.Part{}, fmt.Errorf("%w: %q has %d elements, want %d", tensor.ErrMalformed, info.Name, got, n)
 	}
-	return tensor.Part{Size: 4 * n, Open: func() (io.ReaderAt, error) {
-		raw, err := src.Raw(info.Name)
-		if err != nil || info.DType == tensor.F32 {
-			return raw, err
-		}
-		column := tensor.Info{Name: info.Name, DType: info.DType, Shape: tensor.Shape{n, 1}}
-		rows, err := plain.Open(column, tensor.ReaderBytes{R: raw})
-		if err != nil {
-			return nil, err
-		}
-		enc, err := plain.Encoder(tensor.F32)
-		if err != nil {
-			return nil, err
-		}
-		column.DType = tensor.F32
-		return tensor.Compute(column, rows, nil, enc).Open()
-	}}, nil
+	return floats.Widen(src, info)
 }

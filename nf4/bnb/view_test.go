@@ -25,7 +25,7 @@ func TestViewTinyLlama(t *testing.T) {
 		src := archive(t, "tiny_llama_bnb4/model_nf4_"+kind+".safetensors")
 		want := archive(t, "tiny_llama_bnb4/dequant_bf16_"+kind+".safetensors")
 		original := archive(t, "tiny_llama_bnb4/original_bf16.safetensors")
-		view, err := View(src)
+		view, err := View(src, tensor.Invalid)
 		require.NoError(t, err)
 		tensortest.TestSource(t, view)
 		require.Equal(t, names(original), names(view))
@@ -56,7 +56,7 @@ func TestViewTinyLlama(t *testing.T) {
 // The order is that of the file, the weight standing for its group.
 func TestViewOrder(t *testing.T) {
 	src := open(t, "nf4_dq", "model.safetensors")
-	view, err := View(src)
+	view, err := View(src, tensor.Invalid)
 	require.NoError(t, err)
 	var want, got []string
 	for info := range src.All() {
@@ -91,7 +91,7 @@ func TestViewGolden(t *testing.T) {
 		}
 		group, err := tensor.NewTable(nil, entries)
 		require.NoError(t, err)
-		view, err := View(group)
+		view, err := View(group, tensor.Invalid)
 		require.NoError(t, err, name)
 		for key, d := range map[string]tensor.DType{"dequant_f32": tensor.F32, "dequant_bf16": tensor.BF16, "dequant_f16": tensor.F16} {
 			got := tensortest.Bytes(t, cast(t, view, d), "w.weight")
@@ -107,7 +107,7 @@ func TestViewGolden(t *testing.T) {
 // codes stored as BF16.
 func TestViewSaved(t *testing.T) {
 	for name, d := range map[string]tensor.DType{"nf4_dq": tensor.BF16, "fp4_skip": tensor.F16, "nf4_storage": tensor.F32} {
-		view, err := View(open(t, name, "model.safetensors"))
+		view, err := View(open(t, name, "model.safetensors"), tensor.Invalid)
 		require.NoError(t, err)
 		tensortest.TestSource(t, view)
 		want := open(t, name, "dequant.safetensors")
@@ -124,7 +124,7 @@ func TestViewSaved(t *testing.T) {
 
 func TestViewWithoutQuantizedTensors(t *testing.T) {
 	src := open(t, "original", "model.safetensors")
-	view, err := View(src)
+	view, err := View(src, tensor.Invalid)
 	require.NoError(t, err)
 	require.Same(t, src, view)
 }
@@ -136,7 +136,7 @@ const (
 
 // Other dtypes hold the same numbers.
 func TestViewStorage(t *testing.T) {
-	base, err := View(open(t, "nf4_dq", "model.safetensors"))
+	base, err := View(open(t, "nf4_dq", "model.safetensors"), tensor.Invalid)
 	require.NoError(t, err)
 	want := tensortest.Bytes(t, cast(t, base, tensor.F32), down)
 
@@ -145,7 +145,7 @@ func TestViewStorage(t *testing.T) {
 		_, size := d.Block()
 		m[down].Info.DType = d
 		m[down].Info.Shape = tensor.Shape{int64(len(m[down].Data)) / size, 1}
-		view, err := View(source(t, m))
+		view, err := View(source(t, m), tensor.Invalid)
 		require.NoError(t, err, "%v", d)
 		require.Equal(t, want, tensortest.Bytes(t, cast(t, view, tensor.F32), down), "%v", d)
 	}
@@ -153,18 +153,18 @@ func TestViewStorage(t *testing.T) {
 	// Transposed, as older versions keep it in memory.
 	m := tensors(t, open(t, "nf4_dq", "model.safetensors"))
 	slices.Reverse(m[down].Info.Shape)
-	view, err := View(source(t, m))
+	view, err := View(source(t, m), tensor.Invalid)
 	require.NoError(t, err)
 	require.Equal(t, want, tensortest.Bytes(t, cast(t, view, tensor.F32), down))
 
 	// Keys of double quantization say nothing where there are no tensors of it.
 	m = tensors(t, open(t, "fp4_skip", "model.safetensors"))
-	plain, err := View(source(t, m))
+	plain, err := View(source(t, m), tensor.Invalid)
 	require.NoError(t, err)
 	x := m[query+stateInfix+"fp4"]
 	x.Data = bytes.Replace(x.Data, []byte("}"), []byte(`, "nested_blocksize": 0, "nested_offset": 0.5}`), 1)
 	x.Info.Shape = tensor.Shape{int64(len(x.Data))}
-	view, err = View(source(t, m))
+	view, err = View(source(t, m), tensor.Invalid)
 	require.NoError(t, err)
 	require.Equal(t, tensortest.Bytes(t, plain, query), tensortest.Bytes(t, view, query))
 
@@ -172,7 +172,7 @@ func TestViewStorage(t *testing.T) {
 	for _, d := range []tensor.DType{tensor.BF16, tensor.F16} {
 		m := tensors(t, open(t, "nf4_dq", "model.safetensors"))
 		convert(t, m[down+quantMapSuffix], d)
-		view, err := View(source(t, m))
+		view, err := View(source(t, m), tensor.Invalid)
 		require.NoError(t, err)
 		require.Equal(t, want, tensortest.Bytes(t, cast(t, view, tensor.F32), down))
 	}
@@ -186,20 +186,20 @@ func TestViewRoundedScales(t *testing.T) {
 			convert(t, rounded[down+suffix], d)
 			exact := tensors(t, source(t, rounded))
 			convert(t, exact[down+suffix], tensor.F32)
-			a, err := View(source(t, rounded))
+			a, err := View(source(t, rounded), tensor.Invalid)
 			require.NoError(t, err)
 			tensortest.TestSource(t, a)
-			b, err := View(source(t, exact))
+			b, err := View(source(t, exact), tensor.Invalid)
 			require.NoError(t, err)
 			require.Equal(t, tensortest.Bytes(t, b, down), tensortest.Bytes(t, a, down))
 		}
 	}
 	m := tensors(t, open(t, "fp4_skip", "model.safetensors"))
 	convert(t, m[query+absmaxSuffix], tensor.BF16)
-	a, err := View(source(t, m))
+	a, err := View(source(t, m), tensor.Invalid)
 	require.NoError(t, err)
 	convert(t, m[query+absmaxSuffix], tensor.F32)
-	b, err := View(source(t, m))
+	b, err := View(source(t, m), tensor.Invalid)
 	require.NoError(t, err)
 	require.Equal(t, tensortest.Bytes(t, b, query), tensortest.Bytes(t, a, query))
 
@@ -207,7 +207,7 @@ func TestViewRoundedScales(t *testing.T) {
 	m = tensors(t, open(t, "nf4_dq", "model.safetensors"))
 	copy(m[down+nestedMapSuffix].Data, []byte{0, 0, 0x80, 0xbf})
 	clear(m[down+absmaxSuffix].Data)
-	view, err := View(source(t, m))
+	view, err := View(source(t, m), tensor.Invalid)
 	require.NoError(t, err)
 	h, err := nf4.Describe(view, down)
 	require.NoError(t, err)
@@ -292,7 +292,6 @@ func TestViewErrors(t *testing.T) {
 			m[state].Info.Name = down + stateInfix + "int4"
 			delete(m, state)
 		}, tensor.ErrUnsupported, "int4"},
-		{"int8", add("model.layers.0.mlp.up_proj.SCB", tensor.F32, 44), tensor.ErrUnsupported, `"model.layers.0.mlp.up_proj.weight": unsupported input: weights of LLM.int8`},
 		{"empty state", setText(""), tensor.ErrMalformed, state},
 		{"garbage state", setText("{nf4}"), tensor.ErrMalformed, state},
 		{"list state", setText("[]"), tensor.ErrMalformed, state},
@@ -331,7 +330,7 @@ func TestViewErrors(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := tensors(t, open(t, "nf4_dq", "model.safetensors"))
 			c.change(m)
-			_, err := View(source(t, m))
+			_, err := View(source(t, m), tensor.Invalid)
 			require.ErrorIs(t, err, c.want)
 			require.ErrorContains(t, err, c.text)
 			require.NotContains(t, err.Error(), "\n")
@@ -351,7 +350,7 @@ func TestViewReadErrors(t *testing.T) {
 		}
 		for _, raw := range []bool{false, true} {
 			src := &failing{good, info.Name, raw}
-			view, err := View(src)
+			view, err := View(src, tensor.Invalid)
 			if err == nil {
 				_, _, err = codecs.ReadAll(view, down)
 			}

@@ -20,8 +20,6 @@ import (
 	"github.com/seed18967229/nibble/tensor"
 )
 
-var codecs = tensor.NewCodecs(Codecs()...)
-
 func TestEncoders(t *testing.T) {
 	for d, budget := range map[tensor.DType]float64{
 		tensor.F64: 0, tensor.F32: 0, tensor.F16: 0x1p-11, tensor.BF16: 0x1p-8,
@@ -166,4 +164,35 @@ func TestFloat8(t *testing.T) {
 		_, err = codecs.Encoder(d)
 		require.ErrorIs(t, err, tensor.ErrUnsupported)
 	}
+}
+
+// Widen gives every number of a tensor of any shape as the codec of its dtype
+// decodes it.
+func TestWiden(t *testing.T) {
+	codes := make([]byte, 240)
+	for i := range codes {
+		codes[i] = byte(7 * i)
+	}
+	for _, d := range []tensor.DType{tensor.F32, tensor.F64, tensor.BF16, tensor.F16, tensor.F8_E4M3, tensor.F8_E8M0} {
+		_, size := d.Block()
+		n := int64(len(codes)) / size
+		for _, shape := range []tensor.Shape{{n}, {n / 15, 15}, {3, n / 15, 5}, {1, n}, {n, 0}} {
+			info := tensor.Info{Name: "x", DType: d, Shape: shape}
+			src := tensortest.NewSource(t, nil, tensortest.Tensor{Info: info, Data: codes[:info.Size()]})
+			part, err := Widen(src, info)
+			require.NoError(t, err)
+			require.Equal(t, 4*shape.Elems(), part.Size)
+			r, err := part.Open()
+			require.NoError(t, err)
+			got, err := io.ReadAll(io.NewSectionReader(r, 0, part.Size))
+			require.NoError(t, err)
+			want := make([]byte, 4*shape.Elems())
+			kernel.EncodeF32(want, decode(t, d, codes[:info.Size()]))
+			require.Equal(t, want, got, "%v of %v", d, shape)
+		}
+	}
+	info := tensor.Info{Name: "x", DType: tensor.I32, Shape: tensor.Shape{60}}
+	_, err := Widen(tensortest.NewSource(t, nil, tensortest.Tensor{Info: info, Data: codes}), info)
+	require.ErrorIs(t, err, tensor.ErrUnsupported)
+	require.ErrorContains(t, err, `"x"`)
 }
