@@ -270,6 +270,12 @@ func (m *Model) NumParams() int64 {
 	return n
 }
 
+// FanInFanOut reports whether the family stores the weights of linear layers as
+// [in, out], in PEFT's words.
+func (m *Model) FanInFanOut() bool {
+	return slices.ContainsFunc(m.Block(0), func(t Tensor) bool { return t.Transposed })
+}
+
 // LinearModules returns the short names of the linear layers inside a block
 // ("q_proj"), in order: what "all-linear" means.
 func (m *Model) LinearModules() []string {

@@ -19,6 +19,10 @@ type Step struct {
 	// In names the tensors of the source that are read.
 	In []string
 
+	// From names, for the account of the run, the tensors that those of In are
+	// views of; nil if they are views of none.
+	From []string
+
 	// Out describes the tensors that are written.
 	Out []tensor.Info
 
@@ -28,6 +32,19 @@ type Step struct {
 	// Run writes every byte of every output; out[i] is the body of Out[i]. It
 	// stops early when ctx is done.
 	Run func(ctx context.Context, src tensor.Source, out []io.WriterAt) error
+}
+
+// Derive says for the account of the run that what the step reads is made from
+// other tensors, and what that takes in a word, "" for nothing.
+func (s *Step) Derive(from []string, change string) {
+	s.From = from
+	switch {
+	case change == "":
+	case s.Action == copyAction:
+		s.Action = change
+	default:
+		s.Action += "+" + change
+	}
 }
 
 // A Drop is an input tensor that does not reach the output, and why.

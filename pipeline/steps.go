@@ -15,13 +15,16 @@ import (
 // efficient, little enough to stay in the processor's cache.
 const panel = 1 << 20
 
+// copyAction is the action of a step that changes nothing.
+const copyAction = "copy"
+
 // Copy returns the step that writes the stored bytes of a tensor as they are,
 // under another name if as differs.
 func Copy(info tensor.Info, as string) Step {
 	out := info
 	out.Name = as
 	return Step{
-		Action:  "copy",
+		Action:  copyAction,
 		In:      []string{info.Name},
 		Out:     []tensor.Info{out},
 		Scratch: min(panel, info.Size()),

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,272 +10,166 @@ import (
 	"github.com/seed18967229/nibble/formats"
 	"github.com/seed18967229/nibble/formats/convert"
 	"github.com/seed18967229/nibble/formats/gguf"
-	"github.com/seed18967229/nibble/formats/hf"
 	"github.com/seed18967229/nibble/formats/safetensors"
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/internal/hint"
-	"github.com/seed18967229/nibble/internal/memory"
-	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
 )
 
+// convertOptions are the flags of convert.
+type convertOptions struct {
+	outType string
+	base    string
+
+	maxShard sizeFlag // of a directory
+
+	// Of a GGUF file.
+	splitSize           sizeFlag
+	splitTensors        int
+	noTensorFirst       bool
+	pre, name, metadata string
+}
+
 func (a *app) convertCommand() *cobra.Command {
-	var outType string
-	var maxShard sizeFlag
+	var o convertOptions
 	cmd := &cobra.Command{
 		Use:   "convert IN OUT",
-		Short: "Convert between Hugging Face directories and GGUF, or between dtypes",
-		Long: `Convert a model. OUT ending in .gguf becomes a GGUF file, anything else a
-Hugging Face directory; a single file of tensors, .safetensors or PyTorch's .bin,
-.pt and .pth, becomes a .safetensors file. Nothing in a PyTorch file is executed.
+		Short: "Convert between Hugging Face directories and GGUF, between dtypes, split and merge files",
+		Long: `Convert a model or an adapter. OUT ending in .gguf becomes a GGUF file, anything
+else a directory; a single file of tensors, .safetensors or PyTorch's .bin, .pt
+and .pth, becomes a .safetensors file. Nothing in a PyTorch file is executed.
 
---outtype auto keeps the types of a directory; for GGUF it is bf16 if the model
-is BF16, else f16. Quantized weights are decoded unless a directory keeps them.`,
+--outtype auto keeps the types of a directory, and of a GGUF file that becomes
+another one: that splits it, or merges its parts. For a GGUF file made from a
+directory auto is the type of its first BF16 or F16 matrix, else f16. Quantized
+weights are decoded unless the output can keep them.
+
+An adapter needs --base, the model it was trained on, unless its configuration
+names a directory that is here.`,
 		Example: "  nibble convert stories260K stories260K.gguf --outtype f16\n  nibble convert stories260K.gguf stories260K-hf",
 		Args:    exactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.convert(cmd.Context(), args[0], args[1], outType, int64(maxShard))
+			return a.convert(cmd.Context(), args[0], args[1], &o)
 		},
 	}
-	cmd.Flags().StringVar(&outType, "outtype", "auto", strings.Join(convert.OutTypes(), ", "))
-	cmd.Flags().Var(&maxShard, "max-shard-size", "largest shard of a directory (default: the shards of the input, else 5GB)")
+	f := cmd.Flags()
+	f.StringVar(&o.outType, "outtype", "auto", strings.Join(convert.OutTypes(), ", "))
+	f.Var(&o.maxShard, "max-shard-size", "largest shard of a directory (default: the shards of the input, else 5GB)")
+	f.Var(&o.splitSize, "split-max-size", "split a GGUF file: most bytes of tensors in a part")
+	f.IntVar(&o.splitTensors, "split-max-tensors", 0, "split a GGUF file: most tensors in a part")
+	f.BoolVar(&o.noTensorFirst, "no-tensor-first-split", false, "keep the tensors out of the first part")
+	f.StringVar(&o.pre, "pre", "", "pre-tokenizer of a GGUF file, where it is not recognized or wrongly")
+	f.StringVar(&o.name, "model-name", "", "general.name of a GGUF file")
+	f.StringVar(&o.metadata, "metadata", "", "JSON file with general.* of a GGUF file, in place of what the model card says")
+	f.StringVar(&o.base, "base", "", "the model that an adapter belongs to")
 	return cmd
 }
 
-// writeResult is what a command that writes a model ends with.
-type writeResult struct {
-	In  string `json:"in"`
-	Out string `json:"out"`
-
-	// Actions counts the tensors by what was done to them.
-	Actions map[string]int `json:"actions"`
-	Bytes   int64          `json:"bytes"`
-	Notes   []string       `json:"notes,omitempty"`
-
-	PeakRSS int64 `json:"peak_rss"`
-
-	order []string
+// split returns how a GGUF file is split.
+func (o *convertOptions) split() (gguf.SplitOptions, error) {
+	s := gguf.SplitOptions{MaxSize: int64(o.splitSize), MaxTensors: o.splitTensors, NoTensorFirst: o.noTensorFirst}
+	if s.MaxTensors < 0 {
+		return s, badUsage(fmt.Errorf("--split-max-tensors is %d, want 1 or more", s.MaxTensors))
+	}
+	if s.NoTensorFirst && s.MaxSize == 0 && s.MaxTensors == 0 {
+		return s, badUsage(fmt.Errorf("--no-tensor-first-split needs --split-max-size or --split-max-tensors"))
+	}
+	return s, nil
 }
 
-func newWriteResult(in, out string, p *pipeline.Plan) *writeResult {
-	r := &writeResult{In: in, Out: out, Actions: make(map[string]int), Bytes: p.Size()}
-	for _, s := range p.Steps {
-		if r.Actions[s.Action] == 0 {
-			r.order = append(r.order, s.Action)
-		}
-		r.Actions[s.Action]++
-	}
-	for range p.Drop {
-		r.Actions["drop"]++
-	}
-	return r
-}
-
-func (r *writeResult) text(w io.Writer) {
-	var actions []string
-	for _, a := range r.order {
-		actions = append(actions, fmt.Sprintf("%d %s", r.Actions[a], a))
-	}
-	fmt.Fprintf(w, "%s: %s in tensors (%s); peak memory %s\n", r.Out, memory.FormatSize(r.Bytes), strings.Join(actions, ", "), memory.FormatSize(r.PeakRSS))
-	for _, n := range r.Notes {
-		fmt.Fprintf(w, "  %s\n", n)
-	}
-}
-
-// parseOutType reads an output type that a directory can have; auto is
-// tensor.Invalid.
-func parseOutType(name string) (tensor.DType, error) {
-	switch name {
-	case "auto":
-		return tensor.Invalid, nil
-	case "f32", "f16", "bf16":
-		return tensor.ParseDType(strings.ToUpper(name))
-	}
-	return tensor.Invalid, badUsage(hint.Add(fmt.Errorf("no output type %q for a directory", name), "there are: f32, f16, bf16, auto; GGUF has q8_0 too"))
-}
-
-func (a *app) convert(ctx context.Context, in, out, outType string, maxShard int64) error {
-	if err := fsx.CheckOutput(out, in); err != nil {
-		return badUsage(err)
-	}
-	file, err := formats.Open(in)
-	if err != nil {
-		return err
-	}
-	if file.Kind == formats.Safetensors || file.Kind == formats.Torch {
-		defer file.Close()
-		return a.castFile(ctx, file, out, outType)
-	}
-	file.Close()
-	m, err := openModel(in)
-	if err != nil {
-		return err
-	}
-	defer m.Close()
+// check refuses flags that say nothing about the output, so that none is given
+// in vain.
+func (o *convertOptions) check(out string) error {
 	if isGGUF(out) {
-		r, err := a.writeGGUF(ctx, m, m.view, out, outType)
-		if err != nil {
-			return err
+		if o.maxShard != 0 {
+			return badUsage(hint.Add(fmt.Errorf("--max-shard-size is of directories, and %s is a GGUF file", out), "its parts have --split-max-size"))
 		}
-		return a.print(r)
+		return nil
 	}
-	d, err := parseOutType(outType)
-	if err != nil {
-		return err
-	}
-	var src tensor.Source = m.view
-	var drop []string
-	keep := d == tensor.Invalid && m.HF != nil
-	if keep {
-		src = m.HF // as stored, quantized weights and all
-	} else if m.quantized() {
-		drop = m.quantization()
-	}
-	plan, err := castPlan(src, func(info tensor.Info) tensor.DType {
-		switch {
-		case keep:
-			return info.DType
-		case d != tensor.Invalid:
-			return d
-		case info.DType.Float():
-			return info.DType
+	for _, f := range []struct {
+		given bool
+		name  string
+	}{
+		{o.splitSize != 0, "split-max-size"}, {o.splitTensors != 0, "split-max-tensors"}, {o.noTensorFirst, "no-tensor-first-split"},
+		{o.pre != "", "pre"}, {o.name != "", "model-name"}, {o.metadata != "", "metadata"},
+	} {
+		if f.given {
+			return badUsage(hint.Add(fmt.Errorf("--%s is of GGUF files, and %s is none", f.name, out), "give an OUT that ends in .gguf, or leave the flag out"))
 		}
-		return tensor.F16 // what a block type of GGUF decodes to unless told
-	})
-	if err != nil {
-		return err
 	}
-	r, err := a.writeDir(ctx, m, src, plan, out, dirOptions{dtype: d, drop: drop, maxShard: maxShard})
-	if err != nil {
-		return err
-	}
-	if m.gguf != nil {
-		r.Notes = m.gguf.Notes
-	}
-	return a.print(r)
+	return nil
 }
 
 func isGGUF(path string) bool { return strings.HasSuffix(path, ".gguf") }
 
-// castPlan returns the plan that stores every tensor of src as the DType that
-// to gives for it.
-func castPlan(src tensor.Source, to func(tensor.Info) tensor.DType) (*pipeline.Plan, error) {
-	p := &pipeline.Plan{Meta: src.Meta()}
-	for info := range src.All() {
-		d := to(info)
-		if d == info.DType {
-			p.Steps = append(p.Steps, pipeline.Copy(info, info.Name))
-			continue
-		}
-		s, err := pipeline.Cast(codecs, info.Name, tensor.Info{Name: info.Name, DType: d, Shape: info.Shape})
-		if err != nil {
-			return nil, err
-		}
-		if info.DType.Opaque() || !info.DType.Float() {
-			s.Action = "dequantize"
-		}
-		p.Steps = append(p.Steps, s)
+func (a *app) convert(ctx context.Context, path, out string, o *convertOptions) error {
+	if err := o.check(out); err != nil {
+		return err
 	}
-	return p, nil
+	in, err := formats.Open(path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if err := fsx.CheckOutput(out, append(in.Paths(), in.Path)...); err != nil {
+		return badUsage(err)
+	}
+	r, err := a.convertInput(ctx, in, out, o)
+	if err != nil {
+		return err
+	}
+	return a.print(r)
 }
 
-// writeGGUF writes src, which has the tensors of m, as a GGUF file.
-func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out, outType string) (*writeResult, error) {
-	if !strings.Contains(" "+strings.Join(convert.OutTypes(), " ")+" ", " "+outType+" ") {
-		return nil, badUsage(hint.Add(fmt.Errorf("no output type %q for GGUF", outType), "there are: %s", strings.Join(convert.OutTypes(), ", ")))
+// convertInput does what the formats of input and output ask for.
+func (a *app) convertInput(ctx context.Context, in *formats.Input, out string, o *convertOptions) (*writeResult, error) {
+	adapter := in.Adapter != nil || in.GGUF != nil && convert.IsAdapter(in.Meta())
+	switch {
+	case in.Kind == formats.Safetensors || in.Kind == formats.Torch:
+		return a.castFile(ctx, in, out, o)
+	case in.GGUF != nil && isGGUF(out) && o.outType == "auto":
+		return a.copyGGUF(ctx, in, out, o)
+	case adapter:
+		return a.convertAdapter(ctx, in, out, o)
+	case o.base != "":
+		return nil, badUsage(fmt.Errorf("--base is for adapters, and %s is a %s", in.Path, in.Kind))
+	case in.GGUF != nil && isGGUF(out):
+		return a.retypeGGUF(ctx, in, out, o)
+	case in.HF != nil && !isGGUF(out):
+		return a.castDir(ctx, in, out, o)
 	}
-	v, err := m.vocab()
-	if err != nil {
+	m := &model{Input: in, pre: o.pre}
+	if err := m.understand(); err != nil {
 		return nil, err
 	}
-	general, err := m.general()
-	if err != nil {
-		return nil, err
+	if !isGGUF(out) {
+		return a.fromGGUF(ctx, m, out, o)
 	}
-	g, err := convert.ToGGUF(src, codecs, m.arch, v, convert.GGUFOptions{OutType: outType, General: general.meta})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", m.Path, err)
-	}
-	g.Plan.Drop = append(g.Plan.Drop, m.dropped...)
-	w, err := gguf.Create(out, a.force)
-	if err != nil {
-		return nil, err
-	}
-	if err := a.runPlan(ctx, m.Path, g.Plan, g.Source, w); err != nil {
-		return nil, err
-	}
-	r := newWriteResult(m.Path, out, g.Plan)
-	r.Notes = slices.Concat(readNotes(m.Input), general.notes, g.Notes)
-	r.PeakRSS = memory.PeakRSS()
-	return r, nil
-}
-
-// dirOptions say how writeDir makes a directory.
-type dirOptions struct {
-	// dtype is that of the weights, tensor.Invalid what m has.
-	dtype tensor.DType
-
-	// set and drop change config.json.
-	set  []hf.Field
-	drop []string
-
-	maxShard int64
-}
-
-// writeDir runs a plan on src into a model directory with the configuration and
-// side files of m.
-func (a *app) writeDir(ctx context.Context, m *model, src tensor.Source, plan *pipeline.Plan, out string, o dirOptions) (*writeResult, error) {
-	if o.dtype == tensor.Invalid {
-		o.dtype = m.dtype()
-	}
-	files, err := m.checkpointFiles(o.dtype, o.set, o.drop...)
-	if err != nil {
-		return nil, err
-	}
-	if src != tensor.Source(m.HF) {
-		plan.Drop = append(plan.Drop, m.dropped...)
-	}
-	w, err := hf.Create(out, hf.Options{MaxShardSize: o.maxShard, Shards: shardsOf(m.HF, plan), Force: a.force, Files: files})
-	if err != nil {
-		return nil, err
-	}
-	if err := a.runPlan(ctx, m.Path, plan, src, w); err != nil {
-		return nil, err
-	}
-	r := newWriteResult(m.Path, out, plan)
-	r.Notes = readNotes(m.Input)
-	r.PeakRSS = memory.PeakRSS()
-	return r, nil
+	return a.writeGGUF(ctx, m, m.view, out, o)
 }
 
 // castFile converts a file of tensors into a safetensors file.
-func (a *app) castFile(ctx context.Context, in *formats.Input, out, outType string) error {
+func (a *app) castFile(ctx context.Context, in *formats.Input, out string, o *convertOptions) (*writeResult, error) {
 	if !strings.HasSuffix(out, ".safetensors") {
-		return badUsage(hint.Add(fmt.Errorf("%s is a single file without a config.json and can only become a .safetensors file", in.Path),
+		return nil, badUsage(hint.Add(fmt.Errorf("%s is a single file without a config.json and can only become a .safetensors file", in.Path),
 			"to convert the model, give its directory"))
 	}
-	d, err := parseOutType(outType)
+	to, err := parseOutType(o.outType)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	plan, err := castPlan(in, func(info tensor.Info) tensor.DType {
-		if d == tensor.Invalid || !info.DType.Float() {
-			return info.DType
-		}
-		return d
-	})
+	plan, err := castPlan(in, func(info tensor.Info) tensor.DType { return retyped(info, to) }, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	w, err := safetensors.Create(out, a.force)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := a.runPlan(ctx, in.Path, plan, in, w); err != nil {
-		return err
+		return nil, err
 	}
-	r := newWriteResult(in.Path, out, plan)
+	r := newWriteResult(in.Path, out, plan, in, nil)
 	r.Notes = readNotes(in)
-	r.PeakRSS = memory.PeakRSS()
-	return a.print(r)
+	return r, nil
 }

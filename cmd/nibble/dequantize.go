@@ -49,11 +49,11 @@ func (a *app) dequantize(ctx context.Context, in, out, dtype string, maxShard in
 	if !m.quantized() {
 		return hint.Add(fmt.Errorf("%s: %w: no weight of it is quantized", in, tensor.ErrUnsupported), "nibble convert changes the type of a plain model")
 	}
-	plan, err := castPlan(m.view, func(info tensor.Info) tensor.DType { return plainType(m.view, info, d) })
+	plan, err := castPlan(m.view, func(info tensor.Info) tensor.DType { return plainType(m.view, info, d) }, m.view.Origin)
 	if err != nil {
 		return err
 	}
-	r, err := a.writeDir(ctx, m, m.view, plan, out, dirOptions{dtype: d, drop: m.quantization(), maxShard: maxShard})
+	r, err := a.writeDir(ctx, m, m.view, plan, out, dirOptions{dtype: m.orOwn(d), drop: m.quantization(), maxShard: maxShard})
 	if err != nil {
 		return err
 	}

@@ -129,7 +129,7 @@ func (a *app) openSide(path string) (*side, error) {
 		a.note("%v; its tensors are compared by the names that they have", err)
 		return s, nil
 	}
-	s.model, s.src = m, m.view
+	s.model, s.src = m, m.whole()
 	return s, nil
 }
 

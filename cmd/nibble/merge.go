@@ -149,7 +149,7 @@ func (a *app) writeMerged(ctx context.Context, m *model, ds []merge.Delta, o *me
 		if err != nil {
 			return nil, err
 		}
-		return a.writeGGUF(ctx, m, src, o.out, outType)
+		return a.writeGGUF(ctx, m, src, o.out, &convertOptions{outType: outType})
 	}
 	d, err := parseOutType(o.dtype)
 	if err != nil {
@@ -159,12 +159,12 @@ func (a *app) writeMerged(ctx context.Context, m *model, ds []merge.Delta, o *me
 	if err != nil {
 		return nil, err
 	}
-	plan, err := castPlan(src, func(info tensor.Info) tensor.DType { return info.DType })
+	plan, err := castPlan(src, func(info tensor.Info) tensor.DType { return info.DType }, nil)
 	if err != nil {
 		return nil, err
 	}
 	nameActions(plan, m, ds)
-	opts := dirOptions{dtype: d, maxShard: int64(o.maxShard)}
+	opts := dirOptions{dtype: m.orOwn(d), maxShard: int64(o.maxShard)}
 	if m.quantized() {
 		opts.drop = m.quantization()
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,14 +26,22 @@ import (
 	"github.com/seed18967229/nibble/train/stream"
 )
 
-// model is an input that is a whole model, in checkpoint form: its tensors
-// under their Hugging Face names, quantized weights as one tensor each.
+// model is an input that is a whole model.
 type model struct {
 	*formats.Input
-	view    tensor.Source
-	dropped []pipeline.Drop // what the view leaves out
-	arch    *arch.Model
-	gguf    *convert.Checkpoint // of a GGUF file
+
+	// stored has all tensors of a directory under their own names, quantized
+	// weights as one tensor each; merged are those that are in others.
+	stored tensor.Source
+	merged []pipeline.Drop
+
+	// view has the tensors of the model in checkpoint form, under the names that
+	// its family has.
+	view *convert.View
+	arch *arch.Model
+	gguf *convert.Checkpoint // of a GGUF file
+
+	pre string // what --pre says
 }
 
 // openModel opens a model; what is no model is an error that says what it is.
@@ -56,45 +63,58 @@ func openModel(path string) (*model, error) {
 func (m *model) understand() (err error) {
 	switch m.Kind {
 	case formats.HF:
-		if m.arch, err = parseConfig(m.HF); err != nil {
+		if m.arch, err = parseConfig(filepath.Join(m.Path, hf.ConfigName), m.HF.Config()); err != nil {
 			return err
 		}
-		config := m.HF.Config()
-		m.view, m.dropped, err = quantized.View(m.HF, config)
-		if err == nil {
-			m.view, err = bnb.View(m.view, quantized.DType(config))
+		if err := m.decode(); err != nil {
+			return err
 		}
-		if err == nil {
-			var dropped []pipeline.Drop
-			m.view, dropped, err = convert.Canonical(m.view, m.arch)
-			m.dropped = append(m.dropped, dropped...)
-		}
-		if err != nil {
+		if m.view, err = convert.Canonical(m.stored, m.arch); err != nil {
 			return fmt.Errorf("%s: %w", m.Path, err)
 		}
 		return nil
 	case formats.GGUF:
+		if convert.IsAdapter(m.Meta()) {
+			return m.isAdapter()
+		}
 		c, err := convert.FromGGUF(m.GGUF, codecs)
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.Path, err)
 		}
-		m.gguf, m.arch, m.view = c, c.Model, c.Source
+		m.gguf, m.arch, m.view = c, c.Model, c.View
 		return nil
 	case formats.Adapter:
-		return hint.Add(fmt.Errorf("%s: %w: an adapter, where a model is needed", m.Path, tensor.ErrUnsupported),
-			"give the base model here and the adapter with --adapter")
+		return m.isAdapter()
 	}
 	return hint.Add(fmt.Errorf("%s: %w: a file of tensors without a config.json, where a model is needed", m.Path, tensor.ErrUnsupported),
 		"give the directory that holds the file and its config.json")
 }
 
-func parseConfig(d *hf.Dir) (*arch.Model, error) {
-	a, err := arch.ParseConfig(d.Config())
+func (m *model) isAdapter() error {
+	return hint.Add(fmt.Errorf("%s: %w: an adapter, where a model is needed", m.Path, tensor.ErrUnsupported),
+		"give the base model here and the adapter with --adapter")
+}
+
+// decode finds the quantized weights of a directory, of whatever family.
+func (m *model) decode() (err error) {
+	config := m.HF.Config()
+	if m.stored, m.merged, err = quantized.View(m.HF, config); err == nil {
+		m.stored, err = bnb.View(m.stored, quantized.DType(config))
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", m.Path, err)
+	}
+	return nil
+}
+
+// parseConfig reads the text of a config.json.
+func parseConfig(path string, text []byte) (*arch.Model, error) {
+	a, err := arch.ParseConfig(text)
 	switch {
 	case errors.Is(err, arch.ErrUnsupported):
-		return nil, fmt.Errorf("%s: %w: %w", filepath.Join(d.Path(), hf.ConfigName), tensor.ErrUnsupported, err)
+		return nil, fmt.Errorf("%s: %w: %w", path, tensor.ErrUnsupported, err)
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w: %w", filepath.Join(d.Path(), hf.ConfigName), tensor.ErrMalformed, err)
+		return nil, fmt.Errorf("%s: %w: %w", path, tensor.ErrMalformed, err)
 	}
 	return a, nil
 }
@@ -133,63 +153,75 @@ func (m *model) name() string {
 	return strings.TrimSuffix(filepath.Base(abs), ".gguf")
 }
 
-// general makes the general.* entries of a GGUF file.
-type general struct {
-	of    func(p modelcard.Params) (tensor.Meta, []string)
-	notes []string
+// source returns the model's tensors: those of its view, or as they are stored
+// where there is none.
+func (m *model) source() tensor.Source {
+	if m.view != nil {
+		return m.view
+	}
+	return m.stored
 }
 
-func (g *general) meta(tensors iter.Seq[tensor.Info]) tensor.Meta {
-	meta, notes := g.of(modelcard.CountParams(tensors))
-	g.notes = append(g.notes, notes...)
-	return meta
-}
-
-// general returns what the model's files say about it; of a GGUF file, what its
-// own metadata does.
-func (m *model) general() (*general, error) {
-	if m.GGUF != nil {
-		var own tensor.Meta
-		for _, kv := range m.GGUF.Meta() {
-			if modelcard.Covers(kv.Key) {
-				own = append(own, kv)
-			}
+// whole returns all tensors of the input: those of its view, and those of other
+// parts than the text model under their own names.
+func (m *model) whole() tensor.Source {
+	if m.stored == nil || !m.view.Partial() {
+		return m.view
+	}
+	var entries []tensor.Entry
+	for info := range m.view.All() {
+		entries = append(entries, tensor.Forward(m.view, info, info.Name))
+	}
+	for _, d := range m.view.Dropped {
+		if info, err := m.stored.Info(d.Name); err == nil && d.Reason == convert.OtherPart {
+			entries = append(entries, tensor.Forward(m.stored, info, info.Name))
 		}
-		return &general{of: func(modelcard.Params) (tensor.Meta, []string) { return own, nil }}, nil
 	}
-	card, err := modelcard.Read(m.Path)
+	all, err := tensor.NewTable(m.stored.Meta(), entries)
 	if err != nil {
-		return nil, err
+		return m.view
 	}
-	return &general{
-		of:    func(p modelcard.Params) (tensor.Meta, []string) { return card.GGUF(m.name(), p) },
-		notes: card.Notes,
-	}, nil
+	return all
 }
 
 // quantized reports whether a tensor of the model is stored in an encoding
 // that no arithmetic is done in.
 func (m *model) quantized() bool {
-	for info := range m.view.All() {
-		if !info.DType.Float() {
+	for info := range m.source().All() {
+		if info.DType.Opaque() || blockType(info.DType) {
 			return true
 		}
 	}
 	return false
 }
 
+// blockType reports whether several numbers share a block of the encoding.
+func blockType(d tensor.DType) bool {
+	elems, _ := d.Block()
+	return elems > 1
+}
+
 // dtype returns the floating-point type of the model's matrices, and of what
 // they were before they were quantized if they are.
 func (m *model) dtype() tensor.DType {
-	for info := range m.view.All() {
+	src := m.source()
+	for info := range src.All() {
 		if len(info.Shape) < 2 {
 			continue
 		}
-		if d := floatOf(m.view, info); d != tensor.Invalid {
+		if d := floatOf(src, info); d != tensor.Invalid {
 			return d
 		}
 	}
 	return tensor.F32
+}
+
+// orOwn returns d, or if that is tensor.Invalid the model's own dtype.
+func (m *model) orOwn(d tensor.DType) tensor.DType {
+	if d == tensor.Invalid {
+		return m.dtype()
+	}
+	return d
 }
 
 // floatOf returns the floating-point type a tensor has, or had before it was
@@ -219,50 +251,58 @@ func (m *model) quantization() []string {
 	return quantized.Members(m.HF.Config())
 }
 
-// checkpointFiles returns config.json and the files beside it, for a directory
-// in which the weights are dtype. drop names members of config.json that do not
-// apply any more, set those that do.
-func (m *model) checkpointFiles(dtype tensor.DType, set []hf.Field, drop ...string) ([]hf.SideFile, error) {
+// checkpointFiles returns config.json and the files beside it.
+func (m *model) checkpointFiles(o dirOptions) ([]hf.SideFile, error) {
 	if m.gguf != nil {
-		return m.filesFromGGUF(dtype, set)
+		return m.filesFromGGUF(o)
+	}
+	if m.view != nil && m.view.Partial() {
+		return nil, hint.Add(fmt.Errorf("%s: %w: it is of more than text; a directory of what was computed of its text model would lack the rest", m.Path, tensor.ErrUnsupported),
+			"nibble convert casts it whole, and makes a .gguf file of its text model")
 	}
 	files, err := m.HF.SideFiles()
 	if err != nil {
 		return nil, err
 	}
-	if len(drop) > 0 {
+	if len(o.drop) > 0 {
 		files = slices.DeleteFunc(files, func(f hf.SideFile) bool { return slices.Contains(quantized.Files(), f.Name) })
 	}
-	// transformers 5 writes dtype where transformers 4 writes torch_dtype; the
-	// one that is there is set.
-	key := "torch_dtype"
-	var has struct {
-		DType json.RawMessage `json:"dtype"`
+	set := o.set
+	if o.dtype != tensor.Invalid {
+		set = append([]hf.Field{{Name: dtypeKey(m.HF.Config()), Value: []byte(`"` + convert.TorchDType(o.dtype) + `"`)}}, set...)
 	}
-	if err := json.Unmarshal(m.HF.Config(), &has); err == nil && has.DType != nil {
-		key = "dtype"
-	}
-	set = append([]hf.Field{{Name: key, Value: []byte(`"` + convert.TorchDType(dtype) + `"`)}}, set...)
-	config, err := hf.Edit(m.HF.Config(), set, drop)
+	config, err := hf.Edit(m.HF.Config(), set, o.drop)
 	if err != nil {
 		return nil, err
 	}
 	return append(files, hf.SideFile{Name: hf.ConfigName, Data: config}), nil
 }
 
-func (m *model) filesFromGGUF(dtype tensor.DType, set []hf.Field) ([]hf.SideFile, error) {
-	config, err := m.gguf.ConfigJSON(dtype)
+// dtypeKey returns where a configuration has the type of the weights:
+// transformers 5 writes dtype, transformers 4 torch_dtype.
+func dtypeKey(config []byte) string {
+	var has struct {
+		DType json.RawMessage `json:"dtype"`
+	}
+	if err := json.Unmarshal(config, &has); err == nil && has.DType != nil {
+		return "dtype"
+	}
+	return "torch_dtype"
+}
+
+func (m *model) filesFromGGUF(o dirOptions) ([]hf.SideFile, error) {
+	config, err := m.gguf.ConfigJSON(o.dtype)
 	if err != nil {
 		return nil, err
 	}
-	if config, err = hf.Edit(config, set, nil); err != nil {
+	if config, err = hf.Edit(config, o.set, nil); err != nil {
 		return nil, err
 	}
 	gen, err := m.gguf.GenerationConfigJSON()
 	if err != nil {
 		return nil, err
 	}
-	files := []hf.SideFile{{Name: hf.ConfigName, Data: config}, {Name: "generation_config.json", Data: gen}}
+	files := []hf.SideFile{{Name: hf.ConfigName, Data: config}, {Name: modelcard.GenerationName, Data: gen}}
 	if m.gguf.Readme != nil {
 		files = append(files, hf.SideFile{Name: modelcard.ReadmeName, Data: m.gguf.Readme})
 	}

@@ -119,7 +119,7 @@ func (a *app) quantize(ctx context.Context, in, out string, o *quantizeOptions) 
 		return fmt.Errorf("%s: %w", in, err)
 	}
 	set := []hf.Field{{Name: "quantization_config", Value: account.QuantizationConfig()}}
-	w, err := a.writeDir(ctx, m, m.view, plan, out, dirOptions{set: set, maxShard: int64(o.maxShard)})
+	w, err := a.writeDir(ctx, m, m.view, plan, out, dirOptions{dtype: m.dtype(), set: set, maxShard: int64(o.maxShard)})
 	if err != nil {
 		return err
 	}

@@ -130,7 +130,7 @@ func TestScalesOfActivations(t *testing.T) {
 	}
 	src, err := tensor.NewTable(in.Meta(), list)
 	require.NoError(t, err)
-	plan, err := castPlan(src, func(i tensor.Info) tensor.DType { return i.DType })
+	plan, err := castPlan(src, func(i tensor.Info) tensor.DType { return i.DType }, nil)
 	require.NoError(t, err)
 	w, err := safetensors.Create(dir+"/new", false)
 	require.NoError(t, err)

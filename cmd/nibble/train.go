@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -248,7 +247,7 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	defer run.Close()
 	if o.FineTuneType == "lora" {
 		out.lora = adapterConfig(o, m.arch, run.Params())
-	} else if out.files, err = m.checkpointFiles(tensor.F32, nil); err != nil {
+	} else if out.files, err = m.checkpointFiles(dirOptions{dtype: tensor.F32}); err != nil {
 		return err
 	}
 	if resumed != nil {
@@ -317,7 +316,7 @@ func adapterConfig(o *trainOptions, m *arch.Model, params []*optim.Param) *peft.
 	c.TaskType, c.BaseModel = "CAUSAL_LM", o.model
 	c.R, c.LoraAlpha, c.LoraDropout, c.UseRSLoRA = int64(o.Rank), o.Alpha, o.Dropout, o.UseRSLoRA
 	c.TargetModules = peft.Modules{Names: targets(optim.Values(params))}
-	c.FanInFanOut = slices.ContainsFunc(m.Block(0), func(t arch.Tensor) bool { return t.Transposed })
+	c.FanInFanOut = m.FanInFanOut()
 	return c
 }
 
@@ -338,7 +337,7 @@ func (a *app) finishTraining(ctx context.Context, m *model, out *trainOutput, ru
 			return info.DType
 		}
 		return base.DType
-	})
+	}, nil)
 	if err != nil {
 		return err
 	}
@@ -347,7 +346,7 @@ func (a *app) finishTraining(ctx context.Context, m *model, out *trainOutput, ru
 	if err := os.RemoveAll(temp); err != nil {
 		return err
 	}
-	if _, err := a.writeDir(ctx, m, trained, plan, temp, dirOptions{}); err != nil {
+	if _, err := a.writeDir(ctx, m, trained, plan, temp, dirOptions{dtype: m.dtype()}); err != nil {
 		return err
 	}
 	return moveUp(temp, o.out)

@@ -85,9 +85,13 @@ func (a *app) verify(ctx context.Context, path string, o verifyOptions) error {
 	if in.Kind == formats.HF || in.Kind == formats.GGUF {
 		m := &model{Input: in}
 		if err := m.understand(); err != nil {
-			problem(err)
+			if m.arch == nil && errors.Is(err, tensor.ErrUnsupported) {
+				a.note("%v; its tensors are checked as they are", err)
+			} else {
+				problem(err)
+			}
 		} else {
-			src = m.view
+			src = m.whole()
 			m.checkTensors(problem)
 		}
 	}

@@ -167,25 +167,25 @@ func cutAdapter(name string) (module string, isB, embedding bool) {
 func (p *planner) addPair(x *pair) error {
 	nameA, nameB := x.GGUFName+suffixA, x.GGUFName+suffixB
 	a, b := tensor.Forward(p.src, x.a[0], nameA), tensor.Forward(p.src, x.b[0], nameB)
-	changeA, changeB := "", ""
+	ofA, ofB := Origin{From: names(x.a)}, Origin{From: names(x.b)}
 	switch order := between(p.m.Rotary, p.m.GGUFRotary, p.m.HeadDim); {
 	case x.Expert >= 0:
 		a, b = stack(p.src, p.codecs, x.a, nameA), stack(p.src, p.codecs, x.b, nameB)
-		changeA, changeB = "stack", "stack"
+		ofA.Change, ofB.Change = stackUp, stackUp
 	case x.Role == arch.Embedding:
-		a, changeA = transposed(p.src, p.codecs, x.a[0], nameA), "transpose"
+		a, ofA.Change = transposed(p.src, p.codecs, x.a[0], nameA), transpose
 	case x.RotaryHeads != nil && order != nil:
-		b, changeB = reorder(p.src, p.codecs, x.b[0], nameB, order), "permute"
+		b, ofB.Change = reorder(p.src, p.codecs, x.b[0], nameB, order), permute
 	}
-	if err := p.store(a, p.matrixType(a.Info), changeA); err != nil {
+	if err := p.store(a, p.matrixType(a.Info), ofA); err != nil {
 		return err
 	}
-	return p.store(b, p.matrixType(b.Info), changeB)
+	return p.store(b, p.matrixType(b.Info), ofB)
 }
 
 // AdapterFromGGUF returns a GGUF adapter in the form that AdapterToGGUF takes,
-// and its scale. m is the model that it is for.
-func AdapterFromGGUF(g tensor.Source, codecs tensor.Codecs, m *arch.Model) (tensor.Source, AdapterScale, error) {
+// and its scale. m is the model that it is for. Block types are decoded to F32.
+func AdapterFromGGUF(g tensor.Source, codecs tensor.Codecs, m *arch.Model) (*View, AdapterScale, error) {
 	var scale AdapterScale
 	if err := checkAdapter(g.Meta(), m); err != nil {
 		return nil, scale, err
@@ -198,6 +198,7 @@ func AdapterFromGGUF(g tensor.Source, codecs tensor.Codecs, m *arch.Model) (tens
 	for _, t := range append(m.Tensors(), m.Extras()...) {
 		weights[t.GGUFName] = append(weights[t.GGUFName], t)
 	}
+	view := &View{Origins: make(map[string]Origin)}
 	var entries []tensor.Entry
 	for info := range g.All() {
 		name, isA := strings.CutSuffix(info.Name, suffixA)
@@ -211,7 +212,7 @@ func AdapterFromGGUF(g tensor.Source, codecs tensor.Codecs, m *arch.Model) (tens
 		if len(targets) == 0 || len(targets[0].Dims) != 2 {
 			return nil, scale, hint.Add(fmt.Errorf("tensor %q: %w: the model has no matrix %q", info.Name, tensor.ErrMalformed, name), "give the model that the adapter was trained on")
 		}
-		list, rank, err := adapterEntries(g, codecs, m, info, targets, isA)
+		list, rank, change, err := adapterEntries(g, codecs, m, info, targets, isA)
 		if err != nil {
 			return nil, scale, err
 		}
@@ -220,6 +221,9 @@ func AdapterFromGGUF(g tensor.Source, codecs tensor.Codecs, m *arch.Model) (tens
 		}
 		if rank != scale.Rank {
 			return nil, scale, fmt.Errorf("tensor %q: %w: its rank is %d, that of others %d", info.Name, tensor.ErrUnsupported, rank, scale.Rank)
+		}
+		for _, e := range list {
+			view.Origins[e.Info.Name] = Origin{[]string{info.Name}, change}
 		}
 		entries = append(entries, list...)
 	}
@@ -230,8 +234,17 @@ func AdapterFromGGUF(g tensor.Source, codecs tensor.Codecs, m *arch.Model) (tens
 	if alpha == 0 {
 		scale.Alpha = float64(scale.Rank) // llama.cpp then takes 1 for alpha/r
 	}
-	out, err := tensor.NewTable(tensor.Meta{{Key: "format", Value: "pt"}}, entries)
-	return out, scale, err
+	stored, err := tensor.NewTable(tensor.Meta{{Key: "format", Value: "pt"}}, entries)
+	if err != nil {
+		return nil, scale, err
+	}
+	for i, e := range entries {
+		if !e.Info.DType.Float() {
+			entries[i] = decoded(stored, codecs, e.Info, e.Info.Name, nil)
+		}
+	}
+	view.Source, err = tensor.NewTable(stored.Meta(), entries)
+	return view, scale, err
 }
 
 func checkAdapter(meta tensor.Meta, m *arch.Model) error {
@@ -246,8 +259,8 @@ func checkAdapter(meta tensor.Meta, m *arch.Model) error {
 }
 
 // adapterEntries returns what a tensor of a GGUF adapter is in a checkpoint's
-// names and layout, and its rank.
-func adapterEntries(g tensor.Source, codecs tensor.Codecs, m *arch.Model, info tensor.Info, targets []arch.Tensor, isA bool) ([]tensor.Entry, int64, error) {
+// names and layout, its rank, and the change.
+func adapterEntries(g tensor.Source, codecs tensor.Codecs, m *arch.Model, info tensor.Info, targets []arch.Tensor, isA bool) ([]tensor.Entry, int64, string, error) {
 	t := targets[0]
 	embedding := t.Role == arch.Embedding
 	suffix, side, dim := hfSuffixB, int64(t.Out()), 0
@@ -265,7 +278,7 @@ func adapterEntries(g tensor.Source, codecs tensor.Codecs, m *arch.Model, info t
 		shape = shape[1:]
 	}
 	if len(shape) != 2 || shape[dim] != side || (t.Expert >= 0) != (len(info.Shape) == 3) || shape[1-dim] < 1 {
-		return nil, 0, hint.Add(fmt.Errorf("tensor %q: %w: shape %v does not fit a weight of %v", info.Name, tensor.ErrMalformed, info.Shape, tensor.Shape(t.Dims)),
+		return nil, 0, "", hint.Add(fmt.Errorf("tensor %q: %w: shape %v does not fit a weight of %v", info.Name, tensor.ErrMalformed, info.Shape, tensor.Shape(t.Dims)),
 			"give the model that the adapter was trained on")
 	}
 	rank := shape[1-dim]
@@ -275,17 +288,17 @@ func adapterEntries(g tensor.Source, codecs tensor.Codecs, m *arch.Model, info t
 			part := tensor.Info{Name: x.Module() + suffix, DType: info.DType, Shape: shape}
 			out = append(out, slice(g, info.Name, part, int64(x.Expert)*part.Size()))
 		}
-		return out, rank, nil
+		return out, rank, unstack, nil
 	}
 	name := t.Module() + suffix
 	order := between(m.GGUFRotary, m.Rotary, m.HeadDim)
 	switch {
 	case embedding && isA:
-		return []tensor.Entry{transposed(g, codecs, info, name)}, rank, nil
+		return []tensor.Entry{transposed(g, codecs, info, name)}, rank, transpose, nil
 	case !isA && t.RotaryHeads != nil && order != nil:
-		return []tensor.Entry{reorder(g, codecs, info, name, order)}, rank, nil
+		return []tensor.Entry{reorder(g, codecs, info, name, order)}, rank, permute, nil
 	}
-	return []tensor.Entry{tensor.Forward(g, info, name)}, rank, nil
+	return []tensor.Entry{tensor.Forward(g, info, name)}, rank, "", nil
 }
 
 // IsAdapter reports whether the metadata is that of a GGUF adapter.

@@ -2,7 +2,7 @@ package convert
 
 import (
 	"fmt"
-	"io"
+	"slices"
 	"strings"
 
 	"github.com/seed18967229/nibble/arch"
@@ -22,36 +22,32 @@ import (
 // Left out, with the reason, are tensors of other parts than the text model and
 // those that no model computes with. A name that the family does not know stays
 // as it is, for the caller to refuse. Stored bytes are not touched.
-func Canonical(src tensor.Source, m *arch.Model) (tensor.Source, []pipeline.Drop, error) {
-	c := canonical{src: src, m: m, known: make(map[string]arch.Tensor)}
+func Canonical(src tensor.Source, m *arch.Model) (*View, error) {
+	c := canonical{src: src, m: m, known: make(map[string]arch.Tensor), view: &View{Source: src, Origins: make(map[string]Origin)}}
 	for _, t := range append(m.Tensors(), m.Extras()...) {
 		c.known[t.Name] = t
 	}
-	changed := false
+	var list []tensor.Entry
 	for info := range src.All() {
 		entries, err := c.entries(info)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		changed = changed || len(entries) != 1 || entries[0].Info.Name != info.Name
-		c.list = append(c.list, entries...)
+		list = append(list, entries...)
 	}
-	if !changed {
-		return src, nil, nil
+	if len(c.view.Origins) == 0 && len(c.view.Dropped) == 0 {
+		return c.view, nil
 	}
-	out, err := tensor.NewTable(src.Meta(), c.list)
-	if err != nil {
-		return nil, nil, err
-	}
-	return out, c.drop, nil
+	var err error
+	c.view.Source, err = tensor.NewTable(src.Meta(), list)
+	return c.view, err
 }
 
 type canonical struct {
 	src   tensor.Source
 	m     *arch.Model
 	known map[string]arch.Tensor
-	list  []tensor.Entry
-	drop  []pipeline.Drop
+	view  *View
 }
 
 // entries returns what a stored tensor is in the family's names.
@@ -59,6 +55,9 @@ func (c *canonical) entries(info tensor.Info) ([]tensor.Entry, error) {
 	plain := strings.ReplaceAll(info.Name, "language_model.", "")
 	for _, name := range []string{info.Name, plain, c.m.Trunk + plain} {
 		if _, ok := c.known[name]; ok {
+			if name != info.Name {
+				c.view.Origins[name] = Origin{From: []string{info.Name}}
+			}
 			return []tensor.Entry{tensor.Forward(c.src, info, name)}, nil
 		}
 	}
@@ -68,7 +67,7 @@ func (c *canonical) entries(info tensor.Info) ([]tensor.Entry, error) {
 		}
 	}
 	if reason := c.unused(info.Name, plain); reason != "" {
-		c.drop = append(c.drop, pipeline.Drop{Name: info.Name, Reason: reason})
+		c.view.Dropped = append(c.view.Dropped, pipeline.Drop{Name: info.Name, Reason: reason})
 		return nil, nil
 	}
 	return []tensor.Entry{tensor.Forward(c.src, info, info.Name)}, nil
@@ -82,9 +81,18 @@ func (c *canonical) unused(name, plain string) string {
 		}
 	}
 	if otherParts(name) {
-		return "not of the text model"
+		return OtherPart
 	}
 	return ""
+}
+
+// OtherPart is why a tensor that is not of the text model is left out.
+const OtherPart = "not of the text model"
+
+// Partial reports whether the model has parts that are not in the view, such as
+// a vision tower.
+func (v *View) Partial() bool {
+	return slices.ContainsFunc(v.Dropped, func(d pipeline.Drop) bool { return d.Reason == OtherPart })
 }
 
 // otherParts reports whether a tensor belongs to a part of a model that is not
@@ -134,19 +142,9 @@ func (c *canonical) experts(info tensor.Info, name string) ([]tensor.Entry, erro
 		for e := range n {
 			part := tensor.Info{Name: expert(proj, e), DType: info.DType, Shape: tensor.Shape{rows, info.Shape[2]}}
 			off := (e*int64(len(projections)) + int64(p)) * size
+			c.view.Origins[part.Name] = Origin{[]string{info.Name}, unstack}
 			list = append(list, slice(c.src, info.Name, part, off))
 		}
 	}
 	return list, nil
-}
-
-// slice returns the entry of a part of a stored tensor that begins at off.
-func slice(src tensor.Source, name string, part tensor.Info, off int64) tensor.Entry {
-	return tensor.Entry{Info: part, Open: func() (io.ReaderAt, error) {
-		r, err := src.Raw(name)
-		if err != nil {
-			return nil, err
-		}
-		return io.NewSectionReader(r, off, part.Size()), nil
-	}}
 }

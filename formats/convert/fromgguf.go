@@ -14,15 +14,16 @@ import (
 	"github.com/seed18967229/nibble/formats/modelcard"
 	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
 )
 
 // Checkpoint is a GGUF model seen in checkpoint form.
 type Checkpoint struct {
-	// Source has the tensors under their checkpoint names and in the
-	// checkpoint's layout, the experts of a stack each on its own. Stored bytes
-	// are moved where the layout allows it, and decoded to F32 where it does not.
-	Source tensor.Source
+	// View has the tensors under their checkpoint names and in the checkpoint's
+	// layout, the experts of a stack each on its own. Stored bytes are moved
+	// where the layout allows it, and decoded to F32 where it does not.
+	*View
 
 	Model *arch.Model
 	Vocab *vocab.Vocab
@@ -57,7 +58,7 @@ func FromGGUF(g tensor.Source, codecs tensor.Codecs) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Checkpoint{Model: m, Vocab: v, Widened: make(map[string]bool)}
+	c := &Checkpoint{Model: m, Vocab: v, Widened: make(map[string]bool), View: &View{Origins: make(map[string]Origin)}}
 	entries, err := c.entries(g, codecs, generated)
 	if err != nil {
 		return nil, err
@@ -78,9 +79,6 @@ func FromGGUF(g tensor.Source, codecs tensor.Codecs) (*Checkpoint, error) {
 func (c *Checkpoint) entries(g tensor.Source, codecs tensor.Codecs, generated []arch.Generated) ([]tensor.Entry, error) {
 	m := c.Model
 	known := make(map[string]bool)
-	for _, x := range generated {
-		known[x.Name] = true
-	}
 	order := between(m.GGUFRotary, m.Rotary, m.HeadDim)
 	var out []tensor.Entry
 	for _, t := range m.Tensors() {
@@ -102,26 +100,36 @@ func (c *Checkpoint) entries(g tensor.Source, codecs tensor.Codecs, generated []
 			return nil, err
 		}
 		c.Widened[t.Name] = len(t.Dims) == 1 || t.Wide
+		var e tensor.Entry
+		change := ""
 		switch {
 		case t.Expert >= 0:
 			part := tensor.Info{Name: t.Name, DType: info.DType, Shape: t.Dims}
-			out = append(out, slice(g, info.Name, part, int64(t.Expert)*part.Size()))
+			e, change = slice(g, info.Name, part, int64(t.Expert)*part.Size()), unstack
 		case t.PlusOne:
-			out = append(out, minusOne(g, codecs, info, t.Name))
+			e, change = minusOne(g, codecs, info, t.Name), takeOne
 		case t.Transposed:
-			out = append(out, transposed(g, codecs, info, t.Name))
+			e, change = transposed(g, codecs, info, t.Name), transpose
 		case t.RotaryHeads != nil && order != nil:
-			out = append(out, reorder(g, codecs, info, t.Name, order))
+			e, change = reorder(g, codecs, info, t.Name, order), permute
 		default:
-			out = append(out, tensor.Forward(g, info, t.Name))
+			e = tensor.Forward(g, info, t.Name)
 		}
+		out = append(out, e)
+		c.Origins[t.Name] = Origin{[]string{info.Name}, change}
 	}
 	for info := range g.All() {
-		if !known[info.Name] {
+		if isGenerated(generated, info.Name) {
+			c.Dropped = append(c.Dropped, pipeline.Drop{Name: info.Name, Reason: "config.json says it"})
+		} else if !known[info.Name] {
 			return nil, fmt.Errorf("tensor %q: %w: the %s family has none of that name", info.Name, tensor.ErrUnsupported, m.Name)
 		}
 	}
 	return out, nil
+}
+
+func isGenerated(list []arch.Generated, name string) bool {
+	return slices.ContainsFunc(list, func(g arch.Generated) bool { return g.Name == name })
 }
 
 // values gives metadata to arch.

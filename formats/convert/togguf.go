@@ -131,19 +131,26 @@ func (p *planner) generate(g arch.Generated) {
 	e := floatEntry(g.Name, g.Values)
 	p.entries = append(p.entries, e)
 	step := pipeline.Copy(e.Info, g.Name)
-	step.Action = "make"
+	step.Action, step.From = generated, []string{}
 	p.plan.Steps = append(p.plan.Steps, step)
 }
 
 // add adds a tensor of the checkpoint, or the stack of its experts.
 func (p *planner) add(t joined) error {
 	e, change := p.view(t)
-	return p.store(e, p.storedAs(t, e.Info), change)
+	return p.store(e, p.storedAs(t.Tensor, e.Info), Origin{names(t.infos), change})
 }
 
-// store adds a view and the step that writes it as dtype. change says in a word
-// what the view changes, "" for nothing.
-func (p *planner) store(e tensor.Entry, dtype tensor.DType, change string) error {
+func names(list []tensor.Info) []string {
+	out := make([]string, len(list))
+	for i, info := range list {
+		out[i] = info.Name
+	}
+	return out
+}
+
+// store adds a view and the step that writes it as dtype.
+func (p *planner) store(e tensor.Entry, dtype tensor.DType, o Origin) error {
 	p.entries = append(p.entries, e)
 	out := tensor.Info{Name: e.Info.Name, DType: dtype, Shape: e.Info.Shape}
 	step := pipeline.Copy(e.Info, out.Name)
@@ -153,9 +160,7 @@ func (p *planner) store(e tensor.Entry, dtype tensor.DType, change string) error
 			return err
 		}
 	}
-	if change != "" {
-		step.Action = strings.TrimPrefix(step.Action+"+"+change, "copy+")
-	}
+	step.Derive(o.From, o.Change)
 	p.plan.Steps = append(p.plan.Steps, step)
 	return nil
 }
@@ -165,13 +170,13 @@ func (p *planner) view(t joined) (tensor.Entry, string) {
 	info := t.infos[0]
 	switch order := between(p.m.Rotary, p.m.GGUFRotary, p.m.HeadDim); {
 	case t.Expert >= 0:
-		return stack(p.src, p.codecs, t.infos, t.GGUFName), "stack"
+		return stack(p.src, p.codecs, t.infos, t.GGUFName), stackUp
 	case t.PlusOne:
-		return plusOne(p.src, p.codecs, info, t.GGUFName), "add 1"
+		return plusOne(p.src, p.codecs, info, t.GGUFName), addOne
 	case t.Transposed:
-		return transposed(p.src, p.codecs, info, t.GGUFName), "transpose"
+		return transposed(p.src, p.codecs, info, t.GGUFName), transpose
 	case t.RotaryHeads != nil && order != nil:
-		return reorder(p.src, p.codecs, info, t.GGUFName, order), "permute"
+		return reorder(p.src, p.codecs, info, t.GGUFName, order), permute
 	}
 	return tensor.Forward(p.src, info, t.GGUFName), ""
 }
@@ -179,7 +184,7 @@ func (p *planner) view(t joined) (tensor.Entry, string) {
 // storedAs is the type rule of the reference (prepare_tensors in
 // conversion/base.py): vectors stay F32, and so do biases, routers and position
 // embeddings; rows that do not divide into blocks are stored as F16.
-func (p *planner) storedAs(t joined, info tensor.Info) tensor.DType {
+func (p *planner) storedAs(t arch.Tensor, info tensor.Info) tensor.DType {
 	if len(info.Shape) <= 1 || t.Wide || t.Part != "weight" {
 		return tensor.F32
 	}

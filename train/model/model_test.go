@@ -462,37 +462,41 @@ func generateSees(t *testing.T, s *setup) {
 	s.adapt(2, 1, "v_proj", "up_proj", "c_attn", "qkv_proj")
 	tokens := s.micro[1][0].tokens
 	want := s.reference(t).logits(tokens)
+	for _, first := range []int{1, 4, len(tokens)} {
+		s.extend(t, tokens, first, func(at int, logits []float32) {
+			for i, v := range want[at] {
+				require.InDelta(t, v, logits[i], 2e-5*(1+math.Abs(v)), "token %d, logit %d", at, i)
+			}
+		})
+	}
+}
+
+// extend passes tokens through the model with a cache, the first of them at once
+// and then one by one, and sees the logits after each.
+func (s *setup) extend(t *testing.T, tokens []int32, first int, see func(at int, logits []float32)) {
 	st, err := stream.New(s.src, codecs, s.arch, stream.Options{})
 	require.NoError(t, err)
 	defer st.Close()
-	for _, first := range []int{1, 4, len(tokens)} {
-		m := New(s.arch, s.train, 64)
-		c := m.NewCache()
-		logits := make([]float32, m.Vocab())
-		for at := 0; at < len(tokens); {
-			n := 1
-			if at == 0 {
-				n = first // the prompt goes in at once
-			}
-			x := make([]float32, n*m.Hidden())
-			pos := c.Positions(n)
-			require.NoError(t, m.Embed(x, tokens[at:at+n], pos, st))
-			for l := range int(s.arch.NumHiddenLayers) {
-				lease, err := st.Lease(context.Background(), l)
-				require.NoError(t, err)
-				b, err := m.Block(l, lease)
-				require.NoError(t, err)
-				require.NoError(t, b.Extend(x, pos, c, l))
-				lease.Release()
-			}
-			c.Advance(n)
-			at += n
-			require.Equal(t, at, c.Len())
-			require.NoError(t, m.Logits(logits, x[(n-1)*m.Hidden():], st))
-			for i, v := range want[at-1] {
-				require.InDelta(t, v, logits[i], 2e-5*(1+math.Abs(v)), "token %d, logit %d", at-1, i)
-			}
+	m := New(s.arch, s.train, len(tokens))
+	c := m.NewCache()
+	logits := make([]float32, m.Vocab())
+	for at, n := 0, first; at < len(tokens); n = 1 {
+		x := make([]float32, n*m.Hidden())
+		pos := c.Positions(n)
+		require.NoError(t, m.Embed(x, tokens[at:at+n], pos, st))
+		for l := range int(s.arch.NumHiddenLayers) {
+			lease, err := st.Lease(context.Background(), l)
+			require.NoError(t, err)
+			b, err := m.Block(l, lease)
+			require.NoError(t, err)
+			require.NoError(t, b.Extend(x, pos, c, l))
+			lease.Release()
 		}
+		c.Advance(n)
+		at += n
+		require.Equal(t, at, c.Len())
+		require.NoError(t, m.Logits(logits, x[(n-1)*m.Hidden():], st))
+		see(at-1, logits)
 	}
 }
 
