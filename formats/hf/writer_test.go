@@ -2,7 +2,6 @@ package hf
 
 import (
 	"encoding/json"
-	"fmt"
 	"io/fs"
 	"math"
 	"os"
@@ -81,13 +80,17 @@ func TestSink(t *testing.T) {
 		{Name: "empty", DType: tensor.F32, Shape: tensor.Shape{0}},
 		{Name: "c", DType: tensor.F64, Shape: tensor.Shape{}},
 	}
-	for _, max := range []int64{0, 1, 40, 70000} {
-		t.Run(fmt.Sprint(max), func(t *testing.T) {
+	kept := map[string]string{"a.weight": "b.safetensors", "odd": "a.safetensors", "b.weight": "b.safetensors", "empty": "c.safetensors", "c": "a.safetensors",
+		"late.a": "c.safetensors", "late.b": "a.safetensors"}
+	for name, o := range map[string]Options{
+		"default": {}, "alone": {MaxShardSize: 1}, "few": {MaxShardSize: 40}, "one": {MaxShardSize: 70000}, "kept": {Shards: kept},
+	} {
+		t.Run(name, func(t *testing.T) {
 			tensortest.TestSink(t, func(t *testing.T) tensortest.Store {
 				dir := t.TempDir()
 				out := filepath.Join(dir, "model")
 				return tensortest.Store{
-					Create: func() tensor.Sink { return create(t, out, Options{MaxShardSize: max}) },
+					Create: func() tensor.Sink { return create(t, out, o) },
 					Open:   func() tensor.Source { return openDir(t, out) },
 					Files:  func() []string { return tree(t, dir) },
 					Late:   true,

@@ -22,7 +22,7 @@ func legacyID(class, key string, n int64, view string) string {
 
 // counted64 is the storage that follows the pickles: a number of elements and
 // the data.
-func counted64(n int, data string) string {
+func counted64(n int64, data string) string {
 	return string(binary.LittleEndian.AppendUint64(nil, uint64(n))) + data
 }
 

@@ -12,7 +12,7 @@ import (
 
 const (
 	// maxObjects is how many bytes all that one pickle builds may take
-	// together, counted roughly and upwards: some 500,000 tensors.
+	// together, counted roughly and upwards: some 600,000 tensors.
 	maxObjects = 1 << 30
 
 	// maxStack is how many values may lie on the stack, marks included. A
