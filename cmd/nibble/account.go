@@ -56,25 +56,39 @@ type kindAccount struct {
 	n             int
 }
 
-// newWriteResult returns the account of a plan that was run on src, the view of an
-// input.
-// origin says what the tensors of that view are made of; nil is of themselves.
-func newWriteResult(in, out string, p *pipeline.Plan, src tensor.Source, origin func(string) convert.Origin) *writeResult {
-	r := &writeResult{In: in, Out: out, Actions: make(map[string]int), Tensors: []tensorAccount{}, Dropped: []dropAccount{}, Bytes: p.Size(), PeakRSS: memory.PeakRSS()}
+// job is a plan with what it is run on and what its account is made of.
+type job struct {
+	path string // of the input
+	plan *pipeline.Plan
+	src  tensor.Source // that the plan is run on
+
+	// original has the tensors of the input under their own names. origin says
+	// which of them those are made of that the plan names; nil is that it is they.
+	original tensor.Source
+	origin   func(string) convert.Origin
+}
+
+// newWriteResult returns the account of a job that is done.
+func newWriteResult(j job, out string) *writeResult {
+	p := j.plan
+	r := &writeResult{
+		In: j.path, Out: out, Bytes: p.Size(), PeakRSS: memory.PeakRSS(),
+		Actions: make(map[string]int), Tensors: []tensorAccount{}, Dropped: []dropAccount{},
+	}
 	for _, s := range p.Steps {
 		from := s.From
 		if from == nil {
 			from = s.In
 		}
-		var names []string
+		names := []string{}
 		for _, name := range from {
-			if origin == nil {
+			if j.origin == nil {
 				names = append(names, name)
 			} else {
-				names = append(names, origin(name).From...)
+				names = append(names, j.origin(name).From...)
 			}
 		}
-		t := tensorAccount{Name: s.Out[0].Name, From: names, Action: s.Action, Was: kindsOf(src, s.In), DType: s.Out[0].DType.String()}
+		t := tensorAccount{Name: s.Out[0].Name, From: names, Action: s.Action, Was: kindsOf(j.original, names), DType: s.Out[0].DType.String()}
 		r.Tensors = append(r.Tensors, t)
 		r.count(t)
 	}
@@ -101,7 +115,7 @@ func kindsOf(src tensor.Source, names []string) string {
 func (r *writeResult) count(t tensorAccount) {
 	r.Actions[t.Action]++
 	types := t.DType
-	if t.Was != t.DType {
+	if t.Was != "" && t.Was != t.DType {
 		types = t.Was + " to " + t.DType
 	}
 	for i, k := range r.kinds {

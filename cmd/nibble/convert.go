@@ -169,7 +169,7 @@ func (a *app) castFile(ctx context.Context, in *formats.Input, out string, o *co
 	if err := a.runPlan(ctx, in.Path, plan, in, w); err != nil {
 		return nil, err
 	}
-	r := newWriteResult(in.Path, out, plan, in, nil)
+	r := newWriteResult(job{in.Path, plan, in, in, nil}, out)
 	r.Notes = readNotes(in)
 	return r, nil
 }

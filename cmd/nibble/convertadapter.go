@@ -74,7 +74,7 @@ func (a *app) adapterToGGUF(ctx context.Context, in *formats.Input, out string, 
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", in.Path, err)
 	}
-	r, err := a.runToGGUF(ctx, in, out, g.Plan, g.Source, nil, o)
+	r, err := a.runToGGUF(ctx, in, out, job{in.Path, g.Plan, g.Source, in, nil}, o)
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +151,7 @@ func (a *app) adapterFromGGUF(ctx context.Context, in *formats.Input, out string
 	if err := d.Commit(); err != nil {
 		return nil, err
 	}
-	return newWriteResult(in.Path, out, plan, view, view.Origin), nil
+	return newWriteResult(job{in.Path, plan, view, in, view.Origin}, out), nil
 }
 
 // holdsAdapter reports whether a directory of these files is one that --force may

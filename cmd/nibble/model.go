@@ -153,6 +153,14 @@ func (m *model) name() string {
 	return strings.TrimSuffix(filepath.Base(abs), ".gguf")
 }
 
+// original returns the tensors of the input under their own names.
+func (m *model) original() tensor.Source {
+	if m.stored != nil {
+		return m.stored
+	}
+	return m.Input
+}
+
 // source returns the model's tensors: those of its view, or as they are stored
 // where there is none.
 func (m *model) source() tensor.Source {

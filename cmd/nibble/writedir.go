@@ -140,7 +140,7 @@ func (a *app) writeDir(ctx context.Context, m *model, src tensor.Source, plan *p
 	if err := a.runPlan(ctx, m.Path, plan, src, w); err != nil {
 		return nil, err
 	}
-	r := newWriteResult(m.Path, out, plan, src, origin)
+	r := newWriteResult(job{m.Path, plan, src, m.original(), origin}, out)
 	r.Notes = readNotes(m.Input)
 	return r, nil
 }

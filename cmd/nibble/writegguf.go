@@ -14,7 +14,6 @@ import (
 	"github.com/seed18967229/nibble/formats/gguf"
 	"github.com/seed18967229/nibble/formats/modelcard"
 	"github.com/seed18967229/nibble/internal/hint"
-	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -96,7 +95,7 @@ func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out st
 		return nil, fmt.Errorf("%s: %w", m.Path, err)
 	}
 	g.Plan.Drop = slices.Concat(g.Plan.Drop, m.view.Dropped, m.merged)
-	r, err := a.runToGGUF(ctx, m.Input, out, g.Plan, g.Source, m.view.Origin, o)
+	r, err := a.runToGGUF(ctx, m.Input, out, job{m.Path, g.Plan, g.Source, m.original(), m.view.Origin}, o)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +113,7 @@ func (a *app) copyGGUF(ctx context.Context, in *formats.Input, out string, o *co
 	if err != nil {
 		return nil, err
 	}
-	return a.runToGGUF(ctx, in, out, plan, in, nil, o)
+	return a.runToGGUF(ctx, in, out, job{in.Path, plan, in, in, nil}, o)
 }
 
 // retypeGGUF writes a GGUF model of a known family with other types.
@@ -133,11 +132,11 @@ func (a *app) retypeGGUF(ctx context.Context, in *formats.Input, out string, o *
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", in.Path, err)
 	}
-	return a.runToGGUF(ctx, in, out, plan, in, nil, o)
+	return a.runToGGUF(ctx, in, out, job{in.Path, plan, in, in, nil}, o)
 }
 
-// runToGGUF runs a plan on src, a view of in, into a GGUF file or its parts.
-func (a *app) runToGGUF(ctx context.Context, in *formats.Input, out string, plan *pipeline.Plan, src tensor.Source, origin func(string) convert.Origin, o *convertOptions) (*writeResult, error) {
+// runToGGUF does a job on in that makes a GGUF file or its parts.
+func (a *app) runToGGUF(ctx context.Context, in *formats.Input, out string, j job, o *convertOptions) (*writeResult, error) {
 	split, err := o.split()
 	if err != nil {
 		return nil, err
@@ -149,10 +148,10 @@ func (a *app) runToGGUF(ctx context.Context, in *formats.Input, out string, plan
 	if err != nil {
 		return nil, err
 	}
-	if err := a.runPlan(ctx, in.Path, plan, src, w); err != nil {
+	if err := a.runPlan(ctx, j.path, j.plan, j.src, w); err != nil {
 		return nil, err
 	}
-	r := newWriteResult(in.Path, out, plan, src, origin)
+	r := newWriteResult(j, out)
 	if paths := w.Paths(); len(paths) > 1 {
 		r.Files = paths
 	}
