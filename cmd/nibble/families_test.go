@@ -56,7 +56,7 @@ func TestFamiliesToGGUF(t *testing.T) {
 	eachFamily(t, func(t *testing.T, dir string) {
 		if !llamacppKnows(dir) {
 			o := nibble(t, "convert", dir, filepath.Join(t.TempDir(), "x.gguf"))
-			require.Equal(t, exitMalformed, o.code)
+			require.Equal(t, exitInput, o.code)
 			require.Contains(t, o.stderr, "GGUF")
 			return
 		}

@@ -73,8 +73,9 @@ type inspectResult struct {
 
 	Tensors []tensorFacts `json:"tensors,omitempty"`
 
-	// Values are statistics of all tensors together, Magnitudes how many values
-	// are not 0, by octave; Plot is the picture.
+	// Values are statistics of all tensors together, Magnitudes counts them by
+	// octave, without 0 and what is too small for an exponent of its own; Plot is
+	// the picture.
 	Values     *valueFacts `json:"values,omitempty"`
 	Magnitudes []octave    `json:"magnitudes,omitempty"`
 	Plot       string      `json:"plot,omitempty"`

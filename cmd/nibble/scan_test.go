@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -88,4 +89,27 @@ func TestScanEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err = scan(ctx, 4, 1000, spans, open, func(int, span, *scratch) (int, error) { cancel(); return 0, nil })
 	require.ErrorIs(t, err, context.Canceled)
+}
+
+// TestScanIsConcurrent has two spans of one tensor wait for each other.
+func TestScanIsConcurrent(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	meet := make(chan struct{})
+	_, err := scan(ctx, 2, 1, func(int) []span { return cut(2, 1) }, func(int) (int, error) { return 0, nil },
+		func(_ int, s span, _ *scratch) (int, error) {
+			if s.start == 0 {
+				select {
+				case meet <- struct{}{}:
+				case <-ctx.Done():
+				}
+			} else {
+				select {
+				case <-meet:
+				case <-ctx.Done():
+				}
+			}
+			return 0, nil
+		})
+	require.NoError(t, err)
 }
