@@ -90,6 +90,11 @@ func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out st
 	if err != nil {
 		return nil, err
 	}
+	if m.HF != nil {
+		if src, err = m.view.Listed(src, m.HF.Listed()); err != nil {
+			return nil, err
+		}
+	}
 	g, err := convert.ToGGUF(src, codecs, m.arch, v, convert.GGUFOptions{OutType: o.outType, General: general.meta})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Path, err)

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -74,62 +76,115 @@ func toFile(t *testing.T, src tensor.Source, m *arch.Model, v *vocab.Vocab, o GG
 
 // manifest is what the reference converter made, as testdata/README.md tells.
 type manifest struct {
-	Metadata map[string]struct {
+	Metadata ordered[struct {
 		Type, Element, SHA256 string
 		Value                 any
 		Length                int
-	}
-	Tensors map[string]struct {
+	}]
+	Tensors ordered[struct {
 		Type   string
 		Dims   []int64
 		SHA256 string
+	}]
+}
+
+// ordered is a JSON object that remembers the order of its members.
+type ordered[T any] struct {
+	names  []string
+	values map[string]T
+}
+
+func (o *ordered[T]) UnmarshalJSON(text []byte) error {
+	o.values = make(map[string]T)
+	dec := json.NewDecoder(bytes.NewReader(text))
+	if _, err := dec.Token(); err != nil {
+		return err
 	}
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return err
+		}
+		var v T
+		if err := dec.Decode(&v); err != nil {
+			return err
+		}
+		o.names = append(o.names, name.(string))
+		o.values[name.(string)] = v
+	}
+	return nil
+}
+
+// manifests lists the files that tell everything of what the reference made of a
+// checkpoint: where, and the checkpoint's directory.
+func manifests(t *testing.T) map[string]string {
+	list := make(map[string]string)
+	for _, outType := range OutTypes() {
+		name := "convert_" + outType + ".json"
+		list[filepath.Join(goldens, "stories260K", name)] = storiesDir
+		dirs, err := filepath.Glob(filepath.Join(goldens, "*", "*", "config.json"))
+		require.NoError(t, err)
+		for _, config := range append(dirs, filepath.Join(goldens, "tiny_llama3", "config.json")) {
+			path := filepath.Join(filepath.Dir(config), name)
+			if text, err := os.ReadFile(path); err == nil && bytes.Contains(text, []byte(`"tensors"`)) {
+				list[path] = filepath.Dir(config)
+			}
+		}
+	}
+	require.GreaterOrEqual(t, len(list), 50)
+	return list
 }
 
 func TestSameAsTheReferenceConverter(t *testing.T) {
-	for _, model := range []struct{ dir, goldens string }{
-		{storiesDir, goldens + "/stories260K"}, {goldens + "/tiny_llama3", goldens + "/tiny_llama3"},
-	} {
-		d, m, v := checkpoint(t, model.dir)
-		for _, outType := range OutTypes() {
-			t.Run(filepath.Base(model.dir)+" "+outType, func(t *testing.T) {
-				text, err := os.ReadFile(filepath.Join(model.goldens, "convert_"+outType+".json"))
-				require.NoError(t, err)
-				var want manifest
-				require.NoError(t, json.Unmarshal(text, &want))
-				f := toFile(t, d, m, v, GGUFOptions{OutType: outType, General: named(filepath.Base(model.dir))}, 2)
+	for path, dir := range manifests(t) {
+		t.Run(strings.TrimPrefix(path, goldens+"/"), func(t *testing.T) {
+			text, err := os.ReadFile(path)
+			require.NoError(t, err)
+			var want manifest
+			require.NoError(t, json.Unmarshal(text, &want))
+			d, m, v := checkpoint(t, dir)
+			view, err := Canonical(d, m)
+			require.NoError(t, err)
+			src, err := view.Listed(view, d.Listed())
+			require.NoError(t, err)
+			card, err := modelcard.Read(dir)
+			require.NoError(t, err)
+			outType := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), "convert_"), ".json")
+			f := toFile(t, src, m, v, GGUFOptions{OutType: outType, General: func(list iter.Seq[tensor.Info]) tensor.Meta {
+				meta, _ := card.GGUF(filepath.Base(dir), modelcard.CountParams(list))
+				return meta
+			}}, 2)
 
-				for _, kv := range f.Meta() {
-					w, ok := want.Metadata[kv.Key]
-					require.True(t, ok, "the reference has no %q", kv.Key)
-					delete(want.Metadata, kv.Key)
-					if w.Type == "array" {
-						require.Equal(t, w.SHA256, arrayHash(t, kv.Value), kv.Key)
-						continue
-					}
-					require.Equal(t, w.Type, fmt.Sprintf("%T", kv.Value), kv.Key)
-					if n, ok := w.Value.(float64); ok {
-						require.InDelta(t, n, number(t, kv.Value), 1e-15, kv.Key)
-					} else {
-						require.Equal(t, w.Value, kv.Value, kv.Key)
-					}
+			var keys []string
+			for _, kv := range f.Meta() {
+				keys = append(keys, kv.Key)
+				w := want.Metadata.values[kv.Key]
+				if w.Type == "array" {
+					require.Equal(t, w.SHA256, arrayHash(t, kv.Value), kv.Key)
+					continue
 				}
-				require.Empty(t, want.Metadata, "metadata that is missing")
+				require.Equal(t, w.Type, fmt.Sprintf("%T", kv.Value), kv.Key)
+				if n, ok := w.Value.(float64); ok {
+					require.InDelta(t, n, number(t, kv.Value), 1e-15, kv.Key)
+				} else {
+					require.Equal(t, w.Value, kv.Value, kv.Key)
+				}
+			}
+			require.Equal(t, want.Metadata.names, keys)
 
-				for info := range f.All() {
-					w, ok := want.Tensors[info.Name]
-					require.True(t, ok, "the reference has no %q", info.Name)
-					delete(want.Tensors, info.Name)
-					dims := slices.Clone(w.Dims)
-					slices.Reverse(dims)
-					require.Equal(t, dims, []int64(info.Shape), info.Name)
-					require.Equal(t, w.Type, info.DType.String(), info.Name)
-					sum := sha256.Sum256(tensortest.Bytes(t, f, info.Name))
-					require.Equal(t, w.SHA256, hex.EncodeToString(sum[:]), info.Name)
-				}
-				require.Empty(t, want.Tensors, "tensors that are missing")
-			})
-		}
+			var names []string
+			for info := range f.All() {
+				names = append(names, info.Name)
+				w := want.Tensors.values[info.Name]
+				dims := slices.Clone(w.Dims)
+				slices.Reverse(dims)
+				require.Equal(t, dims, []int64(info.Shape), info.Name)
+				require.Equal(t, w.Type, info.DType.String(), info.Name)
+				sum := sha256.Sum256(tensortest.Bytes(t, f, info.Name))
+				require.Equal(t, w.SHA256, hex.EncodeToString(sum[:]), info.Name)
+			}
+			require.Equal(t, want.Tensors.names, names)
+		})
 	}
 }
 
@@ -156,6 +211,18 @@ func arrayHash(t *testing.T, v any) string {
 	case []float32:
 		for _, f := range v {
 			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(f))
+		}
+	case []uint32:
+		for _, n := range v {
+			b = binary.LittleEndian.AppendUint32(b, n)
+		}
+	case []bool:
+		for _, n := range v {
+			if n {
+				b = append(b, 1)
+			} else {
+				b = append(b, 0)
+			}
 		}
 	case []int32:
 		for _, n := range v {

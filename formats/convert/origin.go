@@ -1,7 +1,9 @@
 package convert
 
 import (
+	"cmp"
 	"io"
+	"slices"
 
 	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
@@ -62,6 +64,24 @@ func (v *View) Origin(name string) Origin {
 		return o
 	}
 	return Origin{From: []string{name}}
+}
+
+// Listed returns src, which has the tensors of the view, in the order in which the
+// names of the input's tensors are listed: that in which llama.cpp's converter
+// meets them is hf.Dir's Listed.
+func (v *View) Listed(src tensor.Source, names []string) (tensor.Source, error) {
+	rank := make(map[string]int)
+	for i, name := range names {
+		rank[name] = i
+	}
+	infos := slices.SortedStableFunc(src.All(), func(a, b tensor.Info) int {
+		return cmp.Compare(rank[v.Origin(a.Name).From[0]], rank[v.Origin(b.Name).From[0]])
+	})
+	var entries []tensor.Entry
+	for _, info := range infos {
+		entries = append(entries, tensor.Forward(src, info, info.Name))
+	}
+	return tensor.NewTable(src.Meta(), entries)
 }
 
 // slice returns the entry of a part of a stored tensor that begins at off.

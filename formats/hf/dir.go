@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/seed18967229/nibble/formats/safetensors"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/safeio"
 	"github.com/seed18967229/nibble/tensor"
@@ -122,6 +123,23 @@ func (d *Dir) Config() []byte { return d.config }
 // that is laid out like this one; see Options. Shards keep their names, but
 // pytorch_model-00001-of-00002.bin becomes model-00001-of-00002.safetensors.
 func (d *Dir) Shards() map[string]string { return maps.Clone(d.files) }
+
+// Listed returns the names of the tensors in the order in which the readers that
+// the file format comes from list them, and converters write them: shard by shard,
+// those of a safetensors file by name, those of a PyTorch file as they lie there.
+func (d *Dir) Listed() []string {
+	var names []string
+	for _, f := range d.shards {
+		start := len(names)
+		for info := range f.All() {
+			names = append(names, info.Name)
+		}
+		if _, ok := f.(*safetensors.File); ok {
+			slices.Sort(names[start:])
+		}
+	}
+	return names
+}
 
 // Ignored returns the names of weight files in the directory that were not
 // read, sorted: other formats, the same weights again, shards that the index
