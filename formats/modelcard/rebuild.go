@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -16,10 +17,12 @@ import (
 )
 
 // What a rebuilt README.md takes from a GGUF file, which may hold anything: the
-// bytes of one text and the elements of one list.
+// bytes of one text and the elements of one list. All lists together stay below
+// maxLines.
 const (
 	maxText  = 64 << 10
-	maxItems = 1000
+	maxItems = 900
+	maxNotes = 50
 )
 
 // rebuilt are the keys of the front matter, in the order of cards on the hub,
@@ -112,7 +115,9 @@ type rebuilder struct {
 }
 
 func (r *rebuilder) note(format string, args ...any) {
-	r.notes = append(r.notes, fmt.Sprintf(format, args...))
+	if n := fmt.Sprintf(format, args...); len(r.notes) < maxNotes && !slices.Contains(r.notes, n) {
+		r.notes = append(r.notes, n)
+	}
 }
 
 // key writes a text or a list.
@@ -160,7 +165,11 @@ func (r *rebuilder) scalar(key string, v any) (string, bool) {
 			r.note("%s is left out: a text of %d bytes", key, len(v))
 			return "", false
 		}
-		return quote(v), true
+		if s := quote(v); r.b.Len()+len(s) < maxFrontMatter-maxText {
+			return s, true
+		}
+		r.note("%s is left out: the card would be too large", key)
+		return "", false
 	case float32:
 		return yamlFloat(v), true
 	}
@@ -191,8 +200,10 @@ func (r *rebuilder) entries(card, keys string) {
 			}
 		}
 		if s, ok := shortEntry(said, r.total); ok {
-			fmt.Fprintf(&r.b, "- %s\n", quote(s))
-			continue
+			if s, ok = r.scalar(keys+countKey, s); ok {
+				fmt.Fprintf(&r.b, "- %s\n", s)
+				continue
+			}
 		}
 		lead := "- "
 		for _, k := range entryKeys {
@@ -241,10 +252,20 @@ func quote(s string) string {
 	if bare.MatchString(s) && plain(s).kind == str {
 		return s
 	}
+	// checkBounds, which does not look for quotes, must not take the text for
+	// something deep or laborious.
+	depth, deepest := 0, 0
+	for i := range len(s) {
+		depth = nesting(depth, s[i])
+		deepest = max(deepest, depth)
+	}
+	brackets := depth > 0 || deepest > maxDepth/2
 	var b strings.Builder
 	b.WriteByte('"')
-	for _, r := range s {
+	for i, r := range s {
 		switch {
+		case brackets && (r == '[' || r == '{'), i > 0 && mark(s, i):
+			fmt.Fprintf(&b, `\u%04x`, r)
 		case r == '"' || r == '\\':
 			b.WriteByte('\\')
 			b.WriteRune(r)

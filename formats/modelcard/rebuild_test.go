@@ -2,6 +2,7 @@ package modelcard
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,7 +71,7 @@ func TestFromGGUF(t *testing.T) {
 		{Key: "general.base_model.1.name", Value: "no"},
 		{Key: "general.base_model.1.doi", Value: "10.1/2"},
 		{Key: "general.dataset.count", Value: uint32(0)},
-		{Key: "general.tags", Value: []string{"chat", "no", "7B", "", "a: b", "2024-01-01", "\u2028\x00\u0085\ufeff"}},
+		{Key: "general.tags", Value: []string{"chat", "no", "7B", "", "a: b", "2024-01-01", "\u2028\x00\u0085\ufeff", "a [b] & c", "[", "a !b"}},
 		{Key: "general.languages", Value: []string{"en", "no"}},
 	}
 	// Without the version, which is part of the basename, the id says the same.
@@ -89,6 +90,9 @@ tags:
 - "a: b"
 - "2024-01-01"
 - "\u2028\u0000\u0085\ufeff"
+- "a [b] & c"
+- "\u005b"
+- "a \u0021b"
 base_model:
 - meta-llama/Llama-3.1-8B
 - name: "no"
@@ -135,6 +139,29 @@ func TestFromHostileGGUF(t *testing.T) {
 	again, _ := back(t, meta[2:], Params{})
 	license, _ := again.Get("general.license")
 	require.Equal(t, "\ufffd", license)
+}
+
+// TestFromLargeGGUF gives as much as is taken at all: what comes of it can be
+// read again.
+func TestFromLargeGGUF(t *testing.T) {
+	meta := tensor.Meta{{Key: "general.base_model.count", Value: uint32(5000)}, {Key: "general.dataset.count", Value: uint32(5000)}}
+	for _, list := range []string{"base_model", "dataset"} {
+		for i := range 5000 {
+			for _, k := range entryKeys {
+				meta = append(meta, tensor.KV{Key: fmt.Sprintf("general.%s.%d.%s", list, i, k), Value: "[ &x"})
+			}
+		}
+	}
+	meta = append(meta, tensor.KV{Key: "general.tags", Value: slices.Repeat([]string{"t"}, 5000)},
+		tensor.KV{Key: "general.languages", Value: slices.Repeat([]string{strings.Repeat("\x00{", 1000)}, 5000)})
+	readme, notes := FromGGUF(meta, Params{})
+	require.Less(t, len(readme), maxFrontMatter)
+	require.NotEmpty(t, notes)
+	require.LessOrEqual(t, len(notes), maxNotes)
+	card, err := frontMatter(string(readme), false)
+	require.NoError(t, err)
+	require.Len(t, card.fields["base_model"].list, maxItems)
+	require.Len(t, card.fields["tags"].list, maxItems)
 }
 
 func TestSampling(t *testing.T) {

@@ -91,22 +91,16 @@ func parseYAML(text string) (v *value, err error) {
 
 // checkBounds refuses what would take the parser too long or too much stack.
 func checkBounds(text string) error {
-	depth, marks, start := 0, 0, true // start of a word
+	depth, deepest, marks := 0, 0, 0
 	for i := range len(text) {
-		switch c := text[i]; c {
-		case '[', '{':
-			depth++
-		case ']', '}':
-			depth = max(0, depth-1)
-		case '&', '!', '*':
-			if start {
-				marks++
-			}
+		depth = nesting(depth, text[i])
+		deepest = max(deepest, depth)
+		if mark(text, i) {
+			marks++
 		}
-		start = strings.IndexByte(" \n[{,", text[i]) >= 0
-		if depth > maxDepth {
-			return fmt.Errorf("nested more than %d deep", maxDepth)
-		}
+	}
+	if deepest > maxDepth {
+		return fmt.Errorf("nested more than %d deep", maxDepth)
 	}
 	lines := 0
 	for l := range strings.Lines(text) {
@@ -120,6 +114,24 @@ func checkBounds(text string) error {
 		return fmt.Errorf("%d lines with %d tags and anchors, over the limit of %d and %d", lines, marks, maxLines, maxMarks)
 	}
 	return nil
+}
+
+// nesting returns how deep what follows a character lies, if brackets within
+// text are taken for those of YAML.
+func nesting(depth int, c byte) int {
+	switch c {
+	case '[', '{':
+		return depth + 1
+	case ']', '}':
+		return max(0, depth-1)
+	}
+	return depth
+}
+
+// mark reports whether a tag, an anchor or an alias may begin at text[i].
+func mark(text string, i int) bool {
+	return strings.IndexByte("&!*", text[i]) >= 0 && (i == 0 || strings.IndexByte(" \n[{,", text[i-1]) >= 0) &&
+		i+1 < len(text) && strings.IndexByte(" \n", text[i+1]) < 0
 }
 
 type yamlReader struct {
