@@ -35,9 +35,10 @@ const everything, others group = "all weights", "norms, biases and others"
 
 // groups are the roles of matrices.
 var groups = map[arch.Role]group{
-	arch.Embedding: "embeddings and head", arch.Head: "embeddings and head",
-	arch.Query: "attention", arch.Key: "attention", arch.Value: "attention", arch.AttnOut: "attention",
-	arch.Gate: "MLP", arch.Up: "MLP", arch.Down: "MLP",
+	arch.Embedding: "embeddings and head", arch.Position: "embeddings and head", arch.Head: "embeddings and head",
+	arch.QKV: "attention", arch.Query: "attention", arch.Key: "attention", arch.Value: "attention", arch.AttnOut: "attention",
+	arch.GateUp: "MLP", arch.Gate: "MLP", arch.Up: "MLP", arch.Down: "MLP", arch.Router: "MLP",
+	arch.SharedGate: "MLP", arch.SharedUp: "MLP", arch.SharedDown: "MLP", arch.SharedRouter: "MLP",
 }
 
 // groupsOf returns the group of each tensor of a model by name.

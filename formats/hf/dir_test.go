@@ -435,3 +435,16 @@ func FuzzIndex(f *testing.F) {
 		tensortest.TestSource(t, d)
 	})
 }
+
+func TestListed(t *testing.T) {
+	tensors := []tensor.Info{u8("b", 90), u8("c", 10), u8("a", 80), u8("layers.2", 5), u8("layers.10", 5)}
+	dir := write(t, Options{MaxShardSize: 100}, nil, tensors...)
+	d := openDir(t, dir)
+	require.Equal(t, []string{"b", "c", "a", "layers.10", "layers.2"}, d.Listed(), "by name in each shard")
+	require.Equal(t, []string{"b", "c", "a", "layers.2", "layers.10"}, names(d), "as they lie there")
+	require.Equal(t, []string{filepath.Join(dir, "model-00001-of-00002.safetensors"), filepath.Join(dir, "model-00002-of-00002.safetensors")}, d.Paths())
+
+	pickled := openDir(t, "testdata/pickled")
+	require.Equal(t, names(pickled), pickled.Listed(), "as they lie there")
+	require.Len(t, pickled.Paths(), 2)
+}
