@@ -102,6 +102,13 @@ func Cast(codecs tensor.Codecs, in string, out tensor.Info) (Step, error) {
 		Out:     []tensor.Info{out},
 		Scratch: 2*4*batch*cols + batch*out.RowSize(),
 		Run: func(ctx context.Context, src tensor.Source, dst []io.WriterAt) error {
+			if r, ok := enc.(tensor.Recoder); ok {
+				if info, err := src.Info(in); err == nil {
+					if f := r.From(info.DType); f != nil {
+						return recode(ctx, src, info, out, f, dst[0])
+					}
+				}
+			}
 			buf := make([]byte, batch*out.RowSize())
 			return EachPanel(ctx, codecs, src, in, func(w []float32, row int64) error {
 				b := buf[:int64(len(w))/cols*out.RowSize()]
@@ -111,6 +118,36 @@ func Cast(codecs tensor.Codecs, in string, out tensor.Info) (Step, error) {
 			})
 		},
 	}, nil
+}
+
+// recode stores the elements of a tensor as those of out, by f.
+func recode(ctx context.Context, src tensor.Source, info, out tensor.Info, f func(dst, src []byte), dst io.WriterAt) error {
+	r, err := src.Raw(info.Name)
+	if err != nil {
+		return err
+	}
+	_, from := info.DType.Block()
+	_, to := out.DType.Block()
+	n := info.Shape.Elems()
+	batch := min(n, panel/max(from, to))
+	a, b := make([]byte, batch*from), make([]byte, batch*to)
+	for at := int64(0); at < n; at += batch {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		k := min(batch, n-at)
+		if got, err := r.ReadAt(a[:k*from], at*from); int64(got) < k*from {
+			if err == nil || err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return fmt.Errorf("tensor %q: %w", info.Name, err)
+		}
+		f(b[:k*to], a[:k*from])
+		if _, err := dst.WriteAt(b[:k*to], at*to); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // PanelRows returns how many rows of that many float32 make a panel; at least

@@ -33,6 +33,16 @@ type Encoder interface {
 	Encode(dst []byte, src []float32)
 }
 
+// A Recoder is an Encoder that knows a way from the stored elements of another
+// DType to its own that is shorter than by way of float32. The result is the same.
+type Recoder interface {
+	Encoder
+
+	// From returns the function that stores the elements in src, which are of
+	// DType d, in dst; nil if there is none for that DType.
+	From(d DType) func(dst, src []byte)
+}
+
 // Bytes is random access to stored bytes, in memory or not, without a copy
 // where none is needed.
 type Bytes interface {

@@ -1,6 +1,7 @@
 package floats
 
 import (
+	"encoding/binary"
 	"sync"
 
 	"github.com/seed18967229/nibble/internal/kernel"
@@ -51,6 +52,46 @@ type rounding struct {
 
 // Encode implements tensor.Encoder.
 func (c rounding) Encode(dst []byte, src []float32) { c.encode(dst, src) }
+
+// From implements tensor.Recoder, for the two types of 16 bits.
+func (c rounding) From(d tensor.DType) func(dst, src []byte) {
+	return recoders[[2]tensor.DType{d, c.dtype}]
+}
+
+// recoders are by the DTypes of input and output.
+var recoders = map[[2]tensor.DType]func(dst, src []byte){
+	{tensor.BF16, tensor.F16}: halves(kernel.DecodeBF16, kernel.EncodeF16),
+	{tensor.F16, tensor.BF16}: halves(kernel.DecodeF16, kernel.EncodeBF16),
+}
+
+// halves stores one type of 16 bits as another by a table of all its values, which
+// is made when first used.
+func halves(decode func([]float32, []byte), encode func([]byte, []float32)) func(dst, src []byte) {
+	table := sync.OnceValue(func() *[1 << 16]uint16 {
+		b, f := make([]byte, 2<<16), make([]float32, 1<<16)
+		for i := range f {
+			binary.LittleEndian.PutUint16(b[2*i:], uint16(i))
+		}
+		decode(f, b)
+		encode(b, f)
+		var t [1 << 16]uint16
+		for i := range t {
+			t[i] = binary.LittleEndian.Uint16(b[2*i:])
+		}
+		return &t
+	})
+	return func(dst, src []byte) {
+		t := table()
+		for len(src) >= 8 && len(dst) >= 8 {
+			v := binary.LittleEndian.Uint64(src)
+			binary.LittleEndian.PutUint64(dst, uint64(t[uint16(v)])|uint64(t[uint16(v>>16)])<<16|uint64(t[uint16(v>>32)])<<32|uint64(t[v>>48])<<48)
+			src, dst = src[8:], dst[8:]
+		}
+		for ; len(src) >= 2; src, dst = src[2:], dst[2:] {
+			binary.LittleEndian.PutUint16(dst, t[binary.LittleEndian.Uint16(src)])
+		}
+	}
+}
 
 // lookup decodes one byte at a time by a table that is made when first used.
 func lookup(make func() *[256]float32) func(dst []float32, src []byte) {

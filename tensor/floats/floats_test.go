@@ -196,3 +196,44 @@ func TestWiden(t *testing.T) {
 	require.ErrorIs(t, err, tensor.ErrUnsupported)
 	require.ErrorContains(t, err, `"x"`)
 }
+
+// The short way from one type of 16 bits to the other gives what the long one does,
+// for every value there is.
+func TestRecode(t *testing.T) {
+	all := make([]byte, 2<<16)
+	for i := range 1 << 16 {
+		binary.LittleEndian.PutUint16(all[2*i:], uint16(i))
+	}
+	short := 0
+	for _, to := range []tensor.DType{tensor.F64, tensor.F32, tensor.F16, tensor.BF16} {
+		enc, err := codecs.Encoder(to)
+		require.NoError(t, err)
+		for _, from := range []tensor.DType{tensor.F64, tensor.F32, tensor.F16, tensor.BF16, tensor.I16} {
+			f := enc.(tensor.Recoder).From(from)
+			if f == nil {
+				continue
+			}
+			short++
+			_, size := to.Block()
+			for _, n := range []int{1 << 16, 0, 1, 3, 4, 5, 1023} {
+				want, got := make([]byte, int64(n)*size), make([]byte, int64(n)*size)
+				enc.Encode(want, decode(t, from, all[:2*n]))
+				f(got, all[:2*n])
+				require.Equal(t, want, got, "%v to %v", from, to)
+			}
+		}
+	}
+	require.Equal(t, 2, short)
+}
+
+func BenchmarkRecode(b *testing.B) {
+	src, dst := make([]byte, 1<<20), make([]byte, 1<<20)
+	for i := range src {
+		src[i] = byte(i * 7)
+	}
+	f := recoders[[2]tensor.DType{tensor.BF16, tensor.F16}]
+	b.SetBytes(1 << 20)
+	for b.Loop() {
+		f(dst, src)
+	}
+}
