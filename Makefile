@@ -48,10 +48,12 @@ bench:
 # The embedded model, and a tiny random one with everything that it lacks.
 STORIES = cmd/nibble/demo/stories260K
 TINY = testdata/tiny_llama3
+# Those that llama.cpp knows.
+FAMILIES = $(dir $(wildcard testdata/families/*/convert_f32.json))
 
 interop: build
 	./nibble demo --out nibble-demo --force --quiet
-	testdata/interop/run.sh ./nibble $(STORIES) $(TINY) nibble-demo/merged
+	testdata/interop/run.sh ./nibble $(STORIES) $(TINY) nibble-demo/merged $(FAMILIES)
 
 interop-python: build
 	testdata/interop/run_python.sh ./nibble $(STORIES)
