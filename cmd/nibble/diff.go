@@ -111,7 +111,7 @@ func (a *app) openSide(path string) (*side, error) {
 		return nil, err
 	}
 	s := &side{Input: in, src: in}
-	if in.Kind != formats.HF && in.Kind != formats.GGUF {
+	if !isModel(in) {
 		return s, nil
 	}
 	m := &model{Input: in}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats"
+	"github.com/seed18967229/nibble/formats/convert"
 	"github.com/seed18967229/nibble/formats/quantized"
 	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/memory"
@@ -140,7 +141,7 @@ func (a *app) inspect(ctx context.Context, path string, o inspectOptions) error 
 	r := &inspectResult{Path: path, Format: string(in.Kind), Types: make(map[string]int), Shards: shards(in), Nested: nested(in), NotRead: notRead(in)}
 	var src tensor.Source = in
 	var known *arch.Model
-	if in.Kind == formats.HF || in.Kind == formats.GGUF {
+	if isModel(in) {
 		m := &model{Input: in}
 		if err := m.understand(); err != nil {
 			// The tensors can be shown all the same.
@@ -160,6 +161,10 @@ func (a *app) inspect(ctx context.Context, path string, o inspectOptions) error 
 	if in.Adapter != nil {
 		c := in.Adapter.Config
 		r.Adapter = &adapterFacts{Type: c.PeftType, Base: c.BaseModel, Rank: c.R, Alpha: c.LoraAlpha, Scale: c.Scaling(), Targets: targets(in.Adapter)}
+	}
+	if in.GGUF != nil && convert.IsAdapter(in.Meta()) {
+		f := convert.DescribeAdapter(in)
+		r.Adapter = &adapterFacts{Type: "LORA of " + f.Architecture, Rank: f.Rank, Alpha: f.Alpha, Scale: f.Alpha / float64(max(1, f.Rank)), Targets: f.Targets}
 	}
 	for info := range src.All() {
 		kind := describe(src, info)
@@ -204,6 +209,11 @@ func (a *app) inspect(ctx context.Context, path string, o inspectOptions) error 
 		}
 	}
 	return a.print(r)
+}
+
+// isModel reports whether the input has what tells a model from a file of tensors.
+func isModel(in *formats.Input) bool {
+	return in.HF != nil || in.GGUF != nil && !convert.IsAdapter(in.Meta())
 }
 
 // shards lists the files that the tensors of an input are in.

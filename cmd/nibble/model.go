@@ -279,9 +279,11 @@ func (m *model) checkpointFiles(o dirOptions) ([]hf.SideFile, error) {
 	if o.dtype != tensor.Invalid {
 		set = append([]hf.Field{{Name: dtypeKey(m.HF.Config()), Value: []byte(`"` + convert.TorchDType(o.dtype) + `"`)}}, set...)
 	}
-	config, err := hf.Edit(m.HF.Config(), set, o.drop)
-	if err != nil {
-		return nil, err
+	config := m.HF.Config()
+	if len(set)+len(o.drop) > 0 {
+		if config, err = hf.Edit(config, set, o.drop); err != nil {
+			return nil, err
+		}
 	}
 	return append(files, hf.SideFile{Name: hf.ConfigName, Data: config}), nil
 }

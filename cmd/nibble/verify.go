@@ -82,7 +82,7 @@ func (a *app) verify(ctx context.Context, path string, o verifyOptions) error {
 	r := &verifyResult{Path: path, Format: string(in.Kind), Problems: []string{}}
 	problem := func(err error) { r.Problems = append(r.Problems, strings.Split(errorText(err), "\n")...) }
 	var src tensor.Source = in
-	if in.Kind == formats.HF || in.Kind == formats.GGUF {
+	if isModel(in) {
 		m := &model{Input: in}
 		if err := m.understand(); err != nil {
 			if m.arch == nil && errors.Is(err, tensor.ErrUnsupported) {

@@ -2,7 +2,6 @@ package convert
 
 import (
 	"fmt"
-	"iter"
 	"math"
 	"slices"
 	"strings"
@@ -307,29 +306,31 @@ func IsAdapter(meta tensor.Meta) bool {
 	return kind == adapterType
 }
 
-// Describe returns what a GGUF adapter's metadata and headers say of it: the
-// architecture, the rank of its first tensor and alpha.
-func Describe(g tensor.Source) (architecture string, rank int64, alpha float64) {
-	architecture, _ = tensor.Lookup[string](g.Meta(), gguf.KeyArchitecture)
-	a, _ := tensor.Lookup[float32](g.Meta(), keyAdapterAlpha)
-	for info := range g.All() {
-		if strings.HasSuffix(info.Name, suffixB) && !strings.HasPrefix(info.Name, "token_embd") {
-			rank = info.Shape.Cols()
-			break
-		}
-	}
-	return architecture, rank, float64(a)
+// AdapterFacts is what a GGUF adapter's metadata and headers say of it.
+type AdapterFacts struct {
+	Architecture string
+	Rank         int64 // of its first matrix
+	Alpha        float64
+	Targets      []string // modules by the last part of their names
 }
 
-// AdapterTargets returns the modules that a GGUF adapter changes, by the last
-// part of their names, in order of appearance.
-func AdapterTargets(list iter.Seq[tensor.Info]) []string {
-	var out []string
-	for info := range list {
+// DescribeAdapter returns the facts of a GGUF adapter, as far as it has them.
+func DescribeAdapter(g tensor.Source) AdapterFacts {
+	var f AdapterFacts
+	f.Architecture, _ = tensor.Lookup[string](g.Meta(), gguf.KeyArchitecture)
+	alpha, _ := tensor.Lookup[float32](g.Meta(), keyAdapterAlpha)
+	f.Alpha = float64(alpha)
+	for info := range g.All() {
 		name, isB := strings.CutSuffix(info.Name, ".weight"+suffixB)
-		if short := name[strings.LastIndexByte(name, '.')+1:]; isB && !slices.Contains(out, short) {
-			out = append(out, short)
+		if !isB {
+			continue
+		}
+		if f.Rank == 0 {
+			f.Rank = info.Shape.Cols()
+		}
+		if short := name[strings.LastIndexByte(name, '.')+1:]; !slices.Contains(f.Targets, short) {
+			f.Targets = append(f.Targets, short)
 		}
 	}
-	return out
+	return f
 }
