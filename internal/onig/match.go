@@ -8,10 +8,11 @@ const (
 	slack        = 4096
 	slackPerByte = 16
 
-	// The steps of one search are bounded by maxSteps and maxStepsPerByte. Then
-	// there is no match, as when Oniguruma gives up.
-	maxSteps        = 1 << 26
-	maxStepsPerByte = 64
+	// The steps for one text are bounded by maxSteps and maxStepsPerByte. Then
+	// there are no more matches, as when Oniguruma gives up. Only look-behinds that
+	// are made for it need so many.
+	maxSteps        = 1 << 24
+	maxStepsPerByte = 256
 )
 
 // Matcher finds the matches in one text after another. It must not be used by
@@ -29,9 +30,11 @@ type Matcher struct {
 	runs   []run
 	ends   []int // where the look-behinds stand that are being tried
 
-	steps, slow int // how many so far, and how many until branches are remembered
-	spent, most int // by this search, and how many it may take
-	memory      memory
+	// How many steps so far, how many until branches are remembered, and how many
+	// at most.
+	steps, slow, most int
+
+	memory memory
 }
 
 // frame is what to do when a way to match has failed.
@@ -96,12 +99,11 @@ func (m *Matcher) Next() (start, end int, ok bool) {
 }
 
 func (m *Matcher) search() (start, end int, ok bool) {
-	m.spent = 0
 	for at := m.from; ; {
 		if end := m.match(0, at); end >= 0 {
 			return at, end, true
 		}
-		if at == len(m.text) || m.spent > m.most {
+		if at == len(m.text) || m.steps > m.most {
 			return 0, 0, false
 		}
 		_, n := decode(m.text, at)
@@ -118,7 +120,6 @@ func (m *Matcher) match(pc int32, at int) int {
 	for {
 		i := &prog[pc]
 		m.steps++
-		m.spent++
 		ok := true
 		switch i.op {
 		case doMatch:
@@ -178,7 +179,7 @@ func (m *Matcher) match(pc int32, at int) int {
 				pc = i.y
 			}
 		}
-		if ok && m.spent <= m.most {
+		if ok && m.steps <= m.most {
 			continue
 		}
 		if pc, at, ok = m.back(base); !ok {
@@ -202,7 +203,7 @@ func (m *Matcher) succeeded(base int) {
 
 // back takes what to try next off the stack, down to base.
 func (m *Matcher) back(base int) (pc int32, at int, ok bool) {
-	if m.spent > m.most {
+	if m.steps > m.most {
 		m.stack = m.stack[:base]
 	}
 	for len(m.stack) > base {
