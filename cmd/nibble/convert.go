@@ -13,6 +13,7 @@ import (
 	"github.com/seed18967229/nibble/formats/gguf"
 	"github.com/seed18967229/nibble/formats/hf"
 	"github.com/seed18967229/nibble/formats/safetensors"
+	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/memory"
@@ -21,8 +22,7 @@ import (
 )
 
 func (a *app) convertCommand() *cobra.Command {
-	var outType string
-	var maxShard sizeFlag
+	var o convertOptions
 	cmd := &cobra.Command{
 		Use:   "convert IN OUT",
 		Short: "Convert between Hugging Face directories and GGUF, or between dtypes",
@@ -34,12 +34,24 @@ is BF16, else f16. 4-bit weights are decoded unless a directory keeps them.`,
 		Example: "  nibble convert stories260K stories260K.gguf --outtype f16\n  nibble convert stories260K.gguf stories260K-hf",
 		Args:    exactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.convert(cmd.Context(), args[0], args[1], outType, int64(maxShard))
+			return a.convert(cmd.Context(), args[0], args[1], o)
 		},
 	}
-	cmd.Flags().StringVar(&outType, "outtype", "auto", strings.Join(convert.OutTypes(), ", "))
-	cmd.Flags().Var(&maxShard, "max-shard-size", "largest shard of a directory (default 5GB)")
+	cmd.Flags().StringVar(&o.outType, "outtype", "auto", strings.Join(convert.OutTypes(), ", "))
+	cmd.Flags().Var(&o.maxShard, "max-shard-size", "largest shard of a directory (default 5GB)")
+	preFlag(cmd, &o.pre)
 	return cmd
+}
+
+// convertOptions are the flags of convert.
+type convertOptions struct {
+	outType, pre string
+	maxShard     sizeFlag
+}
+
+// preFlag adds the flag of the commands that write GGUF files of directories.
+func preFlag(cmd *cobra.Command, to *string) {
+	cmd.Flags().StringVar(to, "pre", "", "tokenizer.ggml.pre of a .gguf file: llama-bpe, qwen2, ... (default: found out)")
 }
 
 // writeResult is what a command that writes a model ends with.
@@ -94,7 +106,7 @@ func parseOutType(name string) (tensor.DType, error) {
 	return tensor.Invalid, badUsage(hint.Add(fmt.Errorf("no output type %q for a directory", name), "there are: f32, f16, bf16, auto; GGUF has q8_0 too"))
 }
 
-func (a *app) convert(ctx context.Context, in, out, outType string, maxShard int64) error {
+func (a *app) convert(ctx context.Context, in, out string, o convertOptions) error {
 	if err := fsx.CheckOutput(out, in); err != nil {
 		return badUsage(err)
 	}
@@ -104,7 +116,7 @@ func (a *app) convert(ctx context.Context, in, out, outType string, maxShard int
 	}
 	if file.Kind == formats.Safetensors {
 		defer file.Close()
-		return a.castFile(ctx, file, out, outType)
+		return a.castFile(ctx, file, out, o.outType)
 	}
 	file.Close()
 	m, err := openModel(in)
@@ -113,13 +125,13 @@ func (a *app) convert(ctx context.Context, in, out, outType string, maxShard int
 	}
 	defer m.Close()
 	if isGGUF(out) {
-		r, err := a.writeGGUF(ctx, m, m.view, out, outType)
+		r, err := a.writeGGUF(ctx, m, m.view, out, o.outType, o.pre)
 		if err != nil {
 			return err
 		}
 		return a.print(r)
 	}
-	d, err := parseOutType(outType)
+	d, err := parseOutType(o.outType)
 	if err != nil {
 		return err
 	}
@@ -145,7 +157,7 @@ func (a *app) convert(ctx context.Context, in, out, outType string, maxShard int
 	if err != nil {
 		return err
 	}
-	r, err := a.writeDir(ctx, m, src, plan, out, dirOptions{dtype: d, drop: drop, maxShard: maxShard})
+	r, err := a.writeDir(ctx, m, src, plan, out, dirOptions{dtype: d, drop: drop, maxShard: int64(o.maxShard)})
 	if err != nil {
 		return err
 	}
@@ -180,11 +192,11 @@ func castPlan(src tensor.Source, to func(tensor.Info) tensor.DType) (*pipeline.P
 }
 
 // writeGGUF writes src, which has the tensors of m, as a GGUF file.
-func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out, outType string) (*writeResult, error) {
+func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out, outType, pre string) (*writeResult, error) {
 	if !strings.Contains(" "+strings.Join(convert.OutTypes(), " ")+" ", " "+outType+" ") {
 		return nil, badUsage(hint.Add(fmt.Errorf("no output type %q for GGUF", outType), "there are: %s", strings.Join(convert.OutTypes(), ", ")))
 	}
-	v, err := m.vocab()
+	v, err := m.openVocab(vocab.Options{Pre: pre})
 	if err != nil {
 		return nil, err
 	}
@@ -200,6 +212,7 @@ func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out, o
 		return nil, err
 	}
 	r := newWriteResult(m.Path, out, plan)
+	r.Notes = v.Notes
 	r.PeakRSS = memory.PeakRSS()
 	return r, nil
 }

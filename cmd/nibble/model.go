@@ -88,12 +88,16 @@ func (m *model) base() train.Base {
 	return train.Base{Arch: m.arch, Source: m.view, Codecs: codecs}
 }
 
-// vocab returns the model's tokenizer.
-func (m *model) vocab() (*vocab.Vocab, error) {
+// vocab returns the model's tokenizer, to split text with.
+func (m *model) vocab() (*vocab.Vocab, error) { return m.openVocab(vocab.Options{TextOnly: true}) }
+
+// openVocab returns the model's tokenizer, by its family's rules.
+func (m *model) openVocab(o vocab.Options) (*vocab.Vocab, error) {
 	if m.gguf != nil {
 		return m.gguf.Vocab, nil
 	}
-	return vocab.OpenDir(m.Path, int(m.arch.VocabSize))
+	o.Size, o.Rules = int(m.arch.VocabSize), arch.LlamaTokenizers
+	return vocab.OpenDir(m.Path, o)
 }
 
 func (m *model) tokenizer() (*vocab.Vocab, *tokenizer.Tokenizer, error) {

@@ -41,7 +41,7 @@ func checkpoint(t *testing.T, dir string) (*hf.Dir, *arch.Model, *vocab.Vocab) {
 	t.Cleanup(func() { d.Close() })
 	m, err := arch.ParseConfig(d.Config())
 	require.NoError(t, err)
-	v, err := vocab.OpenDir(dir, int(m.VocabSize))
+	v, err := vocab.OpenDir(dir, vocab.Options{Size: int(m.VocabSize), Rules: arch.LlamaTokenizers})
 	require.NoError(t, err)
 	return d, m, v
 }
