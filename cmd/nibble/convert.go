@@ -58,11 +58,16 @@ names a directory that is here.`,
 	f.Var(&o.splitSize, "split-max-size", "split a GGUF file: most bytes of tensors in a part")
 	f.IntVar(&o.splitTensors, "split-max-tensors", 0, "split a GGUF file: most tensors in a part")
 	f.BoolVar(&o.noTensorFirst, "no-tensor-first-split", false, "keep the tensors out of the first part")
-	f.StringVar(&o.pre, "pre", "", "pre-tokenizer of a GGUF file, where it is not recognized or wrongly")
+	preFlag(cmd, &o.pre)
 	f.StringVar(&o.name, "model-name", "", "general.name of a GGUF file")
 	f.StringVar(&o.metadata, "metadata", "", "JSON file with general.* of a GGUF file, in place of what the model card says")
 	f.StringVar(&o.base, "base", "", "the model that an adapter belongs to")
 	return cmd
+}
+
+// preFlag adds the flag of the commands that write GGUF files of directories.
+func preFlag(cmd *cobra.Command, to *string) {
+	cmd.Flags().StringVar(to, "pre", "", "tokenizer.ggml.pre of a GGUF file: llama-bpe, qwen2, ... (default: found out)")
 }
 
 // split returns how a GGUF file is split.
@@ -138,7 +143,7 @@ func (a *app) convertInput(ctx context.Context, in *formats.Input, out string, o
 	case in.HF != nil && !isGGUF(out):
 		return a.castDir(ctx, in, out, o)
 	}
-	m := &model{Input: in, pre: o.pre}
+	m := &model{Input: in}
 	if err := m.understand(); err != nil {
 		return nil, err
 	}

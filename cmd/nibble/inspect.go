@@ -264,7 +264,7 @@ func describe(src tensor.Source, info tensor.Info) string {
 }
 
 // tokenizerKinds are the names that people know.
-var tokenizerKinds = map[vocab.Kind]string{vocab.SPM: "SentencePiece BPE"}
+var tokenizerKinds = map[vocab.Kind]string{vocab.SPM: "SentencePiece BPE", vocab.BPE: "byte-level BPE"}
 
 func (m *model) facts() *modelFacts {
 	f := &modelFacts{

@@ -15,9 +15,9 @@ import (
 
 // mergeOptions are the flags of merge.
 type mergeOptions struct {
-	base, out, dtype string
-	adapters         []string
-	maxShard         sizeFlag
+	base, out, dtype, pre string
+	adapters              []string
+	maxShard              sizeFlag
 }
 
 func (a *app) mergeCommand() *cobra.Command {
@@ -41,6 +41,7 @@ another model is an error, never ignored.`,
 	f.StringVar(&o.out, "out", "", "where to write the merged model")
 	f.StringVar(&o.dtype, "dtype", "auto", "f32, f16, bf16, auto (the base's); for .gguf also q8_0")
 	f.Var(&o.maxShard, "max-shard-size", "largest shard of a directory (default: the shards of the base, else 5GB)")
+	preFlag(cmd, &o.pre)
 	need(cmd, "base", "adapter", "out")
 	return cmd
 }
@@ -149,7 +150,7 @@ func (a *app) writeMerged(ctx context.Context, m *model, ds []merge.Delta, o *me
 		if err != nil {
 			return nil, err
 		}
-		return a.writeGGUF(ctx, m, src, o.out, &convertOptions{outType: outType})
+		return a.writeGGUF(ctx, m, src, o.out, &convertOptions{outType: outType, pre: o.pre})
 	}
 	d, err := parseOutType(o.dtype)
 	if err != nil {

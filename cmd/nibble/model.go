@@ -40,8 +40,6 @@ type model struct {
 	view *convert.View
 	arch *arch.Model
 	gguf *convert.Checkpoint // of a GGUF file
-
-	pre string // what --pre says
 }
 
 // openModel opens a model; what is no model is an error that says what it is.
@@ -124,12 +122,16 @@ func (m *model) base() train.Base {
 	return train.Base{Arch: m.arch, Source: m.view, Codecs: codecs}
 }
 
-// vocab returns the model's tokenizer.
-func (m *model) vocab() (*vocab.Vocab, error) {
+// vocab returns the model's tokenizer, to split text with.
+func (m *model) vocab() (*vocab.Vocab, error) { return m.openVocab(vocab.Options{TextOnly: true}) }
+
+// openVocab returns the model's tokenizer, by its family's rules.
+func (m *model) openVocab(o vocab.Options) (*vocab.Vocab, error) {
 	if m.gguf != nil {
 		return m.gguf.Vocab, nil
 	}
-	return vocab.OpenDir(m.Path, int(m.arch.VocabSize))
+	o.Size, o.Rules = int(m.arch.VocabSize), m.arch.Tokenizers
+	return vocab.OpenDir(m.Path, o)
 }
 
 func (m *model) tokenizer() (*vocab.Vocab, *tokenizer.Tokenizer, error) {

@@ -13,6 +13,7 @@ import (
 	"github.com/seed18967229/nibble/formats/convert"
 	"github.com/seed18967229/nibble/formats/gguf"
 	"github.com/seed18967229/nibble/formats/modelcard"
+	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/tensor"
 )
@@ -82,7 +83,7 @@ func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out st
 	if err := checkGGUFType(o.outType); err != nil {
 		return nil, err
 	}
-	v, err := m.vocab()
+	v, err := m.openVocab(vocab.Options{Pre: o.pre})
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +105,7 @@ func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out st
 	if err != nil {
 		return nil, err
 	}
-	r.Notes = slices.Concat(r.Notes, general.notes, g.Notes)
+	r.Notes = slices.Concat(r.Notes, v.Notes, general.notes, g.Notes)
 	return r, nil
 }
 

@@ -45,7 +45,7 @@ func checkpoint(t *testing.T, dir string) (*hf.Dir, *arch.Model, *vocab.Vocab) {
 	t.Cleanup(func() { d.Close() })
 	m, err := arch.ParseConfig(d.Config())
 	require.NoError(t, err)
-	v, err := vocab.OpenDir(dir, int(m.VocabSize))
+	v, err := vocab.OpenDir(dir, vocab.Options{Size: int(m.VocabSize), Rules: m.Tokenizers})
 	require.NoError(t, err)
 	return d, m, v
 }
@@ -191,6 +191,8 @@ func TestSameAsTheReferenceConverter(t *testing.T) {
 func number(t *testing.T, v any) float64 {
 	switch v := v.(type) {
 	case uint32:
+		return float64(v)
+	case int32:
 		return float64(v)
 	case float32:
 		return float64(v)

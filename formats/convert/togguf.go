@@ -56,6 +56,9 @@ func ToGGUF(src tensor.Source, codecs tensor.Codecs, m *arch.Model, v *vocab.Voc
 	if err := v.Validate(); err != nil {
 		return nil, err
 	}
+	if err := sparse(m); err != nil {
+		return nil, err
+	}
 	list, err := match(src, m)
 	if err != nil {
 		return nil, err
@@ -92,6 +95,21 @@ func ToGGUF(src tensor.Source, codecs tensor.Codecs, m *arch.Model, v *vocab.Voc
 		out.Notes = m.Differs(m.Config)
 	}
 	return out, nil
+}
+
+// sparse refuses a mixture of experts that has layers without: llama.cpp looks for
+// experts in each layer of these architectures.
+func sparse(m *arch.Model) error {
+	if m.NumExperts == 0 {
+		return nil
+	}
+	for l := range m.NumHiddenLayers {
+		if !m.Sparse(int(l)) {
+			return fmt.Errorf("%w: layer %d has no experts (decoder_sparse_step, mlp_only_layers), and GGUF knows the %s family with experts in every layer only",
+				tensor.ErrUnsupported, l, m.Name)
+		}
+	}
+	return nil
 }
 
 func (o GGUFOptions) dtype(list []matched) (tensor.DType, error) {

@@ -1,189 +1,192 @@
 package vocab
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/seed18967229/nibble/formats/vocab/bpe"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/tensor"
 )
 
-// The scores that llama.cpp's converter gives to what SentencePiece did not
-// score (conversion/base.py, _create_vocab_sentencepiece).
-const (
-	addedScore = -1000  // an added token
-	padScore   = -10000 // a place without a token
-)
-
-const ggml = "tokenizer.ggml."
-
 // IsGGUFKey reports whether a GGUF metadata key describes the tokenizer.
 func IsGGUFKey(key string) bool { return strings.HasPrefix(key, "tokenizer.") }
 
-// GGUF returns the vocabulary as GGUF metadata: the tokenizer.* keys in the
-// order and with the types of llama.cpp's convert_hf_to_gguf.py.
-//
-// The converter gives add_bos_token, add_eos_token and add_space_prefix when
-// tokenizer_config.json does. Here the first two are always given, and the third
-// when it is false, which llama.cpp does not take it for otherwise. The
-// converter's add_sep_token, without meaning for this kind, is left out.
+// GGUF returns the vocabulary as GGUF metadata: the tokenizer.* keys of Keys. For a
+// vocabulary that has none they are those of a converted one: what the pieces say,
+// the special tokens, and whether bos and eos are added.
 func (v *Vocab) GGUF() tensor.Meta {
-	tokens := make([]string, len(v.Pieces))
-	scores := make([]float32, len(v.Pieces))
-	types := make([]int32, len(v.Pieces))
-	for i, p := range v.Pieces {
-		tokens[i], scores[i], types[i] = p.Text, p.Score, int32(p.ggufType())
+	k := keys(v.Keys)
+	if k == nil {
+		k = v.ownKeys()
 	}
-	var m tensor.Meta
-	add := func(key string, value any) { m = append(m, tensor.KV{Key: key, Value: value}) }
-	if !v.AddSpacePrefix {
-		add(ggml+"add_space_prefix", false)
+	return v.written(k)
+}
+
+// ownKeys are the keys of a vocabulary that comes from no file that has them.
+func (v *Vocab) ownKeys() keys {
+	var k keys
+	if v.Kind == SPM && !v.AddSpacePrefix {
+		k.set(keyPrefix, false)
 	}
-	add(ggml+"model", string(v.Kind))
-	add(ggml+"pre", "default")
-	add(ggml+"tokens", tokens)
-	add(ggml+"scores", scores)
-	add(ggml+"token_type", types)
+	k.set(keyModel, string(v.Kind))
+	k.set(keyPre, "default")
+	if v.Kind == BPE {
+		k.set(keyPre, v.Pre)
+	}
+	k.set(keyTokens, nil)
+	if v.Kind == SPM {
+		k.set(keyScores, nil)
+	}
+	k.set(keyTypes, nil)
+	if v.Kind == BPE {
+		k.set(keyMerges, nil)
+	}
 	for _, s := range specials() {
 		if id := *s.id(v); id != None {
-			add(ggml+s.gguf, uint32(id))
+			k.set(ggml+s.gguf, uint32(id))
 		}
 	}
-	add(ggml+"add_bos_token", v.AddBOS)
-	add(ggml+"add_eos_token", v.AddEOS)
-	if v.RemoveExtraWhitespaces {
-		add(ggml+"remove_extra_whitespaces", true)
+	k.set(ggml+addKeys["bos"], v.AddBOS)
+	k.set(ggml+addKeys["eos"], v.AddEOS)
+	if v.Kind == SPM && v.RemoveExtraWhitespaces {
+		k.set(keyRemove, true)
 	}
-	var names []string
-	for _, t := range v.ChatTemplates {
-		name := templateName(t.Name)
-		if slices.Contains(names, name) {
-			continue
-		}
-		names = append(names, name)
-		add("tokenizer.chat_template."+name, t.Template)
-	}
-	if len(names) > 0 {
-		add("tokenizer.chat_templates", names)
-	}
+	templates := v.ChatTemplates
 	if v.ChatTemplate != "" {
-		add("tokenizer.chat_template", v.ChatTemplate)
+		templates = append(slices.Clone(templates), ChatTemplate{defaultTemplate, v.ChatTemplate})
 	}
-	return m
-}
-
-// ggufType is the token_type that the converter gives to a piece: what
-// SentencePiece calls user-defined is normal, and an added token is a control
-// token unless it is user-defined.
-func (p Piece) ggufType() Type {
-	switch {
-	case p.Added && p.Type == Unknown:
-		return Control
-	case !p.Added && p.Type == UserDefined:
-		return Normal
-	}
-	return p.Type
-}
-
-// templateName keeps the letters and digits of a name, as gguf-py's
-// add_chat_template does.
-func templateName(name string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x80 && (r >= '0' && r <= '9' || r|0x20 >= 'a' && r|0x20 <= 'z') {
-			return r
-		}
-		return '_'
-	}, name)
+	k.setTemplates(templates)
+	return k
 }
 
 // FromGGUF reads the tokenizer of a GGUF file from its metadata, with
-// llama.cpp's defaults for what is absent: bos 1, eos 2, a bos token and a space
-// in front, a space also after every special token. An id of 4294967295 counts
-// as absent.
+// llama.cpp's defaults for what is absent; but where byte-level BPE names no bos or
+// eos token there is none, and not its token 11. An id of 4294967295 counts as
+// absent.
 //
 // It returns an error that wraps tensor.ErrUnsupported for any tokenizer.ggml.model
-// other than "llama", and one that wraps tensor.ErrMalformed and names the key
-// if a value is missing, of the wrong type, or does not fit the others.
+// other than "llama" and "gpt2", and one that wraps tensor.ErrMalformed and names
+// the key if a value is missing, of the wrong type, or does not fit the others.
 func FromGGUF(meta tensor.Meta) (*Vocab, error) {
-	model, err := lookup[string](meta, ggml+"model")
+	model, err := lookup[string](meta, keyModel)
 	if err != nil {
 		return nil, err
 	}
-	if Kind(model) != SPM {
-		return nil, hint.Add(fmt.Errorf("%w: %smodel is %q; only %q (SentencePiece BPE) is known", tensor.ErrUnsupported, ggml, model, SPM),
-			"models with a SentencePiece tokenizer (Llama 1 and 2, Mistral 7B) work")
-	}
-	if _, ok := meta.Get(ggml + "precompiled_charsmap"); ok {
-		return nil, fmt.Errorf("%w: text normalization by rules of its own (%sprecompiled_charsmap)", tensor.ErrUnsupported, ggml)
-	}
 	v := newVocab()
+	v.Kind = Kind(model)
 	v.RemoveExtraWhitespaces, v.Legacy, v.Normalizer = false, true, "identity"
-	if v.Pieces, err = ggufPieces(meta); err != nil {
-		return nil, err
+	switch v.Kind {
+	case SPM:
+		err = v.ggufSPM(meta)
+	case BPE:
+		err = v.ggufBPE(meta)
+	default:
+		err = hint.Add(fmt.Errorf("%w: %s is %q; only %q (SentencePiece BPE) and %q (byte-level BPE) are known", tensor.ErrUnsupported, keyModel, model, SPM, BPE),
+			"models with the tokenizers of Llama, Mistral, Qwen, Gemma up to 3, Phi 3 and GPT-2 work")
 	}
-	v.ByteFallback = slices.ContainsFunc(v.Pieces, func(p Piece) bool { return p.Type == Byte })
-	if err := v.ggufSpecials(meta); err != nil {
+	if err != nil {
 		return nil, err
-	}
-	for _, f := range []struct {
-		key string
-		to  *bool
-	}{
-		{"add_bos_token", &v.AddBOS}, {"add_eos_token", &v.AddEOS},
-		{"add_space_prefix", &v.AddSpacePrefix}, {"remove_extra_whitespaces", &v.RemoveExtraWhitespaces},
-	} {
-		if err := optional(meta, ggml+f.key, f.to); err != nil {
-			return nil, err
-		}
 	}
 	if err := v.ggufTemplates(meta); err != nil {
 		return nil, err
 	}
+	v.ggufKeys(meta)
 	if err := v.Validate(); err != nil {
 		return nil, err
 	}
 	return v, nil
 }
 
-func ggufPieces(meta tensor.Meta) ([]Piece, error) {
-	tokens, err := lookup[[]string](meta, ggml+"tokens")
-	if err != nil {
-		return nil, err
+// flags reads the settings that are booleans.
+func (v *Vocab) flags(meta tensor.Meta) error {
+	for _, f := range []struct {
+		key string
+		to  *bool
+	}{
+		{ggml + addKeys["bos"], &v.AddBOS}, {ggml + addKeys["eos"], &v.AddEOS},
+		{keyPrefix, &v.AddSpacePrefix}, {keyRemove, &v.RemoveExtraWhitespaces},
+	} {
+		if err := optional(meta, f.key, f.to); err != nil {
+			return err
+		}
 	}
-	scores, err := lookup[[]float32](meta, ggml+"scores")
-	if err != nil {
-		return nil, err
+	return nil
+}
+
+func (v *Vocab) ggufSPM(meta tensor.Meta) error {
+	if _, ok := meta.Get(ggml + "precompiled_charsmap"); ok {
+		return fmt.Errorf("%w: text normalization by rules of its own (%sprecompiled_charsmap)", tensor.ErrUnsupported, ggml)
 	}
-	types, err := lookup[[]int32](meta, ggml+"token_type")
+	scores, err := lookup[[]float32](meta, keyScores)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	if err := v.ggufPieces(meta, scores); err != nil {
+		return err
+	}
+	v.ByteFallback = slices.ContainsFunc(v.Pieces, func(p Piece) bool { return p.Type == Byte })
+	for i := range v.Pieces {
+		// A byte that is an added token too is still the byte, as for llama.cpp.
+		p := &v.Pieces[i]
+		if _, ok := byteOf(p.Text); ok && v.ByteFallback && p.taken() {
+			p.Type, p.gguf = Byte, p.Type
+		}
+	}
+	n := int32(len(v.Pieces))
+	v.BOS, v.EOS = below(1, n), below(2, n)
+	if err := v.ggufSpecials(meta); err != nil {
+		return err
+	}
+	// A converter that found the unknown token among the added ones wrote it as
+	// a control token. llama.cpp takes 0 if no key names it.
+	unk := &v.Pieces[max(v.UNK, 0)]
+	if !slices.ContainsFunc(v.Pieces, func(p Piece) bool { return p.Type == Unknown }) && unk.Type == Control {
+		unk.Type, unk.Added, unk.gguf = Unknown, true, Control
+	}
+	return v.flags(meta)
+}
+
+// below returns id, None if a vocabulary of n has no such id.
+func below(id, n int32) int32 {
+	if id < n {
+		return id
+	}
+	return None
+}
+
+// ggufPieces reads the tokens. Those of kind BPE have no scores.
+func (v *Vocab) ggufPieces(meta tensor.Meta, scores []float32) error {
+	tokens, err := lookup[[]string](meta, keyTokens)
+	if err != nil {
+		return err
+	}
+	types, err := lookup[[]int32](meta, keyTypes)
+	if err != nil {
+		return err
+	}
+	if v.Kind == BPE {
+		scores = make([]float32, len(tokens))
 	}
 	if len(tokens) == 0 || len(scores) != len(tokens) || len(types) != len(tokens) {
-		return nil, fmt.Errorf("%w: %d %stokens with %d scores and %d token_types", tensor.ErrMalformed, len(tokens), ggml, len(scores), len(types))
+		return fmt.Errorf("%w: %d %stokens with %d scores and %d token_types", tensor.ErrMalformed, len(tokens), ggml, len(scores), len(types))
 	}
-	pieces := make([]Piece, len(tokens))
-	for i := range pieces {
+	v.Pieces = make([]Piece, len(tokens))
+	for i := range v.Pieces {
 		p := Piece{Text: tokens[i], Score: scores[i], Type: Type(max(0, min(types[i], 255)))}
 		if p.Text == "" {
 			p.Text = fmt.Sprintf("[EMPTY_%d]", i) // as llama.cpp names it
 		}
-		p.Added = p.Type == UserDefined || p.Type == Control && p.Score == addedScore
-		pieces[i] = p
+		p.Added = p.Type == UserDefined || p.Type == Control && (v.Kind == BPE || p.Score == addedScore)
+		v.Pieces[i] = p
 	}
-	return pieces, nil
+	return nil
 }
 
 func (v *Vocab) ggufSpecials(meta tensor.Meta) error {
 	n := int32(len(v.Pieces))
-	for _, d := range []struct {
-		id *int32
-		to int32
-	}{{&v.BOS, 1}, {&v.EOS, 2}} {
-		if d.to < n {
-			*d.id = d.to
-		}
-	}
 	for _, s := range specials() {
 		key := ggml + s.gguf
 		value, ok := meta.Get(key)
@@ -207,31 +210,187 @@ func (v *Vocab) ggufSpecials(meta tensor.Meta) error {
 			*s.id(v) = int32(id)
 		}
 	}
-	// A converter that found the unknown token among the added ones wrote it as
-	// a control token. llama.cpp takes 0 if no key names it.
-	unk := &v.Pieces[max(v.UNK, 0)]
-	if !slices.ContainsFunc(v.Pieces, func(p Piece) bool { return p.Type == Unknown }) && unk.Type == Control {
-		unk.Type, unk.Added = Unknown, true
-	}
 	return nil
 }
 
+func (v *Vocab) ggufBPE(meta tensor.Meta) error {
+	if err := optional(meta, keyPre, &v.Pre); err != nil {
+		return err
+	}
+	var err error
+	if v.Merges, err = lookup[[]string](meta, keyMerges); err != nil {
+		return err
+	}
+	if err := v.ggufPieces(meta, nil); err != nil {
+		return err
+	}
+	v.AddSpacePrefix, v.EscapeWhitespaces = false, false
+	scheme, known := schemeOf(v.Pre)
+	if err := v.ggufSpecials(meta); err != nil {
+		return err
+	}
+	v.AddBOS = scheme.addBOS
+	if err := v.flags(meta); err != nil {
+		return err
+	}
+	v.AddBOS, v.AddEOS = v.AddBOS && v.BOS != None, v.AddEOS && v.EOS != None
+	if !known || scheme.steps == nil {
+		v.Notes = append(v.Notes, fmt.Sprintf("%s is %q, of which it is not known how it splits text", keyPre, v.Pre))
+		return nil
+	}
+	if v.Pre == "" || v.Pre == "default" {
+		v.Notes = append(v.Notes, keyPre+" is not given: text is split as llama.cpp does then, which is probably not what the model was trained with")
+	}
+	v.Spec = v.specOf(scheme)
+	return nil
+}
+
+// specOf makes the tokenizer of what GGUF says and what is known of its scheme.
+func (v *Vocab) specOf(s scheme) *bpe.Spec {
+	spec := &bpe.Spec{PreTokenizer: s.preTokenizer(), Decoder: byteDecoder()}
+	spec.Model = bpe.Model{Vocab: make(bpe.Vocabulary, len(v.Pieces)), IgnoreMerges: s.ignoreMerges}
+	if s.nfc {
+		spec.Normalizer = &bpe.Plain{Type: "NFC"}
+	}
+	if s.chars {
+		spec.Model.ByteFallback, spec.Model.FuseUnk = true, true
+		spec.Normalizer, spec.Decoder = spaceNormalizer(), fallbackDecoder(false)
+	}
+	v.addPieces(spec)
+	lost := 0
+	for _, text := range v.Merges {
+		merge, ok := cutMerge(spec.Model.Vocab, text)
+		if !ok {
+			lost++
+			continue
+		}
+		spec.Model.Merges = append(spec.Model.Merges, merge)
+	}
+	if lost > 0 {
+		v.Notes = append(v.Notes, fmt.Sprintf("%d of %d merges are of tokens that the vocabulary lacks", lost, len(v.Merges)))
+	}
+	if v.AddBOS || v.AddEOS {
+		spec.PostProcessor = v.ends(spec)
+	}
+	if b, ok := spec.PreTokenizer.(*bpe.ByteLevel); ok {
+		b.AddPrefixSpace = v.AddSpacePrefix
+	}
+	return spec
+}
+
+// addPieces enters the pieces in a tokenizer: those that were added after all
+// others as such, and every other one with its id in the vocabulary. Ids without a
+// token are left out.
+func (v *Vocab) addPieces(spec *bpe.Spec) {
+	tail := len(v.Pieces)
+	for tail > 0 && v.Pieces[tail-1].isPad(tail-1) {
+		tail--
+	}
+	for tail > 0 && v.Pieces[tail-1].taken() {
+		tail--
+	}
+	for i, p := range v.Pieces {
+		if p.isPad(i) {
+			continue
+		}
+		if i < tail {
+			spec.Model.Vocab[p.Text] = int32(i)
+		}
+	}
+	if len(spec.Model.Vocab) != tail { // ids in the vocabulary do not follow each other
+		for i, p := range v.Pieces {
+			if !p.isPad(i) {
+				spec.Model.Vocab[p.Text] = int32(i)
+			}
+		}
+	}
+	for i, p := range v.Pieces {
+		if p.taken() {
+			spec.Added = append(spec.Added, p.addedToken(int32(i), v.Kind))
+		}
+	}
+}
+
+// addedToken returns the added token of a piece. transformers decodes one that is
+// not normalized as if it were of bytes: where that makes another text of it, it
+// counts as normalized.
+func (p Piece) addedToken(id int32, kind Kind) bpe.Added {
+	a := bpe.Added{ID: id, Content: p.Text, LStrip: p.LStrip, RStrip: p.RStrip, Special: cmp.Or(p.gguf, p.Type) != UserDefined}
+	if bytes, ok := bpe.Bytes(p.Text); kind == BPE && ok && bytes != p.Text {
+		a.Normalized = true
+	}
+	return a
+}
+
+// taken reports whether a piece is found in text before it is split.
+func (p Piece) taken() bool {
+	return p.Type == Control || p.Type == Unknown || p.Type == UserDefined
+}
+
+// isPad reports whether a piece stands for an id that has none.
+func (p Piece) isPad(i int) bool { return p.Type == Unused && p.Text == pad(i).Text }
+
+// cutMerge returns the two tokens of a merge as llama.cpp finds them, or with the
+// spaces that ggufMerges took from them, if there are such tokens.
+func cutMerge(vocab bpe.Vocabulary, text string) (merge [2]string, ok bool) {
+	if text == "" {
+		return merge, false
+	}
+	left, right, ok := strings.Cut(text[1:], " ")
+	merge = [2]string{text[:1] + left, right}
+	if ok && !mergeable(vocab, merge[0], merge[1]) {
+		merge[0], merge[1] = strings.ReplaceAll(merge[0], "Ġ", " "), strings.ReplaceAll(right, "Ġ", " ")
+	}
+	return merge, ok && mergeable(vocab, merge[0], merge[1])
+}
+
+// ends is the post-processor that adds bos and eos.
+func (v *Vocab) ends(spec *bpe.Spec) *bpe.Template {
+	front, back := "", ""
+	if v.AddBOS {
+		front = v.text(v.BOS)
+	}
+	if v.AddEOS {
+		back = v.text(v.EOS)
+	}
+	return template(spec, front, back)
+}
+
 func (v *Vocab) ggufTemplates(meta tensor.Meta) error {
-	if err := optional(meta, "tokenizer.chat_template", &v.ChatTemplate); err != nil {
+	if err := optional(meta, keyTemplate, &v.ChatTemplate); err != nil {
 		return err
 	}
 	var names []string
-	if err := optional(meta, "tokenizer.chat_templates", &names); err != nil {
+	if err := optional(meta, keyTemplates, &names); err != nil {
 		return err
 	}
 	for _, name := range names {
-		text, err := lookup[string](meta, "tokenizer.chat_template."+name)
+		text, err := lookup[string](meta, keyTemplate+"."+name)
 		if err != nil {
 			return err
 		}
 		v.ChatTemplates = append(v.ChatTemplates, ChatTemplate{name, text})
 	}
 	return nil
+}
+
+// ggufKeys notes the keys of the file, without what is in other fields.
+func (v *Vocab) ggufKeys(meta tensor.Meta) {
+	v.Keys = tensor.Meta{}
+	for _, kv := range meta {
+		if !IsGGUFKey(kv.Key) {
+			continue
+		}
+		switch kv.Key {
+		case keyTokens, keyTypes, keyMerges:
+			kv.Value = nil
+		case keyScores:
+			if v.Kind == SPM {
+				kv.Value = nil
+			}
+		}
+		v.Keys = append(v.Keys, kv)
+	}
 }
 
 // lookup returns the value of a key, or an error if it is absent or not a T.

@@ -280,6 +280,9 @@ func (f field) text(to *string) error {
 // A vocabulary without an Unknown piece cannot be written, because SentencePiece
 // refuses one; the error wraps tensor.ErrUnsupported.
 func MarshalSentencePiece(v *Vocab) ([]byte, error) {
+	if v.Kind != SPM {
+		return nil, fmt.Errorf("%w: a tokenizer of kind %q as a SentencePiece model", tensor.ErrUnsupported, v.Kind)
+	}
 	if err := v.Validate(); err != nil {
 		return nil, err
 	}

@@ -87,7 +87,7 @@ func TestMarshalErrors(t *testing.T) {
 	require.ErrorIs(t, err, tensor.ErrUnsupported)
 
 	v.Kind = SPM
-	v.Pieces = append(v.Pieces, Piece{Text: "x", Type: UserDefined, Added: true, LStrip: true})
+	v.Pieces = append(v.Pieces, Piece{Text: "<x>", Type: UserDefined, Added: true, LStrip: true})
 	_, err = MarshalSentencePiece(v)
 	require.ErrorIs(t, err, tensor.ErrUnsupported)
 }

@@ -3,9 +3,11 @@ package vocab
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/seed18967229/nibble/formats/vocab/bpe"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -21,9 +23,15 @@ const DefaultUnknownSurface = " \u2047 "
 // tokenizer.ggml.model.
 type Kind string
 
-// SPM is the byte-pair encoding of SentencePiece: adjacent pieces are joined in
-// the order of the score of what they make.
-const SPM Kind = "llama"
+const (
+	// SPM is the byte-pair encoding of SentencePiece: adjacent pieces are joined in
+	// the order of the score of what they make.
+	SPM Kind = "llama"
+
+	// BPE is byte-pair encoding by merges, over the bytes of words that patterns
+	// split text into, as GPT-2 has it; with some values of Pre over characters.
+	BPE Kind = "gpt2"
+)
 
 // Type says what a piece is for. The numbers are those of SentencePiece and of
 // GGUF's tokenizer.ggml.token_type.
@@ -41,20 +49,23 @@ const (
 
 // Piece is one token of the vocabulary. Its index in Vocab.Pieces is its id.
 type Piece struct {
-	// Text is the piece with Space for a space. That of an added token that is
-	// not special has spaces as they are.
+	// Text is the piece: of kind SPM with Space for a space, of kind BPE with a
+	// character for each byte (bpe.Chars). That of an added token is as it is in
+	// text, but for a special one of kind SPM.
 	Text  string
-	Score float32
+	Score float32 // of kind SPM
 	Type  Type
 
-	// Added marks a token that was added to the vocabulary after SentencePiece
-	// made it, as Hugging Face's added tokens are. One of type UserDefined is
-	// taken out of the text before anything else happens to it.
+	// Added marks a token that was added to the vocabulary after it was made, as
+	// Hugging Face's added tokens are. One of type UserDefined is taken out of the
+	// text before anything else happens to it.
 	Added bool
 
 	// LStrip and RStrip say that a special token takes the white space before
 	// or after it along. GGUF cannot say so.
 	LStrip, RStrip bool
+
+	gguf Type // the token_type in GGUF, if it is not Type
 }
 
 // None is the id of a special token that the vocabulary lacks.
@@ -65,13 +76,35 @@ type Vocab struct {
 	Kind   Kind
 	Pieces []Piece
 
-	// The ids of the special tokens that the files declare, None where they
-	// declare none. Text is split with the piece of type Unknown whatever UNK is.
+	// Merges are the pairs of pieces that are joined, the first ones first, as GGUF
+	// has them: with a space between the two. Pre is GGUF's name of the patterns that
+	// text is split by before. Both are of kind BPE.
+	Merges []string
+	Pre    string
+
+	// Spec is how Hugging Face's tokenizers split text, if it is known: of kind BPE
+	// from tokenizer.json or from what is known of Pre, nil for a Pre of which
+	// nothing is; of kind SPM if there is a tokenizer.json and no tokenizer.model.
+	Spec *bpe.Spec
+
+	// The ids of the special tokens, None where there is none. Text is split with
+	// the piece of type Unknown whatever UNK is.
 	BOS, EOS, UNK, SEP, PAD int32
 
-	// AddBOS and AddEOS say whether a sequence that a model reads starts with
-	// BOS and ends with EOS.
+	// AddBOS and AddEOS say whether a sequence that a model reads starts with BOS and
+	// ends with EOS: as the files say, else as llama.cpp takes them.
 	AddBOS, AddEOS bool
+
+	// Keys is GGUF's metadata of the tokenizer, in order. A nil value stands for
+	// what Pieces or Merges say. It is what GGUF returns, and nil for a vocabulary
+	// that comes from no directory and no GGUF file.
+	Keys tensor.Meta
+
+	// Notes are what is worth knowing about how the files were read: what was
+	// dropped, what was told from other signs than usual.
+	Notes []string
+
+	// What follows up to UnknownSurface is of kind SPM.
 
 	// AddSpacePrefix puts a space in front of a text ("dummy prefix"), so that
 	// its first word is the same piece as in the middle of a sentence.
@@ -115,9 +148,8 @@ type special struct {
 	id   func(*Vocab) *int32
 }
 
-// specials returns the special tokens in the order in which llama.cpp's
-// converter writes them (gguf-py, vocab.py, SpecialVocab). "seperator" is how
-// GGUF spells it.
+// specials returns the special tokens that have a place in a Vocab. "seperator" is
+// how GGUF spells it.
 func specials() []special {
 	return []special{
 		{"bos", "bos_token_id", func(v *Vocab) *int32 { return &v.BOS }},
@@ -144,18 +176,18 @@ func newVocab() *Vocab {
 // everywhere.
 const maxPieces = 1 << 24
 
-// Validate returns an error that wraps tensor.ErrMalformed unless every piece
-// has a text of its own, there are 256 Byte pieces or none (as ByteFallback
-// says), there is a way to write any text, and the ids exist.
+// Validate returns an error that wraps tensor.ErrMalformed unless every piece has
+// a text of its own, the ids exist, and there is a way to write any text: for kind
+// SPM a piece for each byte or none of type Byte (as ByteFallback says) and an Unknown piece, for kind
+// BPE merges.
 func (v *Vocab) Validate() error {
-	if v.Kind != SPM {
-		return fmt.Errorf("%w: tokenizer model %q; only %q (SentencePiece BPE) is known", tensor.ErrUnsupported, v.Kind, SPM)
+	if v.Kind != SPM && v.Kind != BPE {
+		return fmt.Errorf("%w: tokenizer model %q; only %q (SentencePiece BPE) and %q (byte-level BPE) are known", tensor.ErrUnsupported, v.Kind, SPM, BPE)
 	}
 	if len(v.Pieces) == 0 || len(v.Pieces) > maxPieces {
 		return fmt.Errorf("%w: vocabulary of %d pieces; want 1 to %d", tensor.ErrMalformed, len(v.Pieces), maxPieces)
 	}
 	seen := make(map[string]int, len(v.Pieces))
-	unknown, bytes := -1, 0
 	for i, p := range v.Pieces {
 		if err := p.validate(); err != nil {
 			return fmt.Errorf("piece %d: %w", i, err)
@@ -164,23 +196,14 @@ func (v *Vocab) Validate() error {
 			return fmt.Errorf("piece %d: %w: %q is already piece %d", i, tensor.ErrMalformed, p.Text, j)
 		}
 		seen[p.Text] = i
-		switch p.Type {
-		case Unknown:
-			if unknown >= 0 {
-				return fmt.Errorf("piece %d: %w: %q is a second unknown piece, after %d", i, tensor.ErrMalformed, p.Text, unknown)
-			}
-			unknown = i
-		case Byte:
-			bytes++
-		}
 	}
-	switch {
-	case v.ByteFallback && bytes != 256:
-		return fmt.Errorf("%w: byte fallback with %d byte pieces; want 256", tensor.ErrMalformed, bytes)
-	case !v.ByteFallback && bytes != 0:
-		return fmt.Errorf("%w: %d byte pieces without byte fallback", tensor.ErrMalformed, bytes)
-	case !v.ByteFallback && unknown < 0:
-		return fmt.Errorf("%w: neither an unknown piece nor byte fallback", tensor.ErrMalformed)
+	if v.Kind == BPE && len(v.Merges) == 0 {
+		return fmt.Errorf("%w: byte-level BPE without merges", tensor.ErrMalformed)
+	}
+	if v.Kind == SPM {
+		if err := v.validateSPM(); err != nil {
+			return err
+		}
 	}
 	for _, s := range specials() {
 		if id := *s.id(v); id != None && (id < 0 || int(id) >= len(v.Pieces)) {
@@ -192,6 +215,42 @@ func (v *Vocab) Validate() error {
 	}
 	if v.AddEOS && v.EOS == None {
 		return fmt.Errorf("%w: an eos token is to be added and there is none", tensor.ErrMalformed)
+	}
+	return nil
+}
+
+func (v *Vocab) validateSPM() error {
+	unknown, bytes := -1, 0
+	var written [256]bool // the bytes that have a piece
+	for i, p := range v.Pieces {
+		switch p.Type {
+		case Unknown:
+			if unknown >= 0 {
+				return fmt.Errorf("piece %d: %w: %q is a second unknown piece, after %d", i, tensor.ErrMalformed, p.Text, unknown)
+			}
+			unknown = i
+		case Byte:
+			b, _ := p.Byte()
+			written[b] = true
+			bytes++
+		case Normal:
+			// Gemma's tokenizer.json has the tab itself in the place of <0x09>.
+			if len(p.Text) == 1 {
+				written[p.Text[0]] = true
+			}
+		case UserDefined:
+			if p.LStrip && v.Spec == nil {
+				return fmt.Errorf("piece %d: %w: added token %q is not special and takes white space before it along", i, tensor.ErrUnsupported, p.Text)
+			}
+		}
+	}
+	switch {
+	case v.ByteFallback && slices.Contains(written[:], false):
+		return fmt.Errorf("%w: byte fallback with %d byte pieces; want 256", tensor.ErrMalformed, bytes)
+	case !v.ByteFallback && bytes != 0:
+		return fmt.Errorf("%w: %d byte pieces without byte fallback", tensor.ErrMalformed, bytes)
+	case !v.ByteFallback && unknown < 0:
+		return fmt.Errorf("%w: neither an unknown piece nor byte fallback", tensor.ErrMalformed)
 	}
 	return nil
 }
@@ -210,8 +269,6 @@ func (p Piece) validate() error {
 		if _, ok := p.Byte(); !ok {
 			return fmt.Errorf("%w: byte piece %q; want <0x00> to <0xFF>", tensor.ErrMalformed, p.Text)
 		}
-	case p.Type == UserDefined && (p.LStrip || p.RStrip):
-		return fmt.Errorf("%w: added token %q is not special and takes white space along", tensor.ErrUnsupported, p.Text)
 	}
 	return nil
 }
@@ -219,10 +276,17 @@ func (p Piece) validate() error {
 // Byte returns the byte that a piece of type Byte stands for, and whether its
 // text is of that form.
 func (p Piece) Byte() (byte, bool) {
-	if p.Type != Byte || len(p.Text) != 6 || p.Text[:3] != "<0x" || p.Text[5] != '>' {
+	if p.Type != Byte {
 		return 0, false
 	}
-	hi, lo := strings.IndexByte(hexDigits, p.Text[3]), strings.IndexByte(hexDigits, p.Text[4])
+	return byteOf(p.Text)
+}
+
+func byteOf(text string) (byte, bool) {
+	if len(text) != 6 || text[:3] != "<0x" || text[5] != '>' {
+		return 0, false
+	}
+	hi, lo := strings.IndexByte(hexDigits, text[3]), strings.IndexByte(hexDigits, text[4])
 	return byte(hi<<4 | lo), hi >= 0 && lo >= 0
 }
 

@@ -29,7 +29,7 @@ var allowed = map[string][]string{
 	"formats/gguf":      {"tensor"},
 	"formats/hf":        {"tensor", "formats/safetensors", "formats/torch"},
 	"formats/peft":      {"tensor", "tensor/floats", "pipeline", "formats/safetensors"},
-	"formats/vocab":     {"tensor"},
+	"formats/vocab":     {"tensor", "arch", "formats/vocab/bpe"},
 	"formats/modelcard": {"tensor", "formats/hf"},
 	"formats/quantized": {"tensor", "tensor/floats", "tensor/scaled", "pipeline"},
 	"nf4":               {"tensor"},
@@ -39,6 +39,7 @@ var allowed = map[string][]string{
 
 	"formats/safetensors": {"tensor"},
 	"formats/torch":       {"tensor"},
+	"formats/vocab/bpe":   {"tensor"},
 	"formats/gguf/ggml":   {"tensor"},
 	"formats/convert":     {"tensor", "arch", "pipeline", "formats/gguf", "formats/hf", "formats/vocab", "formats/modelcard"},
 	"formats":             {"tensor", "formats/gguf", "formats/hf", "formats/peft", "formats/safetensors", "formats/torch"},
@@ -47,7 +48,7 @@ var allowed = map[string][]string{
 	"train/model":          {"tensor", "arch", "train/optim"},
 	"train/stream":         {"tensor", "arch"},
 	"train/engine":         {"tensor", "arch", "train/model", "train/stream"},
-	"train/data/tokenizer": {"tensor", "formats/vocab"},
+	"train/data/tokenizer": {"tensor", "formats/vocab", "formats/vocab/bpe"},
 	"train/data":           {"tensor", "formats/vocab", "train/data/tokenizer"},
 	"train":                {"tensor", "arch", "train/data", "train/engine", "train/model", "train/optim", "train/stream"},
 

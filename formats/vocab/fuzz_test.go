@@ -1,0 +1,92 @@
+package vocab_test
+
+import (
+	"testing"
+
+	"github.com/seed18967229/nibble/arch"
+	"github.com/seed18967229/nibble/formats/vocab"
+	"github.com/seed18967229/nibble/tensor"
+	"github.com/stretchr/testify/require"
+)
+
+// usable fails unless what was opened can be written and read again.
+func usable(t *testing.T, v *vocab.Vocab) {
+	t.Helper()
+	require.NoError(t, v.Validate())
+	meta := v.GGUF()
+	again, err := vocab.FromGGUF(meta)
+	require.NoError(t, err)
+	sameMeta(t, meta, again.GGUF())
+	for _, v := range []*vocab.Vocab{v, again} {
+		if _, err = v.Files(); err != nil {
+			require.ErrorIs(t, err, tensor.ErrUnsupported) // no unknown piece
+		}
+	}
+}
+
+func FuzzOpenSentencePieceDir(f *testing.F) {
+	for _, v := range golden(f).Variants {
+		if _, ok := v.Files["tokenizer.model"]; ok {
+			f.Add([]byte(v.Files["tokenizer_config.json"]), []byte(v.Files["added_tokens.json"]), []byte(v.Files["config.json"]), 524)
+		}
+	}
+	model := read(f, storiesModel)
+	f.Fuzz(func(t *testing.T, config, added, ids []byte, size int) {
+		dir := t.TempDir()
+		write(t, dir, "tokenizer.model", string(model))
+		write(t, dir, "tokenizer_config.json", string(config))
+		write(t, dir, "added_tokens.json", string(added))
+		write(t, dir, "config.json", string(ids))
+		v, err := vocab.OpenDir(dir, vocab.Options{Size: min(size, 4096), Rules: arch.LlamaTokenizers})
+		if err != nil || len(v.Pieces) > 4096 {
+			return
+		}
+		usable(t, v)
+	})
+}
+
+func FuzzOpenByteLevelDir(f *testing.F) {
+	const base = "../../testdata/tokenizers/"
+	for _, name := range []string{"gpt2", "llama3", "qwen2"} {
+		f.Add(read(f, base+name+"/tokenizer.json"), read(f, base+name+"/tokenizer_config.json"), []byte(`{"eos_token_id": 500}`), 0, false)
+	}
+	for _, v := range golden(f).Variants {
+		text, ok := v.Files["tokenizer.json"]
+		if _, spm := v.Files["tokenizer.model"]; ok && !spm {
+			f.Add(tokenizerJSON(f, text), []byte(v.Files["tokenizer_config.json"]), []byte(v.Files["config.json"]), 520, true)
+		}
+	}
+	f.Fuzz(func(t *testing.T, tokenizer, config, ids []byte, size int, anyPre bool) {
+		dir := t.TempDir()
+		write(t, dir, "tokenizer.json", string(tokenizer))
+		write(t, dir, "tokenizer_config.json", string(config))
+		write(t, dir, "config.json", string(ids))
+		o := vocab.Options{Size: min(size, 4096), Rules: arch.LlamaTokenizers}
+		if anyPre {
+			o.Pre = "gpt-2"
+		}
+		v, err := vocab.OpenDir(dir, o)
+		if err != nil || len(v.Pieces) > 4096 {
+			return
+		}
+		usable(t, v)
+	})
+}
+
+func FuzzVocabFiles(f *testing.F) {
+	const base = "../../testdata/tokenizers/gpt2/"
+	f.Add(read(f, base+"vocab.json"), read(f, base+"merges.txt"), []byte(`{"a b": 501}`), "GPT2Tokenizer")
+	f.Add(read(f, base+"vocab.json"), read(f, base+"merges.txt"), []byte(`{}`), "Qwen2Tokenizer")
+	f.Fuzz(func(t *testing.T, tokens, merges, added []byte, class string) {
+		dir := t.TempDir()
+		write(t, dir, "vocab.json", string(tokens))
+		write(t, dir, "merges.txt", string(merges))
+		write(t, dir, "added_tokens.json", string(added))
+		write(t, dir, "config.json", `{"tokenizer_class": "`+class+`"}`)
+		v, err := vocab.OpenDir(dir, vocab.Options{Rules: arch.ByteLevelTokenizers})
+		if err != nil || len(v.Pieces) > 4096 {
+			return
+		}
+		usable(t, v)
+	})
+}
