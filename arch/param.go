@@ -91,6 +91,10 @@ type value[T scalar] struct {
 	// null says that config.json has null for zero.
 	null bool
 
+	// integer says that transformers calls a number an int that need not be whole
+	// for all the arithmetic does with it.
+	integer bool
+
 	// gguf is what a GGUF file that does not say it means, if that is not def.
 	gguf *T
 }
@@ -101,6 +105,7 @@ func (v value[T]) names(json ...string) value[T]             { v.json = json; re
 func (v value[T]) or(def T) value[T]                         { v.def = def; return v }
 func (v value[T]) onlyIf(when func(c *Config) bool) value[T] { v.when = when; return v }
 func (v value[T]) required() value[T]                        { v.need = true; return v }
+func (v value[T]) whole() value[T]                           { v.integer = true; return v }
 func (v value[T]) inGGUF(def T) value[T]                     { v.gguf = &def; return v }
 
 func (v value[T]) readJSON(o object, c *Config) error {
@@ -144,8 +149,11 @@ func (v value[T]) writeJSON(c *Config) []Member {
 			x = nil
 		}
 	case float64:
-		if v.null && t == 0 {
+		switch {
+		case v.null && t == 0:
 			x = nil
+		case v.integer && t == math.Trunc(t):
+			x = int64(t)
 		}
 	case []int64:
 		if len(t) == 0 {

@@ -43,7 +43,7 @@ var (
 	normTopKProb       = flag("norm_topk_prob", func(c *Config) *bool { return &c.NormTopKProb })
 	decoderSparseStep  = integer("decoder_sparse_step", "", func(c *Config) *int64 { return &c.DecoderSparseStep }).or(1)
 	mlpOnlyLayers      = value[[]int64]{json: []string{"mlp_only_layers"}, at: func(c *Config) *[]int64 { return &c.MLPOnlyLayers }}
-	queryPreAttnScalar = float("query_pre_attn_scalar", "", func(c *Config) *float64 { return &c.QueryPreAttnScalar })
+	queryPreAttnScalar = float("query_pre_attn_scalar", "", func(c *Config) *float64 { return &c.QueryPreAttnScalar }).whole()
 	finalSoftcapping   = value[float64]{json: []string{"final_logit_softcapping"}, key: "final_logit_softcapping", at: func(c *Config) *float64 { return &c.FinalLogitSoftcapping }, null: true}
 	attnSoftcapping    = value[float64]{json: []string{"attn_logit_softcapping"}, key: "attn_logit_softcapping", at: func(c *Config) *float64 { return &c.AttnLogitSoftcapping }, null: true}
 )

@@ -2,11 +2,13 @@ package convert
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats/gguf"
@@ -14,6 +16,7 @@ import (
 	"github.com/seed18967229/nibble/formats/modelcard"
 	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/internal/python"
 	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
 )
@@ -70,7 +73,7 @@ func FromGGUF(g tensor.Source, codecs tensor.Codecs) (*Checkpoint, error) {
 	var cardNotes, samplingNotes []string
 	c.Readme, cardNotes = modelcard.FromGGUF(meta, modelcard.CountParams(g.All()))
 	c.sampling, samplingNotes = modelcard.Sampling(meta)
-	c.Notes = slices.Concat(notes(meta, m, generated), cardNotes, samplingNotes)
+	c.Notes = slices.Concat(v.Notes, notes(meta, m, v, generated), cardNotes, samplingNotes)
 	return c, nil
 }
 
@@ -175,10 +178,13 @@ func configOf(g tensor.Source, codecs tensor.Codecs) (*arch.Model, []arch.Genera
 }
 
 // notes lists what does not go both ways.
-func notes(meta tensor.Meta, m *arch.Model, generated []arch.Generated) []string {
+func notes(meta tensor.Meta, m *arch.Model, v *vocab.Vocab, generated []arch.Generated) []string {
 	var out []string
 	if m.Rope.Type == "llama3" {
 		out = append(out, fmt.Sprintf("rope_scaling: recovered from the factors in %s, which it reproduces bit for bit", generated[0].Name))
+	}
+	if v.Kind == vocab.SPM && v.AddSpacePrefix {
+		out = append(out, "tokenizer: a space goes before a text and after each special token (legacy: true), as in llama.cpp; GGUF does not say if the original differs")
 	}
 	var lost []string
 	for _, kv := range meta {
@@ -198,35 +204,38 @@ func notes(meta tensor.Meta, m *arch.Model, generated []arch.Generated) []string
 // ConfigJSON returns the text of config.json, with the keys of transformers 4,
 // which transformers 5 reads as well. dtype is torch_dtype.
 func (c *Checkpoint) ConfigJSON(dtype tensor.DType) ([]byte, error) {
-	var b bytes.Buffer
-	b.WriteByte('{')
 	list := append(c.Model.Members(), arch.Member{Name: "torch_dtype", Value: TorchDType(dtype)},
-		arch.Member{Name: "bos_token_id", Value: id(c.Vocab.BOS)}, arch.Member{Name: "eos_token_id", Value: id(c.Vocab.EOS)})
-	for i, x := range list {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		name, err := json.Marshal(x.Name)
-		if err != nil {
+		arch.Member{Name: "bos_token_id", Value: id(c.Vocab.BOS)}, arch.Member{Name: "eos_token_id", Value: id(c.Vocab.EOS)},
+		// What transformers takes where it is missing may be no token of the model.
+		arch.Member{Name: "pad_token_id", Value: id(c.Vocab.PAD)})
+	var b bytes.Buffer
+	enc := jsontext.NewEncoder(&b, jsontext.WithIndent("  "))
+	// Numbers that are not whole by nature stay so: transformers 5 refuses 6 for 6.0.
+	floats := json.WithMarshalers(json.MarshalToFunc(func(enc *jsontext.Encoder, v float64) error {
+		return enc.WriteValue(python.AppendFloat(nil, v))
+	}))
+	if err := enc.WriteToken(jsontext.BeginObject); err != nil {
+		return nil, err
+	}
+	for _, x := range list {
+		if err := enc.WriteToken(jsontext.String(x.Name)); err != nil {
 			return nil, err
 		}
-		value, err := json.Marshal(x.Value)
-		if err != nil {
+		if err := json.MarshalEncode(enc, x.Value, floats, json.Deterministic(true)); err != nil {
 			return nil, fmt.Errorf("%s: %w", x.Name, err)
 		}
-		b.Write(append(append(name, ':'), value...))
 	}
-	b.WriteByte('}')
-	return indented(json.RawMessage(b.Bytes()))
+	err := enc.WriteToken(jsontext.EndObject)
+	return b.Bytes(), err
 }
 
 // GenerationConfigJSON returns the text of generation_config.json: the special
 // tokens, and how tokens are to be drawn if the file says so.
 func (c *Checkpoint) GenerationConfigJSON() ([]byte, error) {
-	text, err := indented(struct {
+	text, err := json.Marshal(struct {
 		BOS *int32 `json:"bos_token_id,omitempty"`
 		EOS *int32 `json:"eos_token_id,omitempty"`
-	}{id(c.Vocab.BOS), id(c.Vocab.EOS)})
+	}{id(c.Vocab.BOS), id(c.Vocab.EOS)}, jsontext.WithIndent("  "))
 	if err != nil {
 		return nil, err
 	}
@@ -238,15 +247,6 @@ func id(n int32) *int32 {
 		return nil
 	}
 	return &n
-}
-
-func indented(v any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	err := enc.Encode(v)
-	return b.Bytes(), err
 }
 
 // TorchDType returns torch's name of a plain floating-point DType.

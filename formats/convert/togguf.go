@@ -94,6 +94,9 @@ func ToGGUF(src tensor.Source, codecs tensor.Codecs, m *arch.Model, v *vocab.Voc
 	if m.Differs != nil {
 		out.Notes = m.Differs(m.Config)
 	}
+	if v.Kind == vocab.SPM && v.AddSpacePrefix && !v.Legacy {
+		out.Notes = append(out.Notes, "legacy: false of the tokenizer: llama.cpp puts a space after each special token all the same")
+	}
 	return out, nil
 }
 

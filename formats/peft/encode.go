@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/seed18967229/nibble/internal/python"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -73,13 +74,5 @@ func appendNumber(b []byte, f float64, whole bool) []byte {
 	if whole && f == math.Trunc(f) && math.Abs(f) < 1<<53 {
 		return strconv.AppendInt(b, int64(f), 10)
 	}
-	// repr in Python changes to an exponent below 1e-04 and from 1e16 on.
-	if a := math.Abs(f); a != 0 && (a < 1e-4 || a >= 1e16) {
-		return strconv.AppendFloat(b, f, 'e', -1, 64)
-	}
-	b = strconv.AppendFloat(b, f, 'f', -1, 64)
-	if f == math.Trunc(f) {
-		b = append(b, ".0"...)
-	}
-	return b
+	return python.AppendFloat(b, f)
 }

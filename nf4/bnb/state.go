@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"math"
-	"strconv"
-	"strings"
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/seed18967229/nibble/internal/python"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -86,21 +84,8 @@ func stateText(kind string, blockSize int, dtype string, shape tensor.Shape, off
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `{"quant_type": "%s", "blocksize": %d, "dtype": "%s", "shape": %v`, kind, blockSize, dtype, shape)
 	if offset != nil {
-		fmt.Fprintf(&b, `, "nested_blocksize": %d, "nested_dtype": "float32", "nested_offset": %s`, nestedBlock, repr(float64(*offset)))
+		fmt.Fprintf(&b, `, "nested_blocksize": %d, "nested_dtype": "float32", "nested_offset": %s`, nestedBlock, python.AppendFloat(nil, float64(*offset)))
 	}
 	b.WriteByte('}')
 	return b.Bytes()
-}
-
-// repr writes a finite number as Python does (float.__repr__): the shortest
-// digits that give it back, with an exponent below 1e-4 and from 1e16 on.
-func repr(v float64) string {
-	if a := math.Abs(v); v != 0 && (a < 1e-4 || a >= 1e16) {
-		return strconv.FormatFloat(v, 'e', -1, 64)
-	}
-	s := strconv.FormatFloat(v, 'f', -1, 64)
-	if !strings.Contains(s, ".") {
-		s += ".0"
-	}
-	return s
 }

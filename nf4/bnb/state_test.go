@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed18967229/nibble/internal/python"
 	"github.com/seed18967229/nibble/internal/tensortest"
 	"github.com/seed18967229/nibble/nf4/internal/golden"
 	"github.com/seed18967229/nibble/tensor"
@@ -23,7 +24,7 @@ func TestRepr(t *testing.T) {
 	require.Greater(t, len(rows), 500)
 	for _, r := range rows {
 		v := math.Float32frombits(uint32(r[0].(float64)))
-		require.Equal(t, r[1], repr(float64(v)), "%08x", math.Float32bits(v))
+		require.Equal(t, r[1], string(python.AppendFloat(nil, float64(v))), "%08x", math.Float32bits(v))
 	}
 }
 

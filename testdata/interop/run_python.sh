@@ -10,6 +10,7 @@
 #   NF4                                                what nibble dequantizes it to
 #   merged                                             the base under PEFT
 #   trained adapter                                    loads in PEFT, and equals its merge
+#   every family, through GGUF                         the original, its tokenizer too
 #
 # INTEROP_CACHE is where the virtual environment goes, once (default: nibble-interop
 # in the user's cache). INTEROP_PYTHON is an interpreter that has the packages
@@ -38,6 +39,7 @@ if [ -z "$python" ]; then
 fi
 
 work=$(mktemp -d)
+mkdir "$work/families"
 trap 'rm -rf "$work"' EXIT INT TERM
 load() { "$python" "$here/transformers_load.py" "$@"; }
 nibble() { "$nibble" "$@" --quiet; }
@@ -73,4 +75,15 @@ nibble train --model "$work/nf4" --data "$data/stories260K/shakespeare.txt" --ou
 load "$work/nf4" "$work/trained.json" --adapter "$work/trained" --write --tokens $story
 nibble merge --base "$work/nf4" --adapter "$work/trained" --out "$work/merged_trained" --dtype f32
 load "$work/merged_trained" "$work/trained.json" --kind plain
+
+# Every family, after it has been a GGUF file. transformers 5 splits some texts of
+# tokenizers with a tokenizer.model otherwise than llama.cpp, which GGUF files mean.
+for dir in "$data"/families/*/; do
+	[ -f "$dir/convert_f32.json" ] || continue # llama.cpp does not know it
+	nibble convert "$dir" "$work/family.gguf" --outtype f32 --force >"$work/convert.txt"
+	nibble convert "$work/family.gguf" "$work/families/$(basename "$dir")" >"$work/convert.txt"
+done
+"$python" "$here/families_load.py" "$data/families" "$work/families" \
+	--loses llama=tokens --loses llama-linear=tokens --loses mixtral=tokens --loses phi3=tokens \
+	--loses mistral=tokens --loses mistral=class --loses mistral=logits
 echo "transformers, bitsandbytes and PEFT agree with nibble"
