@@ -235,8 +235,9 @@ def families():
         llamacpp_without="sliding window",  # the converter does not write it
         ablations=ROPE | {"sliding window": {"sliding_window": None}})
     yield Family(
-        "mixtral", hf.MixtralConfig(**common(inter=32), **SPM, num_local_experts=4, num_experts_per_tok=2, sliding_window=None, tie_word_embeddings=True,
-                                    rms_norm_eps=1e-5, max_position_embeddings=256, rope_theta=1000000.0),
+        "mixtral", hf.MixtralConfig(**common(inter=32), **SPM, num_local_experts=4, num_experts_per_tok=2, sliding_window=None,
+                                    rms_norm_eps=1e-5, max_position_embeddings=256, rope_theta=1000000.0,
+                                    tie_word_embeddings=True),
         tokenizers.mixtral, seed=6,
         ablations=ROPE | {"router normalisation": no_router_norm, "second expert": {"num_experts_per_tok": 1}})
     yield Family(
@@ -258,7 +259,8 @@ def families():
             "yarn frequencies": {"rope_scaling": None},
             "yarn attention factor": FromConfig(lambda c: {"rope_scaling": {**c.rope_scaling, "attention_factor": 1.0}}),
             "yarn beta_fast": FromConfig(lambda c: {"rope_scaling": {**c.rope_scaling, "beta_fast": 32.0}})})
-    moe = {"norm_topk_prob": FromConfig(lambda c: {"norm_topk_prob": not c.norm_topk_prob}), "second expert": {"num_experts_per_tok": 1}}
+    moe = {"norm_topk_prob": FromConfig(lambda c: {"norm_topk_prob": not c.norm_topk_prob}),
+           "second expert": {"num_experts_per_tok": 1}}
     shared = {"shared expert": zero("shared_expert.down_proj.weight"), "shared expert's gate": shared_gate_open}
     yield Family(
         "qwen2moe", hf.Qwen2MoeConfig(**common(), **QWEN, num_experts=4, num_experts_per_tok=2, norm_topk_prob=False,
@@ -267,9 +269,9 @@ def families():
         tokenizers.qwen2, seed=3, pre="qwen2", eos=(502,),
         ablations=ROPE | UNTIED | QKV_BIAS | moe | shared)
     yield Family(
-        "qwen2moe-sparse", hf.Qwen2MoeConfig(**common(inter=64), **QWEN, num_experts=4, num_experts_per_tok=2, norm_topk_prob=False,
-                                             moe_intermediate_size=32, shared_expert_intermediate_size=32, decoder_sparse_step=2, tie_word_embeddings=True,
-                                             max_position_embeddings=256),
+        "qwen2moe-sparse", hf.Qwen2MoeConfig(**common(), **QWEN, num_experts=4, num_experts_per_tok=2, norm_topk_prob=False,
+                                             moe_intermediate_size=32, shared_expert_intermediate_size=32, decoder_sparse_step=2,
+                                             tie_word_embeddings=True, max_position_embeddings=256),
         tokenizers.qwen2, seed=6, pre="qwen2", eos=(502,),
         convert_error="ValueError: Can not map tensor 'model.layers.0.mlp.down_proj.weight'",
         ablations=ROPE | QKV_BIAS | moe | shared)
@@ -334,8 +336,10 @@ def families():
         tokenizers.phi4, seed=2, pre="gpt-2", eos=(500,), also_short=True,
         llamacpp_without="short factors",  # it chooses by the size of the context, 256 at least, not by the sequence
         ablations=ROPE | {
-            "short factors": FromConfig(lambda c: {"rope_scaling": {**c.rope_scaling, "short_factor": c.rope_scaling["long_factor"]}}),
-            "long factors": FromConfig(lambda c: {"rope_scaling": {**c.rope_scaling, "long_factor": c.rope_scaling["short_factor"]}}),
+            "short factors": FromConfig(lambda c: {
+                "rope_scaling": {**c.rope_scaling, "short_factor": c.rope_scaling["long_factor"]}}),
+            "long factors": FromConfig(lambda c: {
+                "rope_scaling": {**c.rope_scaling, "long_factor": c.rope_scaling["short_factor"]}}),
             "attention factor": FromConfig(lambda c: {"rope_scaling": {**c.rope_scaling, "attention_factor": 1.0}}),
             "partial rotary": FromConfig(lambda c: {"partial_rotary_factor": 1.0, "rope_scaling": {
                 **c.rope_scaling, "long_factor": [*c.rope_scaling["long_factor"], 8.0, 8.0],
@@ -344,5 +348,6 @@ def families():
         "gpt2", hf.GPT2Config(n_embd=32, n_head=4, n_layer=2, n_positions=96, vocab_size=512, bos_token_id=500, eos_token_id=500),
         tokenizers.gpt2, seed=15, edit=lambda c: {**c, "n_ctx": 96},  # as gpt2's own file has it; the converter needs it
         dtype="float32", pre="gpt-2", eos=(500,), embed=0.2, gain=2.5,
-        ablations={"positions": zero("wpe.weight"), "attention biases": zero("c_attn.bias"), "other biases": zero("c_proj.bias", "c_fc.bias"),
+        ablations={"positions": zero("wpe.weight"), "attention biases": zero("c_attn.bias"),
+                   "other biases": zero("c_proj.bias", "c_fc.bias"),
                    "norm biases": zero("ln_1.bias", "ln_2.bias", "ln_f.bias"), "gelu": activation("relu")})

@@ -85,7 +85,8 @@ def llama_bare(path):
     shutil.copyfile(STORIES, path / "tokenizer.model")
 
     def token(text):
-        return {"__type": "AddedToken", "content": text, "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
+        return {"__type": "AddedToken", "content": text, "lstrip": False, "normalized": True, "rstrip": False,
+                "single_word": False}
     write(path / "tokenizer_config.json", {
         "bos_token": token("<s>"), "clean_up_tokenization_spaces": False, "eos_token": token("</s>"),
         "model_max_length": 2048, "pad_token": None, "tokenizer_class": "LlamaTokenizer", "unk_token": token("<unk>")})
@@ -167,7 +168,7 @@ def gemma3_vision(path):
 
 
 def phi3(path):
-    """Added tokens past the SentencePiece vocabulary, with rstrip, in tokenizer_config.json, added_tokens.json and tokenizer.json."""
+    """Added tokens past the SentencePiece vocabulary, with rstrip, in every file that may name them."""
     names = ["<|endoftext|>", "<|assistant|>", "<|placeholder1|>", "<|placeholder2|>", "<|placeholder3|>", "<|placeholder4|>",
              "<|system|>", "<|end|>", "<|placeholder5|>", "<|placeholder6|>", "<|user|>"]
     write(path / "added_tokens.json", {n: 512 + i for i, n in enumerate(names)})
