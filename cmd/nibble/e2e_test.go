@@ -458,12 +458,12 @@ func TestREADME(t *testing.T) {
 		cmd.Dir = dir
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s\n%s", line, out)
-		if strings.HasPrefix(args, "inspect") || strings.HasPrefix(args, "verify") {
+		if want != "" && (strings.HasPrefix(args, "inspect") || strings.HasPrefix(args, "verify")) {
 			require.Equal(t, strings.TrimSpace(want), strings.TrimSpace(string(out)), line)
 		}
 		ran++
 	}
-	require.Equal(t, 10, ran, "one example for each command")
+	require.Equal(t, 16, ran, "one example or more for each command")
 }
 
 func TestInspectWhatIsNoModelWeKnow(t *testing.T) {
