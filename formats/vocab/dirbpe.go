@@ -225,7 +225,9 @@ func (d *dirReader) openByteFallback() error {
 // highest score first does what joining the pair of the lowest rank first does: the
 // tokens in the order of their first merges, from 0 down. That is how SentencePiece
 // numbers the pieces it trains. It is exact if all merges that make a token follow
-// each other, and every two tokens that make one are a merge.
+// each other, and every two tokens that make one are a merge; but for text such as
+// "aaaa" of the symbols a, aa and a, where the first two and the last two make the
+// same: SentencePiece takes the first two then, and BPE those of the lower rank.
 func mergeScores(spec *bpe.Spec) (scores map[int32]float32, exact bool) {
 	vocab := spec.Model.Vocab
 	scores = make(map[int32]float32)
