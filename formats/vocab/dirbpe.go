@@ -75,11 +75,10 @@ func (d *dirReader) hfPieces(spec *bpe.Spec, piece func(text string, id int32, a
 	}
 	size := d.o.Size
 	if size == 0 {
-		size = len(byID)
-		if int(last) >= 2*size+maxHoles {
-			return nil, fmt.Errorf("%s: %w: %d tokens with ids up to %d", d.dir, tensor.ErrMalformed, size, last)
-		}
 		size = int(last) + 1
+	}
+	if err := d.checkHoles(size, len(byID)); err != nil {
+		return nil, err
 	}
 	if beyond := int(last) + 1 - size; beyond > 0 {
 		d.note("the tokenizer has ids up to %d and the model a vocabulary of %d: the tokens from there on are left out", last, size)
@@ -98,9 +97,6 @@ func (d *dirReader) hfPieces(spec *bpe.Spec, piece func(text string, id int32, a
 	}
 	return pieces, nil
 }
-
-// maxHoles bounds the ids without a token of a vocabulary whose size is not given.
-const maxHoles = 1 << 16
 
 // byteLevelPiece is get_vocab_base's rule for one token. llama.cpp looks for added
 // tokens in text, so that their text is what they are decoded to.

@@ -17,12 +17,13 @@ func IsGGUFKey(key string) bool { return strings.HasPrefix(key, "tokenizer.") }
 // GGUF returns the vocabulary as GGUF metadata: the tokenizer.* keys of Keys. For a
 // vocabulary that has none they are those of a converted one: what the pieces say,
 // the special tokens, and whether bos and eos are added.
-func (v *Vocab) GGUF() tensor.Meta {
-	k := keys(v.Keys)
-	if k == nil {
-		k = v.ownKeys()
+func (v *Vocab) GGUF() tensor.Meta { return v.written(v.keys()) }
+
+func (v *Vocab) keys() keys {
+	if v.Keys == nil {
+		return v.ownKeys()
 	}
-	return v.written(k)
+	return keys(v.Keys)
 }
 
 // ownKeys are the keys of a vocabulary that comes from no file that has them.
