@@ -81,7 +81,7 @@ func (a *app) generate(ctx context.Context, o *generateOptions) error {
 	}
 	e, err := engine.New(m.view, codecs, m.arch, trained, engine.Options{
 		Slots:     m.slots(int64(a.memory)),
-		Positions: min(context, len(r.PromptTokens)+o.maxTokens),
+		Positions: min(context, len(r.PromptTokens)+max(0, o.maxTokens-1)), // the last token is not continued
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.model, err)

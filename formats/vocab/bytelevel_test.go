@@ -100,6 +100,10 @@ func TestByteLevelSizes(t *testing.T) {
 	require.Len(t, v.Spec.Model.Merges, len(v.Merges))
 	_, err = vocab.FromGGUF(v.GGUF())
 	require.NoError(t, err)
+
+	_, err = vocab.OpenDir(dir, vocab.Options{Size: 1_000_000})
+	require.ErrorIs(t, err, tensor.ErrMalformed)
+	require.ErrorContains(t, err, "505 tokens in a vocabulary of 1000000")
 }
 
 func TestByteLevelErrors(t *testing.T) {

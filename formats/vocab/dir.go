@@ -302,16 +302,16 @@ func (d *dirReader) setTemplates(list []ChatTemplate) {
 	}
 }
 
-// fill gives every id below size a piece, and drops those from there on.
-func (d *dirReader) fill(size int, file string) {
-	v := d.v
-	if n := len(v.Pieces); n > size {
-		d.note("%s has %d pieces and the model a vocabulary of %d: the last ones are left out", file, n, size)
-		v.Pieces = v.Pieces[:size]
+// maxHoles bounds the ids without a token, beside as many as there are tokens.
+const maxHoles = 1 << 16
+
+// checkHoles returns an error if a vocabulary of size with so many tokens would be
+// little but holes.
+func (d *dirReader) checkHoles(size, tokens int) error {
+	if size < 2*tokens+maxHoles {
+		return nil
 	}
-	for i := len(v.Pieces); i < size; i++ {
-		v.Pieces = append(v.Pieces, pad(i))
-	}
+	return fmt.Errorf("%s: %w: %d tokens in a vocabulary of %d", d.dir, tensor.ErrMalformed, tokens, size)
 }
 
 // pad is the piece of an id without one.

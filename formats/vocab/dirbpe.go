@@ -75,11 +75,10 @@ func (d *dirReader) hfPieces(spec *bpe.Spec, piece func(text string, id int32, a
 	}
 	size := d.o.Size
 	if size == 0 {
-		size = len(byID)
-		if int(last) >= 2*size+maxHoles {
-			return nil, fmt.Errorf("%s: %w: %d tokens with ids up to %d", d.dir, tensor.ErrMalformed, size, last)
-		}
 		size = int(last) + 1
+	}
+	if err := d.checkHoles(size, len(byID)); err != nil {
+		return nil, err
 	}
 	if beyond := int(last) + 1 - size; beyond > 0 {
 		d.note("the tokenizer has ids up to %d and the model a vocabulary of %d: the tokens from there on are left out", last, size)
@@ -98,9 +97,6 @@ func (d *dirReader) hfPieces(spec *bpe.Spec, piece func(text string, id int32, a
 	}
 	return pieces, nil
 }
-
-// maxHoles bounds the ids without a token of a vocabulary whose size is not given.
-const maxHoles = 1 << 16
 
 // byteLevelPiece is get_vocab_base's rule for one token. llama.cpp looks for added
 // tokens in text, so that their text is what they are decoded to.
@@ -225,7 +221,9 @@ func (d *dirReader) openByteFallback() error {
 // highest score first does what joining the pair of the lowest rank first does: the
 // tokens in the order of their first merges, from 0 down. That is how SentencePiece
 // numbers the pieces it trains. It is exact if all merges that make a token follow
-// each other, and every two tokens that make one are a merge.
+// each other, and every two tokens that make one are a merge; but for text such as
+// "aaaa" of the symbols a, aa and a, where the first two and the last two make the
+// same: SentencePiece takes the first two then, and BPE those of the lower rank.
 func mergeScores(spec *bpe.Spec) (scores map[int32]float32, exact bool) {
 	vocab := spec.Model.Vocab
 	scores = make(map[int32]float32)

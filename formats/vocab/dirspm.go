@@ -42,7 +42,10 @@ func (d *dirReader) openSentencePiece() error {
 	if size == 0 {
 		size = d.count(len(d.v.Pieces), tokens)
 	}
-	d.fill(size, "tokenizer.model")
+	if err := d.checkHoles(size, len(d.v.Pieces)); err != nil {
+		return err
+	}
+	d.fill(size)
 	if err := d.addAll(tokens); err != nil {
 		return err
 	}
@@ -67,6 +70,18 @@ func (d *dirReader) count(n int, tokens []bpe.Added) int {
 		}
 	}
 	return n
+}
+
+// fill gives every id below size a piece, and drops those from there on.
+func (d *dirReader) fill(size int) {
+	v := d.v
+	if n := len(v.Pieces); n > size {
+		d.note("tokenizer.model has %d pieces and the model a vocabulary of %d: the last ones are left out", n, size)
+		v.Pieces = v.Pieces[:size]
+	}
+	for i := len(v.Pieces); i < size; i++ {
+		v.Pieces = append(v.Pieces, pad(i))
+	}
 }
 
 // parseID reads an id. Those that no vocabulary has are all the same.

@@ -36,11 +36,7 @@ func (v *Vocab) ConfigIDs() []TokenID {
 // Hugging Face's files have no name for are not among them.
 func (v *Vocab) declared() []TokenID {
 	var out []TokenID
-	k := keys(v.Keys)
-	if k == nil {
-		k = v.ownKeys()
-	}
-	for _, kv := range k {
+	for _, kv := range v.keys() {
 		id, ok := kv.Value.(uint32)
 		if !ok || int64(id) >= int64(len(v.Pieces)) {
 			continue
@@ -228,11 +224,7 @@ func (v *Vocab) configTokens(c map[string]any) {
 // order.
 func (v *Vocab) addFlags() []named[bool] {
 	var out []named[bool]
-	k := keys(v.Keys)
-	if k == nil {
-		k = v.ownKeys()
-	}
-	for _, kv := range k {
+	for _, kv := range v.keys() {
 		for name, key := range addKeys {
 			if value, ok := kv.Value.(bool); ok && kv.Key == ggml+key {
 				out = append(out, named[bool]{name, value})
@@ -245,8 +237,8 @@ func (v *Vocab) addFlags() []named[bool] {
 // postProcessor returns the post-processor of tokenizer.json, and sets the keys of
 // tokenizer_config.json that belong to it: one that adds bos and eos as v does, and
 // of which llama.cpp's converter makes the flags that the metadata has, in their
-// order. It looks at templates that are at most one sequence deep: where no
-// template will do, it is put deeper.
+// order. The converter looks at templates that are at most one sequence deep: where
+// none will do, the template is put deeper.
 func (v *Vocab) postProcessor(spec *bpe.Spec, config map[string]any) bpe.PostProcessor {
 	flags := v.addFlags()
 	for _, f := range flags {

@@ -17,12 +17,13 @@ func IsGGUFKey(key string) bool { return strings.HasPrefix(key, "tokenizer.") }
 // GGUF returns the vocabulary as GGUF metadata: the tokenizer.* keys of Keys. For a
 // vocabulary that has none they are those of a converted one: what the pieces say,
 // the special tokens, and whether bos and eos are added.
-func (v *Vocab) GGUF() tensor.Meta {
-	k := keys(v.Keys)
-	if k == nil {
-		k = v.ownKeys()
+func (v *Vocab) GGUF() tensor.Meta { return v.written(v.keys()) }
+
+func (v *Vocab) keys() keys {
+	if v.Keys == nil {
+		return v.ownKeys()
 	}
-	return v.written(k)
+	return keys(v.Keys)
 }
 
 // ownKeys are the keys of a vocabulary that comes from no file that has them.
@@ -140,13 +141,34 @@ func (v *Vocab) ggufSPM(meta tensor.Meta) error {
 	if err := v.ggufSpecials(meta); err != nil {
 		return err
 	}
-	// A converter that found the unknown token among the added ones wrote it as
-	// a control token. llama.cpp takes 0 if no key names it.
-	unk := &v.Pieces[max(v.UNK, 0)]
-	if !slices.ContainsFunc(v.Pieces, func(p Piece) bool { return p.Type == Unknown }) && unk.Type == Control {
-		unk.Type, unk.Added, unk.gguf = Unknown, true, Control
-	}
+	v.ggufUnknown()
 	return v.flags(meta)
+}
+
+// ggufUnknown finds the unknown piece: that of UNK, else the only one of that type,
+// else 0. A converter that found it among the added tokens wrote it as a control
+// token, and an old one wrote places without a token as further unknown ones.
+func (v *Vocab) ggufUnknown() {
+	id := int(v.UNK)
+	if v.UNK == None {
+		id = max(0, slices.IndexFunc(v.Pieces, func(p Piece) bool { return p.Type == Unknown }))
+	}
+	unk := &v.Pieces[id]
+	switch unk.Type {
+	case Control:
+		unk.Type, unk.Added, unk.gguf = Unknown, true, Control
+	case Unknown:
+	default:
+		return
+	}
+	if v.UNK == None {
+		return
+	}
+	for i := range v.Pieces {
+		if p := &v.Pieces[i]; p.Type == Unknown && i != id {
+			p.Type, p.gguf = Unused, Unknown
+		}
+	}
 }
 
 // below returns id, None if a vocabulary of n has no such id.

@@ -85,12 +85,16 @@ func TestFromGGUFErrors(t *testing.T) {
 		"not UTF-8":       {edit(ggml+"tokens", func(v any) { v.([]string)[300] = "\xff" }), tensor.ErrMalformed, "piece 300"},
 		"byte missing":    {edit(ggml+"token_type", func(v any) { v.([]int32)[4] = 1 }), tensor.ErrMalformed, "255 byte pieces"},
 		"byte misspelt":   {edit(ggml+"tokens", func(v any) { v.([]string)[4] = "<0xzz>" }), tensor.ErrMalformed, `byte piece "<0xzz>"`},
-		"two unknown":     {edit(ggml+"token_type", func(v any) { v.([]int32)[1] = 2 }), tensor.ErrMalformed, "second unknown"},
-		"bos too big":     {set(ggml+"bos_token_id", uint32(512)), tensor.ErrMalformed, "bos_token_id is 512 in a vocabulary of 512"},
-		"bos as string":   {set(ggml+"bos_token_id", "1"), tensor.ErrMalformed, "bos_token_id is a string"},
-		"add_bos":         {set(ggml+"add_bos_token", int8(1)), tensor.ErrMalformed, "add_bos_token is a int8; want bool"},
-		"template":        {set("tokenizer.chat_template", true), tensor.ErrMalformed, "chat_template is a bool"},
-		"named template":  {set("tokenizer.chat_templates", []string{"rag"}), tensor.ErrMalformed, "no tokenizer.chat_template.rag"},
+		"two unknown": {func(m tensor.Meta) tensor.Meta {
+			types, _ := m.Get(ggml + "token_type")
+			types.([]int32)[1] = 2
+			return without(m, ggml+"unknown_token_id")
+		}, tensor.ErrMalformed, "second unknown"},
+		"bos too big":    {set(ggml+"bos_token_id", uint32(512)), tensor.ErrMalformed, "bos_token_id is 512 in a vocabulary of 512"},
+		"bos as string":  {set(ggml+"bos_token_id", "1"), tensor.ErrMalformed, "bos_token_id is a string"},
+		"add_bos":        {set(ggml+"add_bos_token", int8(1)), tensor.ErrMalformed, "add_bos_token is a int8; want bool"},
+		"template":       {set("tokenizer.chat_template", true), tensor.ErrMalformed, "chat_template is a bool"},
+		"named template": {set("tokenizer.chat_templates", []string{"rag"}), tensor.ErrMalformed, "no tokenizer.chat_template.rag"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v, err := vocab.FromGGUF(c.change(model.GGUF()))
@@ -110,4 +114,20 @@ func TestEmptyPieceInGGUF(t *testing.T) {
 	v, err := vocab.FromGGUF(meta)
 	require.NoError(t, err)
 	require.Equal(t, "[EMPTY_300]", v.Pieces[300].Text)
+}
+
+// An old converter wrote the holes of Phi 3's vocabulary as unknown tokens.
+func TestHolesThatAreUnknown(t *testing.T) {
+	model, err := vocab.ParseSentencePiece(read(t, storiesModel))
+	require.NoError(t, err)
+	meta := model.GGUF()
+	tokens, _ := meta.Get("tokenizer.ggml.tokens")
+	types, _ := meta.Get("tokenizer.ggml.token_type")
+	for _, typ := range []int32{2, 3} {
+		tokens.([]string)[300], types.([]int32)[300], types.([]int32)[0] = "[PAD300]", 2, typ
+		v, err := vocab.FromGGUF(meta)
+		require.NoError(t, err)
+		require.Equal(t, []vocab.Type{vocab.Unknown, vocab.Unused}, []vocab.Type{v.Pieces[0].Type, v.Pieces[300].Type})
+		sameMeta(t, meta, v.GGUF())
+	}
 }

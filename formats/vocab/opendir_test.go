@@ -138,6 +138,7 @@ func TestOpenDirErrors(t *testing.T) {
 		"tokenizer.json":     {map[string]string{"tokenizer.model": "", "tokenizer.json": "{}"}, vocab.Options{Rules: arch.Gemma2Tokenizers}, tensor.ErrUnsupported, "this family's tokenizer comes as tokenizer.model, and there is tokenizer.json"},
 		"broken model":       {map[string]string{"tokenizer.model": "\x0a\xff"}, vocab.Options{}, tensor.ErrMalformed, "tokenizer.model"},
 		"wrong model":        {nil, vocab.Options{Size: 100}, tensor.ErrMalformed, "byte fallback with 97 byte pieces; want 256"},
+		"far too many rows":  {nil, vocab.Options{Size: 16_000_000}, tensor.ErrMalformed, "512 tokens in a vocabulary of 16000000"},
 		"negative size":      {nil, vocab.Options{Size: -1}, nil, "-1"},
 		"not JSON":           {map[string]string{"tokenizer_config.json": "{"}, vocab.Options{}, tensor.ErrMalformed, "tokenizer_config.json"},
 		"twice":              {map[string]string{"added_tokens.json": `{"a": 1, "a": 2}`}, vocab.Options{}, tensor.ErrMalformed, "added_tokens.json"},

@@ -292,16 +292,6 @@ func byteOf(text string) (byte, bool) {
 
 const hexDigits = "0123456789ABCDEF"
 
-// find returns the id of the piece with that text, None if there is none.
-func (v *Vocab) find(text string) int32 {
-	for i, p := range v.Pieces {
-		if p.Text == text {
-			return int32(i)
-		}
-	}
-	return None
-}
-
 // text returns the text of a special token, "" for None.
 func (v *Vocab) text(id int32) string {
 	if id < 0 || int(id) >= len(v.Pieces) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/tensor"
@@ -32,7 +33,11 @@ func (e *Engine) Generate(ctx context.Context, prompt []int32, o Sampling, emit 
 	rng := rand.New(rand.NewPCG(o.Seed, 0))
 	logits := make([]float32, e.model.Vocab())
 	h := e.model.Hidden()
-	for next := prompt; c.Len()+len(next) <= e.model.Positions(); {
+	all := slices.Clone(prompt)
+	for next := prompt; len(all) <= e.model.Positions(); {
+		if e.model.Restarts(c.Len(), len(next)) {
+			c, next = e.model.NewCache(), all
+		}
 		x := make([]float32, len(next)*h)
 		pos := c.Positions(len(next))
 		if err := e.model.Embed(x, next, pos, e.stream); err != nil {
@@ -53,6 +58,7 @@ func (e *Engine) Generate(ctx context.Context, prompt []int32, o Sampling, emit 
 			return nil
 		}
 		next = []int32{token}
+		all = append(all, token)
 	}
 	return nil
 }

@@ -13,8 +13,8 @@ type attention struct {
 	kernel.Attention
 	qkv          *linear // or:
 	q, k, v      *linear
-	qNorm, kNorm *norm            // of each head; nil in most families
-	rotate       *kernel.Rotation // nil where positions are learned
+	qNorm, kNorm *norm   // of each head; nil in most families
+	rotate       *rotary // nil where positions are learned
 	o            *linear
 }
 
@@ -93,8 +93,9 @@ func (a *attention) project(s *arena, in *attnInner, h []float32, pos []int32, d
 		a.kNorm.Forward(in.k, in.rawK, n*a.KVHeads)
 	}
 	if a.rotate != nil {
-		a.rotate.Apply(in.q, a.Heads, pos)
-		a.rotate.Apply(in.k, a.KVHeads, pos)
+		r := a.rotate.of(pos)
+		r.Apply(in.q, a.Heads, pos)
+		r.Apply(in.k, a.KVHeads, pos)
 	}
 	in.out = s.take(n * a.qDim())
 	return nil
@@ -131,8 +132,9 @@ func (a *attention) backward(s *arena, dh, dy []float32, in *attnInner, h []floa
 			in.q[from*qs:to*qs], in.k[from*ks:to*ks], in.v[from*ks:to*ks], to-from)
 	})
 	if a.rotate != nil {
-		a.rotate.Grad(dq, a.Heads, batch.Pos)
-		a.rotate.Grad(dk, a.KVHeads, batch.Pos)
+		r := a.rotate.of(batch.Pos)
+		r.Grad(dq, a.Heads, batch.Pos)
+		r.Grad(dk, a.KVHeads, batch.Pos)
 	}
 	if a.qNorm != nil {
 		raw := s.zeros(len(dq))

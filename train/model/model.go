@@ -40,7 +40,7 @@ type Model struct {
 
 	// rotate turns queries and keys, and local those of the layers with a
 	// sliding window. Models that learn positions have neither.
-	rotate, local *kernel.Rotation
+	rotate, local *rotary
 	positions     int
 
 	scr, headScr arena // inside a block, and at the head
@@ -60,13 +60,10 @@ func New(a *arch.Model, train Trainable, positions int) *Model {
 	if _, learned := a.Find(arch.Position, "weight", -1); learned {
 		return m
 	}
-	rotation := func(x arch.Angles) *kernel.Rotation {
-		return kernel.NewRotation(positions, int(a.HeadDim), x.InvFreq, x.Scale, a.Rotary == arch.Interleaved)
-	}
-	m.rotate = rotation(a.Angles(positions))
+	m.rotate = newRotary(a, positions, a.Angles)
 	m.local = m.rotate
 	if a.LocalTheta != 0 {
-		m.local = rotation(a.LocalAngles(positions))
+		m.local = newRotary(a, positions, a.LocalAngles)
 	}
 	return m
 }

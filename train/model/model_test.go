@@ -493,10 +493,12 @@ func (s *setup) extend(t *testing.T, tokens []int32, first int, see func(at int,
 			lease.Release()
 		}
 		c.Advance(n)
+		require.Equal(t, at+n, c.Len())
+		for i := range n {
+			require.NoError(t, m.Logits(logits, x[i*m.Hidden():(i+1)*m.Hidden()], st))
+			see(at+i, logits)
+		}
 		at += n
-		require.Equal(t, at, c.Len())
-		require.NoError(t, m.Logits(logits, x[(n-1)*m.Hidden():], st))
-		see(at-1, logits)
 	}
 }
 

@@ -21,7 +21,7 @@ const (
 
 // encoder is the state of splitting one text, which may come in parts.
 type encoder struct {
-	t     *Tokenizer
+	t     *spm
 	find  *matcher // tokens to take out of the text first
 	track bool     // keep ends
 
@@ -34,6 +34,7 @@ type encoder struct {
 	spaced  bool  // the last one was a space, when extra ones are removed
 	held    []int // spaces that are only kept if something follows: their ends
 	unknown bool  // the last token is the Unknown piece
+	strip   bool  // white space that comes next belongs to the last token
 
 	word     []byte // characters that may be joined
 	wordEnds []int  // of each byte, if track
@@ -68,6 +69,12 @@ func (e *encoder) shrink() {
 func (e *encoder) write(text string, last bool) int {
 	done := 0
 	for {
+		if e.strip {
+			done += e.stripped(text[done:], last)
+		}
+		if e.strip {
+			break // nothing else is there yet
+		}
 		start, id, n := e.next(text[done:], last)
 		part := text[done : done+start]
 		if n > 0 && e.t.v.Pieces[id].LStrip {
@@ -81,16 +88,21 @@ func (e *encoder) write(text string, last bool) int {
 		done += start + n
 		e.finish()
 		e.take(id, e.pos+done)
-		if e.t.v.Pieces[id].RStrip {
-			rest := text[done:]
-			done += len(rest) - len(strings.TrimLeftFunc(rest, unicode.IsSpace))
-		}
+		e.strip = e.t.v.Pieces[id].RStrip
 	}
 	e.pos += done
 	if last {
 		e.finish()
 	}
 	return done
+}
+
+// stripped returns how much white space text starts with. If all of it is, more may
+// follow.
+func (e *encoder) stripped(text string, last bool) int {
+	rest := strings.TrimLeftFunc(text, unicode.IsSpace)
+	e.strip = !last && !utf8.FullRuneInString(rest)
+	return len(text) - len(rest)
 }
 
 // next returns where the first token that is taken out of the text starts, and

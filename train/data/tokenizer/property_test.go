@@ -248,12 +248,13 @@ func TestReaderWithAddedTokens(t *testing.T) {
 		vocab.Piece{Text: "<a>", Type: vocab.UserDefined, Added: true},
 		vocab.Piece{Text: "<a><b>", Type: vocab.UserDefined, Added: true},
 		vocab.Piece{Text: "é日", Type: vocab.UserDefined, Added: true},
+		vocab.Piece{Text: "<r>", Type: vocab.UserDefined, Added: true, RStrip: true},
 		vocab.Piece{Text: long, Type: vocab.UserDefined, Added: true})
 	for _, v.Legacy = range []bool{false, true} {
 		tok, err := tokenizer.New(v)
 		require.NoError(t, err)
 		r := rand.New(rand.NewPCG(5, 5))
-		parts := []string{"<a>", "<b>", "<a", "<", "é", "日", "é日", "the", " ", "\xc3"}
+		parts := []string{"<a>", "<b>", "<a", "<", "é", "日", "é日", "the", " ", "\xc3", "<r>", "\u3000", "\n", "\xe3", "\x80", strings.Repeat(" ", 40_000)}
 		for range 5 {
 			var b strings.Builder
 			for b.Len() < 300_000 {

@@ -15,16 +15,9 @@ const (
 	maxStreamWord = 16 << 20
 )
 
-// EncodeReader passes the tokens of a text to yield, in order and in parts that
-// are only valid during the call. They are those of Encode of the whole text.
-// An error of yield ends it and is returned.
-//
-// A run of more than 16 MiB without a place where a word ends (such as that many
-// spaces) is refused with an error that wraps tensor.ErrUnsupported.
-func (t *Tokenizer) EncodeReader(r io.Reader, yield func(ids []int32) error) error {
-	e := t.encoder()
+func (t *spm) read(r io.Reader, yield func(ids []int32) error) error {
+	e := t.encoder(false)
 	defer t.release(e)
-	e.find = &t.added
 	buf := make([]byte, max(streamChunk, 2*(t.added.longest()+utf8.UTFMax)))
 	n := 0
 	for last := false; !last; {

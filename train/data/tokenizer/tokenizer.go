@@ -2,122 +2,64 @@ package tokenizer
 
 import (
 	"fmt"
+	"io"
 	"strings"
-	"sync"
-	"unicode/utf8"
 
 	"github.com/seed18967229/nibble/formats/vocab"
+	"github.com/seed18967229/nibble/formats/vocab/bpe"
+	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/tensor"
 )
 
 // Tokenizer splits text by one vocabulary. It is safe for concurrent use.
 type Tokenizer struct {
 	v      *vocab.Vocab
-	scores []float32        // by id
-	ids    map[string]int32 // the pieces that text is made of, by their text
-	halves map[int32]int    // of an Unused piece that joins make: the length of its left part
-	joins  pairs            // the characters that are adjacent in a piece
-	fixed  matcher          // pieces that are never joined with others
-	added  matcher          // tokens that are taken out of any text
-	parsed matcher          // these and the special tokens
-	bytes  [256]int32       // the Byte pieces, if there is byte fallback
-	unk    int32            // the Unknown piece, or vocab.None
-	space  rune             // what a space becomes
+	engine engine
+}
 
-	encoders sync.Pool // *encoder
+// engine is one way of splitting text.
+type engine interface {
+	// encode returns the tokens of a text. Special ones are found in it if special
+	// is true, other added tokens always.
+	encode(text string, special bool) []int32
+	offsets(text string) (ids []int32, ends []int)
+	read(r io.Reader, yield func(ids []int32) error) error
+	decoder() decoder
+}
+
+// decoder is the state of decoding one text.
+type decoder interface {
+	Next(id int32) string
+	Flush() string
 }
 
 // New returns the tokenizer of a vocabulary, which must not change afterwards.
 // It returns an error that wraps tensor.ErrMalformed if the vocabulary is not
-// valid, and one that wraps tensor.ErrUnsupported if SentencePiece's own result
-// would depend on more of the text than its words (an Unused piece that can be
-// made in two ways; a user-defined piece with a space where extra spaces are
-// removed).
+// valid, and one that wraps tensor.ErrUnsupported if it does not say how text is
+// split (a GGUF file with a pre-tokenizer that is not known) or says what is not
+// done: an Unused piece that can be made in two ways, a user-defined piece with a
+// space where extra spaces are removed.
 func New(v *vocab.Vocab) (*Tokenizer, error) {
 	if err := v.Validate(); err != nil {
 		return nil, err
 	}
-	t := &Tokenizer{
-		v: v, scores: make([]float32, len(v.Pieces)), ids: make(map[string]int32, len(v.Pieces)),
-		halves: map[int32]int{}, unk: vocab.None, space: ' ',
-	}
-	if v.EscapeWhitespaces {
-		t.space, _ = utf8.DecodeRuneInString(vocab.Space)
-	}
-	t.encoders.New = func() any { return &encoder{t: t, cache: map[string][]int32{}} }
-	for i, p := range v.Pieces {
-		id := int32(i)
-		t.scores[id] = p.Score
-		switch p.Type {
-		case vocab.Unknown:
-			t.unk = id
-			t.parsed.add(p.Text, id)
-		case vocab.Control:
-			t.parsed.add(p.Text, id)
-		case vocab.Byte:
-			b, _ := p.Byte()
-			t.bytes[b] = id
-		case vocab.UserDefined:
-			if p.Added {
-				t.added.add(p.Text, id)
-				t.parsed.add(p.Text, id)
-				continue
-			}
-			if v.RemoveExtraWhitespaces && strings.Contains(p.Text, " ") {
-				return nil, fmt.Errorf("piece %d: %w: user-defined piece %q has a space and extra spaces are removed", id, tensor.ErrUnsupported, p.Text)
-			}
-			t.fixed.add(p.Text, id)
-			t.ids[p.Text] = id
-		default:
-			t.ids[p.Text] = id
-		}
-	}
-	for _, m := range []*matcher{&t.fixed, &t.added, &t.parsed} {
-		m.sort()
-	}
-	if err := t.resolveUnused(); err != nil {
+	e, err := newEngine(v)
+	if err != nil {
 		return nil, err
 	}
-	for text := range t.ids {
-		t.joins.addText(text)
-	}
-	return t, nil
+	return &Tokenizer{v, e}, nil
 }
 
-// resolveUnused finds what becomes of the pieces that are made on the way but
-// are never a result: SentencePiece (0.2.3) takes them apart again into what they
-// were joined of, and a single character is as if it had no piece. Those that
-// nothing can be joined to are of no consequence.
-func (t *Tokenizer) resolveUnused() error {
-	for i, p := range t.v.Pieces {
-		if p.Type != vocab.Unused {
-			continue
-		}
-		id, ways := int32(i), 0
-		for k := range p.Text {
-			if k > 0 && t.joinable(p.Text[:k]) && t.joinable(p.Text[k:]) {
-				t.halves[id] = k
-				ways++
-			}
-		}
-		switch {
-		case ways > 1:
-			return fmt.Errorf("piece %d: %w: unused piece %q can be made of others in %d ways", id, tensor.ErrUnsupported, p.Text, ways)
-		case ways == 0:
-			delete(t.ids, p.Text)
-		}
+func newEngine(v *vocab.Vocab) (engine, error) {
+	switch {
+	case v.Spec != nil:
+		t, err := bpe.New(v.Spec)
+		return words{t}, err
+	case v.Kind == vocab.SPM:
+		return newSPM(v)
 	}
-	return nil
-}
-
-// joinable reports whether text can be a part of what is joined: a character, or
-// a piece that is not fixed.
-func (t *Tokenizer) joinable(text string) bool {
-	id, ok := t.ids[text]
-	if ok {
-		return t.v.Pieces[id].Type != vocab.UserDefined
-	}
-	return utf8.RuneCountInString(text) == 1
+	return nil, hint.Add(fmt.Errorf("%w: the pre-tokenizer %q; it is not known how it splits text", tensor.ErrUnsupported, v.Pre),
+		"use the model's Hugging Face directory, whose tokenizer.json says it")
 }
 
 // Vocab returns the vocabulary.
@@ -149,20 +91,14 @@ func (t *Tokenizer) Encode(text string) []int32 { return t.EncodeWith(text, Opti
 
 // EncodeWith returns the tokens of a text.
 func (t *Tokenizer) EncodeWith(text string, o Options) []int32 {
-	e := t.encoder()
-	defer t.release(e)
-	e.find = &t.added
-	if o.ParseSpecial {
-		e.find = &t.parsed
-	}
+	ids := t.engine.encode(text, o.ParseSpecial)
 	if o.BOS && t.v.BOS != vocab.None {
-		e.ids = append(e.ids, t.v.BOS)
+		ids = append([]int32{t.v.BOS}, ids...)
 	}
-	e.write(text, true)
 	if o.EOS && t.v.EOS != vocab.None {
-		e.ids = append(e.ids, t.v.EOS)
+		ids = append(ids, t.v.EOS)
 	}
-	return append(make([]int32, 0, len(e.ids)), e.ids...)
+	return ids
 }
 
 // EncodeOffsets returns the tokens of a text, as Encode does, and for each the
@@ -170,23 +106,50 @@ func (t *Tokenizer) EncodeWith(text string, o Options) []int32 {
 // (Of several tokens that are the bytes of one character, each has the end of
 // the character. A token that is only the space put in front has 0.)
 func (t *Tokenizer) EncodeOffsets(text string) (ids []int32, ends []int) {
-	e := t.encoder()
-	defer t.release(e)
-	e.find = &t.added
-	e.track = true
-	e.write(text, true)
-	ids = append(make([]int32, 0, len(e.ids)), e.ids...)
-	ends = append(make([]int, 0, len(e.ends)), e.ends...)
-	return ids, ends
+	return t.engine.offsets(text)
 }
 
-func (t *Tokenizer) encoder() *encoder {
-	e := t.encoders.Get().(*encoder)
-	e.reset()
-	return e
+// EncodeReader passes the tokens of a text to yield, in order and in parts that
+// are only valid during the call. They are those of Encode of the whole text.
+// An error of yield ends it and is returned.
+//
+// Only as much of the text is kept in memory as the tokens before it can depend on.
+// If that is more than 64 MiB, for SentencePiece more than 16 MiB in one word, the
+// error wraps tensor.ErrUnsupported.
+func (t *Tokenizer) EncodeReader(r io.Reader, yield func(ids []int32) error) error {
+	return t.engine.read(r, yield)
 }
 
-func (t *Tokenizer) release(e *encoder) {
-	e.shrink()
-	t.encoders.Put(e)
+// Decode returns the text of tokens. Special tokens have none, and the space that
+// was put in front of the text is taken away. Bytes that are not valid UTF-8
+// together become U+FFFD.
+//
+// SentencePiece vocabularies are decoded as SentencePiece does: the Unknown piece
+// and ids that do not exist have the vocabulary's surface for it. Others have no
+// text for ids that do not exist, as transformers.
+func (t *Tokenizer) Decode(ids []int32) string {
+	d := t.NewDecoder()
+	var b strings.Builder
+	for _, id := range ids {
+		b.WriteString(d.Next(id))
+	}
+	b.WriteString(d.Flush())
+	return b.String()
 }
+
+// Decoder decodes tokens one at a time, for text that is shown while it is
+// generated. What Next returns, up to and including Flush, makes the text that
+// Decode returns. To continue a prompt, give the Decoder the prompt's tokens
+// first.
+type Decoder struct{ decoder }
+
+// NewDecoder returns a Decoder at the beginning of a text.
+func (t *Tokenizer) NewDecoder() *Decoder { return &Decoder{t.engine.decoder()} }
+
+// Next returns the text that a token adds: whole characters, so that it may be
+// "" until the bytes of one are complete.
+func (d *Decoder) Next(id int32) string { return d.decoder.Next(id) }
+
+// Flush returns what is left at the end of the tokens: U+FFFD for what is no
+// complete character.
+func (d *Decoder) Flush() string { return d.decoder.Flush() }

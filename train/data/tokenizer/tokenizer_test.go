@@ -64,6 +64,7 @@ func TestOptions(t *testing.T) {
 		{Text: "<u>", Type: vocab.UserDefined, Added: true},
 		{Text: "<u><u>", Type: vocab.UserDefined, Added: true},
 		{Text: "<c>", Type: vocab.Control, Added: true, LStrip: true, RStrip: true},
+		{Text: "<r>", Type: vocab.UserDefined, Added: true, RStrip: true},
 	}
 	special := tokenizer.Options{ParseSpecial: true}
 	for _, c := range []struct {
@@ -91,6 +92,8 @@ func TestOptions(t *testing.T) {
 		{"a \n <c> \u3000 a <u> a", special, false, "▁a|<c>|a|▁|<u>|▁a"},
 		{"a <c> a", tokenizer.Options{}, false, "▁a|▁|<unk>|▁a"},
 		{" <c><c> ", special, false, "<c>|<c>"},
+		{"a<r> \u3000\na<r>a", tokenizer.Options{}, false, "▁a|<r>|a|<r>|a"},
+		{"a<r> a<r> ", tokenizer.Options{}, true, "▁a|<r>|▁a|<r>"},
 	} {
 		v := small(added...)
 		v.Legacy = c.legacy
@@ -238,7 +241,7 @@ func TestEncodeReaderErrors(t *testing.T) {
 	require.Equal(t, "x", tok.Decode(tok.Encode("x")))
 }
 
-func english(b *testing.B) string {
+func english(b testing.TB) string {
 	data, err := os.ReadFile("../testdata/shakespeare.txt")
 	require.NoError(b, err)
 	return string(data)
