@@ -12,13 +12,12 @@ from pathlib import Path
 
 import common  # first: it sets up torch
 
-import torch
 import transformers
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoTokenizer
 
 from convert_manifests import TYPES, manifest
-from families import PROMPTS, cached, families, greedy, load, logits_of, run_converter
+from families import PROMPTS, cached, families, load, logits_of, run_converter
 
 
 def differences(old, new, where=""):
@@ -54,14 +53,13 @@ def check(family, path, script, tmp):
         if cached(model, result, eos) != result["tokens"]:
             yield f"generate differs after {result['prompt'][:20]!r}"
     files = {t: tmp / f"{family.name}.{t}.gguf" for t in TYPES}
+    error = run_converter(script, family.pre, [[path, "--outfile", files[t], "--outtype", t] for t in TYPES])
+    if error is not None:
+        yield f"convert: {error}"
+        return
     for outtype, file in files.items():
-        error = run_converter(script, family.pre, [[path, "--outfile", file, "--outtype", outtype]])
-        if error is not None:
-            yield f"convert {outtype}: {error}"
-            break
-        old = json.loads((path / f"convert_{outtype}.json").read_text()) if (path / f"convert_{outtype}.json").exists() else {}
-        new = manifest(file)
-        if old.get("file", {}).get("sha256") == new["file"]["sha256"]:
+        old, new = json.loads((path / f"convert_{outtype}.json").read_text()), manifest(file)
+        if old["file"]["sha256"] == new["file"]["sha256"]:
             continue
         yield f"convert {outtype}: another file"
         if "metadata" in old:

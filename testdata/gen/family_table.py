@@ -114,10 +114,6 @@ def shared_gate_open(model):
             module.forward = lambda x: torch.full((*x.shape[:-1], 1), 50.0)
 
 
-def local_theta_everywhere(model):
-    model.model.rotary_emb = model.model.rotary_emb_local
-
-
 def global_theta_everywhere(model):
     text = model.model if hasattr(model.model, "rotary_emb_local") else model.model.language_model
     text.rotary_emb_local = text.rotary_emb
