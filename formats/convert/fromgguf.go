@@ -186,7 +186,7 @@ func notes(meta tensor.Meta, m *arch.Model, v *vocab.Vocab, generated []arch.Gen
 	if v.Kind == vocab.SPM && v.AddSpacePrefix {
 		out = append(out, "tokenizer: a space goes before a text and after each special token (legacy: true), as in llama.cpp; GGUF does not say if the original differs")
 	}
-	var lost []string
+	lost := v.Lost()
 	for _, kv := range meta {
 		switch {
 		case strings.HasPrefix(kv.Key, m.GGUF+"."), vocab.IsGGUFKey(kv.Key), modelcard.Covers(kv.Key):
@@ -208,6 +208,12 @@ func (c *Checkpoint) ConfigJSON(dtype tensor.DType) ([]byte, error) {
 		arch.Member{Name: "bos_token_id", Value: id(c.Vocab.BOS)}, arch.Member{Name: "eos_token_id", Value: id(c.Vocab.EOS)},
 		// What transformers takes where it is missing may be no token of the model.
 		arch.Member{Name: "pad_token_id", Value: id(c.Vocab.PAD)})
+	for _, t := range c.Vocab.ConfigIDs() {
+		x := arch.Member{Name: t.Name + "_token_id", Value: t.ID}
+		if !slices.ContainsFunc(list, func(y arch.Member) bool { return y.Name == x.Name }) {
+			list = append(list, x)
+		}
+	}
 	var b bytes.Buffer
 	enc := jsontext.NewEncoder(&b, jsontext.WithIndent("  "))
 	// Numbers that are not whole by nature stay so: transformers 5 refuses 6 for 6.0.

@@ -81,6 +81,17 @@ func golden(t testing.TB) converterGolden {
 	return g
 }
 
+func named(t testing.TB, name string) variant {
+	t.Helper()
+	for _, v := range golden(t).Variants {
+		if v.Name == name {
+			return v
+		}
+	}
+	t.Fatalf("no directory %q", name)
+	return variant{}
+}
+
 // tokenizerJSON is one of the tokenizers with a change.
 func tokenizerJSON(t testing.TB, text []byte) []byte {
 	t.Helper()

@@ -54,6 +54,9 @@ func (v *Vocab) declared() []TokenID {
 // metadata: if it is an added token, and comes in the order in which the converter
 // looks for them there. The others have to come from config.json.
 func (v *Vocab) inConfig(t TokenID) bool {
+	if v.Kind == BPE && v.Spec == nil {
+		return false // there is no tokenizer.json to find it in
+	}
 	last := -1
 	for _, other := range v.declared() {
 		place := slices.Index(allSpecials, other.Name)
@@ -69,8 +72,9 @@ func (v *Vocab) inConfig(t TokenID) bool {
 
 // Files returns the files of a Hugging Face directory that say the same as v, by
 // name: tokenizer.json and tokenizer_config.json; for kind SPM tokenizer.model, and
-// added_tokens.json for what has its place only there; for GPT-2's tokenizer and one
-// whose Pre is not known vocab.json and merges.txt.
+// added_tokens.json for what has its place only there; for GPT-2's tokenizer also
+// vocab.json and merges.txt. A vocabulary with a Pre that is not known has these
+// instead of a tokenizer.json, and no class that splits text by them.
 // transformers 4 and 5 split text by them as v does. llama.cpp's converter and
 // OpenDir make the same metadata of them again, with the ids of ConfigIDs in
 // config.json, but for what Lost returns, and for keys that were absent and are then
@@ -79,15 +83,25 @@ func (v *Vocab) Files() (map[string][]byte, error) {
 	files := map[string][]byte{}
 	spec := v.Spec
 	if v.Kind == SPM && spec == nil {
-		var err error
-		if files["tokenizer.model"], err = MarshalSentencePiece(v); err != nil {
-			return nil, err
-		}
 		spec = v.spmSpec()
+		// One with a tab for <0x09> comes from a tokenizer.json.
+		if spec == nil || !v.ByteFallback || v.bytePieces() == 256 {
+			var err error
+			if files["tokenizer.model"], err = MarshalSentencePiece(v); err != nil {
+				return nil, err
+			}
+		}
 	}
+	// Without tokenizer.json that class cannot be loaded, rather than split text in
+	// a way that was guessed.
 	class := "PreTrainedTokenizerFast"
-	if v.Kind == BPE && (spec == nil || v.isGPT2()) {
+	switch {
+	case v.Kind == SPM && spec == nil:
+		class = "LlamaTokenizer" // which reads tokenizer.model
+	case v.Kind == BPE && spec != nil && v.isGPT2():
 		class = "GPT2Tokenizer"
+	}
+	if v.Kind == BPE && (spec == nil || class == "GPT2Tokenizer") {
 		if err := v.bpeFiles(files); err != nil {
 			return nil, err
 		}

@@ -2,9 +2,13 @@ package vocab_test
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"testing"
 
+	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats/vocab"
+	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/tensor"
 	"github.com/stretchr/testify/require"
 )
@@ -62,4 +66,45 @@ func TestFilesMakeTheSameGGUF(t *testing.T) {
 		})
 	}
 	require.Equal(t, 8, lost)
+}
+
+func TestFilesOfAnUnknownPre(t *testing.T) {
+	c := named(t, "gpt2")
+	meta := c.open(t).GGUF()
+	for i := range meta {
+		if meta[i].Key == "tokenizer.ggml.pre" {
+			meta[i].Value = "of-2031"
+		}
+	}
+	v, err := vocab.FromGGUF(meta)
+	require.NoError(t, err)
+	require.Contains(t, v.Notes[0], `"of-2031"`)
+	sameMeta(t, meta, v.GGUF())
+	files, err := v.Files()
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{"vocab.json", "merges.txt", "tokenizer_config.json"}, slices.Collect(maps.Keys(files)))
+	_, err = vocab.OpenDir(writeFiles(t, v), c.options(t))
+	require.ErrorIs(t, err, tensor.ErrUnsupported)
+	require.Contains(t, hint.Of(err), "GPT2Tokenizer")
+}
+
+// Gemma's tokenizer.json has a tab where tokenizer.model has <0x09>.
+func TestFilesWithATab(t *testing.T) {
+	v, err := vocab.ParseSentencePiece(read(t, storiesModel))
+	require.NoError(t, err)
+	v.RemoveExtraWhitespaces = false
+	tab := slices.IndexFunc(v.Pieces, func(p vocab.Piece) bool { return p.Text == "<0x09>" })
+	v.Pieces[tab].Text, v.Pieces[tab].Type = "\t", vocab.Normal
+	v, err = vocab.FromGGUF(v.GGUF())
+	require.NoError(t, err)
+	_, err = vocab.MarshalSentencePiece(v)
+	require.ErrorIs(t, err, tensor.ErrUnsupported)
+	require.ErrorContains(t, err, "255 byte pieces")
+	again, err := vocab.OpenDir(writeFiles(t, v), vocab.Options{Rules: arch.LlamaTokenizers})
+	require.NoError(t, err)
+	require.Equal(t, "\t", again.Pieces[tab].Text)
+	require.NotNil(t, again.Spec)
+
+	v.Pieces[tab].Text = "\n\n"
+	require.ErrorIs(t, v.Validate(), tensor.ErrMalformed)
 }

@@ -1,10 +1,12 @@
 package vocab_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats/vocab"
+	"github.com/seed18967229/nibble/formats/vocab/bpe"
 	"github.com/seed18967229/nibble/tensor"
 	"github.com/stretchr/testify/require"
 )
@@ -88,5 +90,40 @@ func FuzzVocabFiles(f *testing.F) {
 			return
 		}
 		usable(t, v)
+	})
+}
+
+func FuzzFromGGUF(f *testing.F) {
+	f.Add("a\nb\nab\n<|x|>\n[PAD4]", "a b", []byte{1, 1, 1, 3, 5}, "qwen2", uint32(3), uint32(3), true, true)
+	f.Add("<unk>\n<s>\n</s>\na\n<0x41>\n▁▁two", "", []byte{2, 3, 3, 1, 6, 4}, "default", uint32(1), uint32(2), true, false)
+	f.Add("a\nĠ\n b\naĠ", "a Ġ\nĠ b\n \nx", []byte{1, 1, 1, 4}, "gemma4", uint32(0), uint32(9), false, true)
+	f.Fuzz(func(t *testing.T, tokens, merges string, types []byte, pre string, bos, eos uint32, add, bytes bool) {
+		meta := tensor.Meta{{Key: "tokenizer.ggml.model", Value: "llama"}, {Key: "tokenizer.ggml.pre", Value: pre}}
+		if bytes {
+			meta[0].Value = "gpt2"
+		}
+		list := strings.Split(tokens, "\n")
+		numbers, scores := make([]int32, len(list)), make([]float32, len(list))
+		for i := range list {
+			if i < len(types) {
+				numbers[i] = int32(types[i])
+			}
+			scores[i] = float32(-i)
+		}
+		meta = append(meta,
+			tensor.KV{Key: "tokenizer.ggml.tokens", Value: list}, tensor.KV{Key: "tokenizer.ggml.scores", Value: scores},
+			tensor.KV{Key: "tokenizer.ggml.token_type", Value: numbers}, tensor.KV{Key: "tokenizer.ggml.merges", Value: strings.Split(merges, "\n")},
+			tensor.KV{Key: "tokenizer.ggml.bos_token_id", Value: bos}, tensor.KV{Key: "tokenizer.ggml.eos_token_id", Value: eos},
+			tensor.KV{Key: "tokenizer.ggml.add_bos_token", Value: add}, tensor.KV{Key: "tokenizer.ggml.add_eos_token", Value: !add})
+		v, err := vocab.FromGGUF(meta)
+		if err != nil {
+			return
+		}
+		usable(t, v)
+		if v.Spec != nil {
+			tok, err := bpe.New(v.Spec)
+			require.NoError(t, err)
+			tok.Decode(tok.Encode(tokens, true), false)
+		}
 	})
 }

@@ -257,7 +257,7 @@ func (v *Vocab) ggufBPE(meta tensor.Meta) error {
 	}
 	v.AddBOS, v.AddEOS = v.AddBOS && v.BOS != None, v.AddEOS && v.EOS != None
 	if !known || scheme.steps == nil {
-		v.Notes = append(v.Notes, fmt.Sprintf("%s is %q, of which it is not known how it splits text", keyPre, v.Pre))
+		v.Notes = append(v.Notes, fmt.Sprintf("%s is %q, of which it is not known how it splits text: there is no tokenizer.json to make of it", keyPre, v.Pre))
 		return nil
 	}
 	if v.Pre == "" || v.Pre == "default" {

@@ -277,8 +277,9 @@ func (f field) text(to *string) error {
 // added token with a space in it is found by Hugging Face's tokenizers, for which
 // its text must be the same here and there, and not by SentencePiece alone.
 //
-// A vocabulary without an Unknown piece cannot be written, because SentencePiece
-// refuses one; the error wraps tensor.ErrUnsupported.
+// A vocabulary without an Unknown piece cannot be written, nor one with byte
+// fallback that lacks a Byte piece, because SentencePiece refuses them; the error
+// wraps tensor.ErrUnsupported.
 func MarshalSentencePiece(v *Vocab) ([]byte, error) {
 	if v.Kind != SPM {
 		return nil, fmt.Errorf("%w: a tokenizer of kind %q as a SentencePiece model", tensor.ErrUnsupported, v.Kind)
@@ -300,6 +301,9 @@ func MarshalSentencePiece(v *Vocab) ([]byte, error) {
 			msg = appendVarint(msg, pieceType, uint64(p.Type))
 		}
 		b = appendMessage(b, modelPieces, msg)
+	}
+	if v.ByteFallback && v.bytePieces() != 256 {
+		return nil, fmt.Errorf("%w: a vocabulary with %d byte pieces cannot be a SentencePiece model; want 256", tensor.ErrUnsupported, v.bytePieces())
 	}
 	if unknown == None {
 		return nil, fmt.Errorf("%w: a vocabulary without an unknown piece cannot be a SentencePiece model", tensor.ErrUnsupported)
@@ -326,6 +330,16 @@ func MarshalSentencePiece(v *Vocab) ([]byte, error) {
 	msg = appendFlag(msg, normalizerEscape, v.EscapeWhitespaces)
 	b = appendMessage(b, modelNormalizer, msg)
 	return b, nil
+}
+
+func (v *Vocab) bytePieces() int {
+	n := 0
+	for _, p := range v.Pieces {
+		if p.Type == Byte {
+			n++
+		}
+	}
+	return n
 }
 
 func appendMessage(b []byte, num protowire.Number, msg []byte) []byte {
