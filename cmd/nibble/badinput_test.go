@@ -41,6 +41,50 @@ func put(t *testing.T, path, text string) {
 
 // TestBadInput runs a command on something that is wrong. It must end with the
 // right exit code, one clear line and a hint, and leave nothing behind.
+// badCase is a command that must fail, with one clear line and nothing left behind.
+type badCase struct {
+	prepare func(t *testing.T, dir string)
+	args    []string
+	code    int
+	says    []string // on stderr
+	hint    string
+}
+
+func (c *badCase) run(t *testing.T) {
+	dir := workspace(t)
+	if c.prepare != nil {
+		c.prepare(t, dir)
+	}
+	before := every(t, dir)
+	abs, err := filepath.Abs(goldens)
+	require.NoError(t, err)
+	args := slices.Clone(c.args)
+	for i := range args {
+		args[i] = strings.ReplaceAll(args[i], "GOLDENS", abs)
+	}
+	cmd := exec.Command(binary, args...)
+	cmd.Dir = dir
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	_ = cmd.Run()
+	text := stderr.String()
+	require.Less(t, len(text), 4000)
+	require.Equal(t, c.code, cmd.ProcessState.ExitCode(), "%s", text)
+	for _, s := range c.says {
+		require.Contains(t, text, s)
+	}
+	require.NotContains(t, text, "panic")
+	require.NotContains(t, text, "goroutine")
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	errorLines := slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return !strings.HasPrefix(l, "nibble: ") })
+	require.Len(t, errorLines, 1, "one clear line:\n%s", text)
+	if c.hint != "" {
+		require.True(t, strings.HasPrefix(lines[len(lines)-1], "hint: "), "%s", text)
+		require.Contains(t, lines[len(lines)-1], c.hint)
+	}
+	require.Equal(t, before, every(t, dir), "nothing is left behind")
+}
+
 func TestBadInput(t *testing.T) {
 	shard := func(t *testing.T, dir string) string {
 		ok(t, "convert", filepath.Join(dir, "stories260K"), filepath.Join(dir, "sharded"), "--max-shard-size", "300KB")
@@ -62,13 +106,7 @@ func TestBadInput(t *testing.T) {
 	}
 	trainArgs := []string{"train", "--model", "stories260K", "--data", "data.jsonl", "--output-dir", "out"}
 
-	for name, c := range map[string]struct {
-		prepare func(t *testing.T, dir string)
-		args    []string
-		code    int
-		says    []string // on stderr
-		hint    string
-	}{
+	for name, c := range map[string]badCase{
 		"missing file": {nil, []string{"inspect", "no-such-model"}, exitFailed,
 			[]string{"no-such-model", "file does not exist"}, "check the path"},
 		"directory without config.json": {func(t *testing.T, dir string) {
@@ -198,40 +236,7 @@ func TestBadInput(t *testing.T) {
 		},
 			[]string{"inspect", "stories260K/model.safetensors", "--tensors", "extra"}, exitUsage, []string{"accepts 1 arg"}, ""},
 	} {
-		t.Run(name, func(t *testing.T) {
-			dir := workspace(t)
-			if c.prepare != nil {
-				c.prepare(t, dir)
-			}
-			before := every(t, dir)
-			abs, err := filepath.Abs(goldens)
-			require.NoError(t, err)
-			args := slices.Clone(c.args)
-			for i := range args {
-				args[i] = strings.ReplaceAll(args[i], "GOLDENS", abs)
-			}
-			cmd := exec.Command(binary, args...)
-			cmd.Dir = dir
-			var stdout, stderr bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &stdout, &stderr
-			_ = cmd.Run()
-			text := stderr.String()
-			require.Less(t, len(text), 4000)
-			require.Equal(t, c.code, cmd.ProcessState.ExitCode(), "%s", text)
-			for _, s := range c.says {
-				require.Contains(t, text, s)
-			}
-			require.NotContains(t, text, "panic")
-			require.NotContains(t, text, "goroutine")
-			lines := strings.Split(strings.TrimSpace(text), "\n")
-			errorLines := slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return !strings.HasPrefix(l, "nibble: ") })
-			require.Len(t, errorLines, 1, "one clear line:\n%s", text)
-			if c.hint != "" {
-				require.True(t, strings.HasPrefix(lines[len(lines)-1], "hint: "), "%s", text)
-				require.Contains(t, lines[len(lines)-1], c.hint)
-			}
-			require.Equal(t, before, every(t, dir), "nothing is left behind")
-		})
+		t.Run(name, func(t *testing.T) { c.run(t) })
 	}
 }
 

@@ -83,6 +83,9 @@ func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out st
 	if err := checkGGUFType(o.outType); err != nil {
 		return nil, err
 	}
+	if err := vocab.CheckPre(o.pre); err != nil {
+		return nil, badUsage(err)
+	}
 	v, err := m.openVocab(vocab.Options{Pre: o.pre})
 	if err != nil {
 		return nil, err

@@ -87,7 +87,7 @@ func (c *Checkpoint) entries(g tensor.Source, codecs tensor.Codecs, generated []
 	for _, t := range m.Tensors() {
 		info, err := g.Info(t.GGUFName)
 		if err != nil {
-			return nil, fmt.Errorf("%w: the %s family needs it", err, m.Name)
+			return nil, missing(err, m)
 		}
 		known[info.Name] = true
 		stacked := int64(0)

@@ -36,10 +36,15 @@ func match(src tensor.Source, m *arch.Model) ([]matched, error) {
 	}
 	for _, t := range required {
 		if _, err := src.Info(t.Name); err != nil {
-			return nil, fmt.Errorf("%w: the %s family needs it", err, m.Name)
+			return nil, missing(err, m)
 		}
 	}
 	return out, nil
+}
+
+// missing is the error of a tensor that a source lacks.
+func missing(err error, m *arch.Model) error {
+	return fmt.Errorf("%w (%w): the %s family needs it", err, tensor.ErrMalformed, m.Name)
 }
 
 func checkShape(info tensor.Info, dims []int64) error {

@@ -71,7 +71,7 @@ func OpenDir(dir string, o Options) (*Vocab, error) {
 	if o.Size < 0 || o.Size > maxPieces {
 		return nil, fmt.Errorf("vocabulary size %d; want at most %d", o.Size, maxPieces)
 	}
-	if err := checkPre(o.Pre); err != nil {
+	if err := CheckPre(o.Pre); err != nil {
 		return nil, err
 	}
 	d := &dirReader{dir: dir, o: o, v: newVocab()}

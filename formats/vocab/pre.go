@@ -135,8 +135,8 @@ func preNames() []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// checkPre returns an error unless llama.cpp knows the name.
-func checkPre(pre string) error {
+// CheckPre returns an error unless llama.cpp knows the name.
+func CheckPre(pre string) error {
 	if pre == "" {
 		return nil
 	}

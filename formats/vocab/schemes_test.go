@@ -96,9 +96,9 @@ func TestUnknownPre(t *testing.T) {
 		})
 	}
 
-	require.NoError(t, checkPre(""))
-	require.NoError(t, checkPre("tekken"))
-	err = checkPre("tekkn")
+	require.NoError(t, CheckPre(""))
+	require.NoError(t, CheckPre("tekken"))
+	err = CheckPre("tekkn")
 	require.ErrorContains(t, err, `"tekkn"`)
 	require.Contains(t, hint.Of(err), "tekken")
 }
