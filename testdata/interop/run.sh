@@ -9,7 +9,7 @@
 # `nibble generate` on MODEL_DIR. The f32 file must agree on everything, the
 # others on the prompts' tokens.
 #
-# A MODEL_DIR with such a greedy.json as those of testdata/families have, is of random
+# A MODEL_DIR with a greedy.json like those in testdata/families is of random
 # numbers, where most texts hang by a hair. Its text must agree on the prompts in
 # that file, which were chosen for it, unless the file says that llama.cpp computes
 # something else than transformers there; on others the prompts' tokens must.
