@@ -5,10 +5,13 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // shape is a Llama of real proportions: those of Llama 3.2 3B, as deep as it
@@ -56,8 +59,8 @@ func (s shape) tensors() []tensorInfo {
 	return append(out, tensorInfo{"model.norm.weight", []int64{s.hidden}})
 }
 
-// write makes the checkpoint, with the tokenizer of another model directory: the
-// tokens that it lacks are padding.
+// write makes the checkpoint, with the tokenizer of another model directory and as
+// many more tokens as the vocabulary has room for.
 func (s shape) write(dir, tokenizer string, shardBytes int64) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
@@ -75,6 +78,9 @@ func (s shape) write(dir, tokenizer string, shardBytes int64) error {
 		b, err := os.ReadFile(filepath.Join(tokenizer, name))
 		if err != nil {
 			return err
+		}
+		if name == "tokenizer.model" {
+			b = fillVocabulary(b, s.vocab)
 		}
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o666); err != nil {
 			return err
@@ -104,6 +110,30 @@ func (s shape) write(dir, tokenizer string, shardBytes int64) error {
 	return writeJSON(filepath.Join(dir, "model.safetensors.index.json"), map[string]any{
 		"metadata": map[string]any{"total_size": total}, "weight_map": weightMap,
 	})
+}
+
+// fillVocabulary adds tokens to a SentencePiece model until it has so many. Fields of
+// a protocol buffer that repeat may be appended (sentencepiece_model.proto:
+// ModelProto.pieces is 1, SentencePiece.piece 1 and .score 2).
+func fillVocabulary(model []byte, size int64) []byte {
+	n := int64(0)
+	for rest := model; len(rest) > 0; {
+		number, wire, tag := protowire.ConsumeTag(rest)
+		value := protowire.ConsumeFieldValue(number, wire, rest[max(tag, 0):])
+		if tag < 0 || value < 0 {
+			break
+		}
+		if number == 1 {
+			n++
+		}
+		rest = rest[tag+value:]
+	}
+	for ; n < size; n++ {
+		piece := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), fmt.Sprintf("word%d", n))
+		piece = protowire.AppendFixed32(protowire.AppendTag(piece, 2, protowire.Fixed32Type), math.Float32bits(float32(-n)))
+		model = protowire.AppendBytes(protowire.AppendTag(model, 1, protowire.BytesType), piece)
+	}
+	return model
 }
 
 func writeJSON(path string, v any) error {
