@@ -16,7 +16,6 @@ import (
 	"github.com/seed18967229/nibble/formats"
 	"github.com/seed18967229/nibble/formats/convert"
 	"github.com/seed18967229/nibble/formats/quantized"
-	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/memory"
 	"github.com/seed18967229/nibble/merge"
 	"github.com/seed18967229/nibble/nf4"
@@ -263,9 +262,6 @@ func describe(src tensor.Source, info tensor.Info) string {
 	return s
 }
 
-// tokenizerKinds are the names that people know.
-var tokenizerKinds = map[vocab.Kind]string{vocab.SPM: "SentencePiece BPE", vocab.BPE: "byte-level BPE"}
-
 func (m *model) facts() *modelFacts {
 	f := &modelFacts{
 		Family: m.arch.Name, Class: m.arch.Classes[0], Blocks: m.arch.NumHiddenLayers, Hidden: m.arch.HiddenSize,
@@ -273,9 +269,9 @@ func (m *model) facts() *modelFacts {
 		Intermediate: m.arch.IntermediateSize, Vocab: m.arch.VocabSize, Context: m.arch.MaxPositionEmbeddings,
 		Tied: m.arch.TieWordEmbeddings, Tokenizer: "none",
 	}
-	if v, err := m.vocab(); err == nil {
-		f.Tokenizer = fmt.Sprintf("%s, %d tokens", tokenizerKinds[v.Kind], len(v.Pieces))
-		if v.ChatTemplate != "" {
+	if t, err := m.describeVocab(); err == nil {
+		f.Tokenizer = fmt.Sprintf("%s, %d tokens", t.Type, t.Tokens)
+		if t.ChatTemplate {
 			f.Tokenizer += ", chat template"
 		}
 	} else {

@@ -128,10 +128,22 @@ func (m *model) vocab() (*vocab.Vocab, error) { return m.openVocab(vocab.Options
 // openVocab returns the model's tokenizer, by its family's rules.
 func (m *model) openVocab(o vocab.Options) (*vocab.Vocab, error) {
 	if m.gguf != nil {
-		return m.gguf.Vocab, nil
+		v, err := m.gguf.Vocab()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", m.Path, err)
+		}
+		return v, nil
 	}
 	o.Size, o.Rules = int(m.arch.VocabSize), m.arch.Tokenizers
 	return vocab.OpenDir(m.Path, o)
+}
+
+// describeVocab says of the tokenizer what can be told fast.
+func (m *model) describeVocab() (*vocab.Description, error) {
+	if m.GGUF != nil {
+		return vocab.DescribeGGUF(m.Meta())
+	}
+	return vocab.DescribeDir(m.Path, m.arch.Tokenizers)
 }
 
 func (m *model) tokenizer() (*vocab.Vocab, *tokenizer.Tokenizer, error) {
@@ -318,7 +330,11 @@ func (m *model) filesFromGGUF(o dirOptions) ([]hf.SideFile, error) {
 	if m.gguf.Readme != nil {
 		files = append(files, hf.SideFile{Name: modelcard.ReadmeName, Data: m.gguf.Readme})
 	}
-	tokens, err := m.gguf.Vocab.Files()
+	v, err := m.openVocab(vocab.Options{})
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := v.Files()
 	if err != nil {
 		return nil, err
 	}

@@ -100,11 +100,15 @@ func (a *app) fromGGUF(ctx context.Context, m *model, out string, o *convertOpti
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Path, err)
 	}
+	notes, err := m.gguf.Notes()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", m.Path, err)
+	}
 	r, err := a.writeDir(ctx, m, m.view, plan, out, dirOptions{dtype: to, maxShard: int64(o.maxShard)})
 	if err != nil {
 		return nil, err
 	}
-	r.Notes = append(r.Notes, m.gguf.Notes...)
+	r.Notes = append(r.Notes, notes...)
 	return r, nil
 }
 

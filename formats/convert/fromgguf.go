@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -29,7 +30,10 @@ type Checkpoint struct {
 	*View
 
 	Model *arch.Model
-	Vocab *vocab.Vocab
+
+	// Vocab returns the tokenizer. Large ones take longer to read than all else,
+	// and what only looks at tensors needs none: it is read when first asked for.
+	Vocab func() (*vocab.Vocab, error)
 
 	// Widened names the tensors that GGUF keeps in F32 whatever the checkpoint
 	// had them as.
@@ -39,11 +43,10 @@ type Checkpoint struct {
 	// and from what, nil if the file does not say.
 	Readme []byte
 
-	// Notes list what the file held that the checkpoint form has no place for,
-	// and what a checkpoint usually has that the file did not hold.
-	Notes []string
-
-	sampling []hf.Field
+	meta      tensor.Meta
+	generated []arch.Generated
+	sampling  []hf.Field
+	notes     []string
 }
 
 // FromGGUF returns the checkpoint form of a GGUF model. It reads the metadata
@@ -57,11 +60,10 @@ func FromGGUF(g tensor.Source, codecs tensor.Codecs) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := vocab.FromGGUF(meta)
-	if err != nil {
-		return nil, err
+	c := &Checkpoint{
+		Model: m, Vocab: sync.OnceValues(func() (*vocab.Vocab, error) { return vocab.FromGGUF(meta) }),
+		Widened: make(map[string]bool), View: &View{Origins: make(map[string]Origin)}, meta: meta, generated: generated,
 	}
-	c := &Checkpoint{Model: m, Vocab: v, Widened: make(map[string]bool), View: &View{Origins: make(map[string]Origin)}}
 	entries, err := c.entries(g, codecs, generated)
 	if err != nil {
 		return nil, err
@@ -73,7 +75,7 @@ func FromGGUF(g tensor.Source, codecs tensor.Codecs) (*Checkpoint, error) {
 	var cardNotes, samplingNotes []string
 	c.Readme, cardNotes = modelcard.FromGGUF(meta, modelcard.CountParams(g.All()))
 	c.sampling, samplingNotes = modelcard.Sampling(meta)
-	c.Notes = slices.Concat(v.Notes, notes(meta, m, v, generated), cardNotes, samplingNotes)
+	c.notes = slices.Concat(cardNotes, samplingNotes)
 	return c, nil
 }
 
@@ -177,17 +179,23 @@ func configOf(g tensor.Source, codecs tensor.Codecs) (*arch.Model, []arch.Genera
 	return m, generated, nil
 }
 
-// notes lists what does not go both ways.
-func notes(meta tensor.Meta, m *arch.Model, v *vocab.Vocab, generated []arch.Generated) []string {
-	var out []string
+// Notes lists what the file held that the checkpoint form has no place for, and
+// what a checkpoint usually has that the file did not hold.
+func (c *Checkpoint) Notes() ([]string, error) {
+	v, err := c.Vocab()
+	if err != nil {
+		return nil, err
+	}
+	out := slices.Clone(v.Notes)
+	m := c.Model
 	if m.Rope.Type == "llama3" {
-		out = append(out, fmt.Sprintf("rope_scaling: recovered from the factors in %s, which it reproduces bit for bit", generated[0].Name))
+		out = append(out, fmt.Sprintf("rope_scaling: recovered from the factors in %s, which it reproduces bit for bit", c.generated[0].Name))
 	}
 	if v.Kind == vocab.SPM && v.AddSpacePrefix {
 		out = append(out, "tokenizer: a space goes before a text and after each special token (legacy: true), as in llama.cpp; GGUF does not say if the original differs")
 	}
 	lost := v.Lost()
-	for _, kv := range meta {
+	for _, kv := range c.meta {
 		switch {
 		case strings.HasPrefix(kv.Key, m.GGUF+"."), vocab.IsGGUFKey(kv.Key), modelcard.Covers(kv.Key):
 		case slices.Contains([]string{gguf.KeyArchitecture, gguf.KeyType, gguf.KeyFileType, gguf.KeyQuantizationVersion, gguf.KeyAlignment}, kv.Key):
@@ -198,17 +206,21 @@ func notes(meta tensor.Meta, m *arch.Model, v *vocab.Vocab, generated []arch.Gen
 	if len(lost) > 0 {
 		out = append(out, "metadata without a place in a checkpoint: "+strings.Join(lost, ", "))
 	}
-	return out
+	return append(out, c.notes...), nil
 }
 
 // ConfigJSON returns the text of config.json, with the keys of transformers 4,
 // which transformers 5 reads as well. dtype is torch_dtype.
 func (c *Checkpoint) ConfigJSON(dtype tensor.DType) ([]byte, error) {
+	v, err := c.Vocab()
+	if err != nil {
+		return nil, err
+	}
 	list := append(c.Model.Members(), arch.Member{Name: "torch_dtype", Value: TorchDType(dtype)},
-		arch.Member{Name: "bos_token_id", Value: id(c.Vocab.BOS)}, arch.Member{Name: "eos_token_id", Value: id(c.Vocab.EOS)},
+		arch.Member{Name: "bos_token_id", Value: id(v.BOS)}, arch.Member{Name: "eos_token_id", Value: id(v.EOS)},
 		// What transformers takes where it is missing may be no token of the model.
-		arch.Member{Name: "pad_token_id", Value: id(c.Vocab.PAD)})
-	for _, t := range c.Vocab.ConfigIDs() {
+		arch.Member{Name: "pad_token_id", Value: id(v.PAD)})
+	for _, t := range v.ConfigIDs() {
 		x := arch.Member{Name: t.Name + "_token_id", Value: t.ID}
 		if !slices.ContainsFunc(list, func(y arch.Member) bool { return y.Name == x.Name }) {
 			list = append(list, x)
@@ -231,17 +243,21 @@ func (c *Checkpoint) ConfigJSON(dtype tensor.DType) ([]byte, error) {
 			return nil, fmt.Errorf("%s: %w", x.Name, err)
 		}
 	}
-	err := enc.WriteToken(jsontext.EndObject)
+	err = enc.WriteToken(jsontext.EndObject)
 	return b.Bytes(), err
 }
 
 // GenerationConfigJSON returns the text of generation_config.json: the special
 // tokens, and how tokens are to be drawn if the file says so.
 func (c *Checkpoint) GenerationConfigJSON() ([]byte, error) {
+	v, err := c.Vocab()
+	if err != nil {
+		return nil, err
+	}
 	text, err := json.Marshal(struct {
 		BOS *int32 `json:"bos_token_id,omitempty"`
 		EOS *int32 `json:"eos_token_id,omitempty"`
-	}{id(c.Vocab.BOS), id(c.Vocab.EOS)}, jsontext.WithIndent("  "))
+	}{id(v.BOS), id(v.EOS)}, jsontext.WithIndent("  "))
 	if err != nil {
 		return nil, err
 	}

@@ -83,6 +83,10 @@ func FuzzFromGGUF(f *testing.F) {
 		if err != nil {
 			return
 		}
+		v, err := c.Vocab()
+		if err != nil {
+			return
+		}
 		text, err := c.ConfigJSON(tensor.BF16)
 		require.NoError(t, err)
 		again, err := arch.ParseConfig(text)
@@ -98,7 +102,7 @@ func FuzzFromGGUF(f *testing.F) {
 			}
 			require.NoError(t, rows.ReadRows(make([]float32, info.Shape.Cols()), info.Shape.Rows()-1), info.Name)
 		}
-		out, err := ToGGUF(c.Source, codecs, c.Model, c.Vocab, GGUFOptions{OutType: "f16"})
+		out, err := ToGGUF(c.Source, codecs, c.Model, v, GGUFOptions{OutType: "f16"})
 		require.NoError(t, err)
 		require.NotEmpty(t, out.Plan.Steps)
 		_, err = Retype(g, codecs, c.Model, "f32")

@@ -22,17 +22,19 @@ const (
 
 	scratchSize = 64 << 10
 
+	// maxGrow bounds how many elements there is room made for before they are read.
+	maxGrow = 1 << 20
+
 	truncatedHint = "the file is cut short or damaged: download or copy it again, and compare its size with the original's"
 )
 
 // decoder reads a header from front to back. It allocates for what it has
 // read, not for what it is told to expect.
 type decoder struct {
-	r       *bufio.Reader
-	order   binary.ByteOrder
-	off     int64 // of the next byte
-	size    int64 // of the whole file
-	scratch [scratchSize]byte
+	r     *bufio.Reader
+	order binary.ByteOrder
+	off   int64 // of the next byte
+	size  int64 // of the whole file
 }
 
 func newDecoder(r io.ReaderAt, size int64) *decoder {
@@ -76,12 +78,14 @@ func (d *decoder) next(n uint64, what string) ([]byte, error) {
 	var b []byte
 	var err error
 	if n <= scratchSize {
-		b = d.scratch[:n]
-		_, err = io.ReadFull(d.r, b)
+		if b, err = d.r.Peek(int(n)); err == nil {
+			_, err = d.r.Discard(int(n))
+		}
 	} else {
 		b, err = safeio.ReadN(d.r, n)
 	}
 	switch {
+	case err == nil: // errors.Is takes as long as all else here
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, truncated(d.off, "%s of %d bytes: the file has become shorter", what, n)
 	case err != nil:
@@ -108,12 +112,17 @@ func (d *decoder) uint64(what string) (uint64, error) {
 }
 
 func (d *decoder) string() (string, error) {
+	b, err := d.bytes()
+	return string(b), err
+}
+
+// bytes returns those of a string. They are valid as long as those of next.
+func (d *decoder) bytes() ([]byte, error) {
 	n, err := d.uint64("the length of a string")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	b, err := d.next(n, "a string")
-	return string(b), err
+	return d.next(n, "a string")
 }
 
 // count reads how many entries follow, each of at least minSize bytes.

@@ -204,14 +204,27 @@ func (text) minSize() uint64 { return 8 }
 
 func (text) read(d *decoder) (any, error) { return d.string() }
 
+// readArray has many strings share one piece of memory: a vocabulary has some
+// hundred thousand short ones, which are kept or dropped together.
 func (text) readArray(d *decoder, n uint64) (any, error) {
-	out := []string{}
-	for range n {
-		s, err := d.string()
-		if err != nil {
-			return nil, err
+	out := make([]string, 0, min(n, maxGrow)) // each has 8 bytes of the file, which are there
+	var joined []byte
+	var ends []int
+	for uint64(len(out)) < n {
+		joined, ends = joined[:0], ends[:0]
+		for len(joined) < scratchSize && uint64(len(out)+len(ends)) < n {
+			b, err := d.bytes()
+			if err != nil {
+				return nil, err
+			}
+			joined = append(joined, b...)
+			ends = append(ends, len(joined))
 		}
-		out = append(out, s)
+		all, at := string(joined), 0
+		for _, end := range ends {
+			out = append(out, all[at:end])
+			at = end
+		}
 	}
 	return out, nil
 }

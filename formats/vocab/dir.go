@@ -78,11 +78,18 @@ func OpenDir(dir string, o Options) (*Vocab, error) {
 	if err := d.readFiles(); err != nil {
 		return nil, err
 	}
-	open, err := d.kind()
-	if err != nil {
-		return nil, err
+	kind, err := d.kind()
+	if err == nil {
+		switch kind {
+		case arch.SentencePiece:
+			err = d.openSentencePiece()
+		case arch.ByteFallback:
+			err = d.openByteFallback()
+		default:
+			err = d.openByteLevel()
+		}
 	}
-	if err := open(); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	if err := d.v.Validate(); err != nil {
@@ -130,23 +137,19 @@ func (d *dirReader) kinds() []arch.TokenizerKind {
 	return d.o.Rules.Kinds
 }
 
-// kind returns what opens the first kind of tokenizer that is there.
-func (d *dirReader) kind() (func() error, error) {
+// kind returns the first kind of tokenizer that is there.
+func (d *dirReader) kind() (arch.TokenizerKind, error) {
 	level := d.tokenizer != nil || exists(d.dir, "vocab.json")
 	if class := d.o.Rules.ByteLevelClass; class != "" && str(d.config["tokenizer_class"]) == class && level {
-		return d.openByteLevel, nil
+		return arch.ByteLevel, nil
 	}
 	for _, kind := range d.kinds() {
-		switch {
-		case kind == arch.SentencePiece && exists(d.dir, "tokenizer.model"):
-			return d.openSentencePiece, nil
-		case kind == arch.ByteFallback && d.fallsBack():
-			return d.openByteFallback, nil
-		case kind == arch.ByteLevel && level:
-			return d.openByteLevel, nil
+		if kind == arch.SentencePiece && exists(d.dir, "tokenizer.model") ||
+			kind == arch.ByteFallback && d.fallsBack() || kind == arch.ByteLevel && level {
+			return kind, nil
 		}
 	}
-	return nil, d.missing()
+	return 0, d.missing()
 }
 
 // fallsBack reports whether tokenizer.json is of the kind with byte fallback, by
@@ -157,7 +160,13 @@ func (d *dirReader) fallsBack() bool {
 	return str(m["type"]) == "BPE" && fallback != nil && *fallback && str(object(d.tokenizer["decoder"])["type"]) == "Sequence"
 }
 
-func (d *dirReader) readFiles() error {
+func (d *dirReader) readFiles() (err error) {
+	d.tokenizerText, err = readJSON(filepath.Join(d.dir, "tokenizer.json"), &d.tokenizer)
+	return errors.Join(err, d.readSmallFiles())
+}
+
+// readSmallFiles reads the files beside those of the tokens.
+func (d *dirReader) readSmallFiles() error {
 	for _, f := range []struct {
 		name string
 		to   any
@@ -171,10 +180,6 @@ func (d *dirReader) readFiles() error {
 		if _, err := readJSON(filepath.Join(d.dir, f.name), f.to); err != nil {
 			return err
 		}
-	}
-	var err error
-	if d.tokenizerText, err = readJSON(filepath.Join(d.dir, "tokenizer.json"), &d.tokenizer); err != nil {
-		return err
 	}
 	if v := d.config["chat_template"]; v.Kind() == '{' {
 		d.note("chat_template of tokenizer_config.json is an object: left out")
@@ -356,10 +361,14 @@ func readJSON(path string, to any) ([]byte, error) {
 		return nil, err
 	}
 	if err := json.Unmarshal(data, to); err != nil {
-		text := err.Error()
-		return nil, fmt.Errorf("%s: %w: %s", path, tensor.ErrMalformed, text[:min(len(text), 200)])
+		return nil, malformedJSON(path, err)
 	}
 	return data, nil
+}
+
+func malformedJSON(path string, err error) error {
+	text := err.Error()
+	return fmt.Errorf("%s: %w: %s", path, tensor.ErrMalformed, text[:min(len(text), 200)])
 }
 
 // readFile reads a file of at most maxFile bytes.

@@ -26,6 +26,15 @@ func usable(t *testing.T, v *vocab.Vocab) {
 	}
 }
 
+// described fails unless a directory is described as what it was opened as.
+func described(t *testing.T, dir string, rules arch.Tokenizers, v *vocab.Vocab) *vocab.Description {
+	t.Helper()
+	d, err := vocab.DescribeDir(dir, rules)
+	require.NoError(t, err)
+	require.Equal(t, map[vocab.Kind]string{vocab.SPM: "SentencePiece BPE", vocab.BPE: "byte-level BPE"}[v.Kind], d.Type)
+	return d
+}
+
 func FuzzOpenSentencePieceDir(f *testing.F) {
 	for _, v := range golden(f).Variants {
 		if _, ok := v.Files["tokenizer.model"]; ok {
@@ -44,6 +53,7 @@ func FuzzOpenSentencePieceDir(f *testing.F) {
 			return
 		}
 		usable(t, v)
+		described(t, dir, arch.LlamaTokenizers, v)
 	})
 }
 
@@ -72,6 +82,7 @@ func FuzzOpenByteLevelDir(f *testing.F) {
 			return
 		}
 		usable(t, v)
+		described(t, dir, o.Rules, v)
 	})
 }
 
@@ -90,6 +101,7 @@ func FuzzVocabFiles(f *testing.F) {
 			return
 		}
 		usable(t, v)
+		described(t, dir, arch.ByteLevelTokenizers, v)
 	})
 }
 
