@@ -2,9 +2,7 @@ package nf4
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"slices"
 
@@ -92,7 +90,7 @@ func ReadHeader(info tensor.Info, data tensor.Bytes) (Header, error) {
 	var buf [headerSize]byte
 	b, err := data.Slice(buf[:], 0, headerSize)
 	if err != nil {
-		return Header{}, short(err, "header of a 4-bit tensor")
+		return Header{}, tensor.Truncated(err, "header of a 4-bit tensor")
 	}
 	word := func(off int) uint32 { return binary.LittleEndian.Uint32(b[off:]) }
 	h := Header{
@@ -116,15 +114,6 @@ func ReadHeader(info tensor.Info, data tensor.Bytes) (Header, error) {
 			tensor.ErrMalformed, info.Size(), info.Shape, h.BlockSize, size)
 	}
 	return h, nil
-}
-
-// short returns err, which comes from reading the named part, marked as
-// malformed input if the bytes end too early.
-func short(err error, part string) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w: %s: %w", tensor.ErrMalformed, part, err)
-	}
-	return fmt.Errorf("%s: %w", part, err)
 }
 
 // Describe returns how a tensor of src is stored, if it is NF4 or FP4. It reads

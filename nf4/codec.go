@@ -34,7 +34,7 @@ func (c codec) Open(info tensor.Info, data tensor.Bytes) (tensor.Rows, error) {
 	w.absmaxAt = w.nestedAt + s.Nested
 	w.codesAt = w.absmaxAt + s.Absmax
 	if _, err := data.Slice(nil, s.Size()-1, 1); err != nil {
-		return nil, short(err, fmt.Sprintf("the last of %d bytes", s.Size()))
+		return nil, tensor.Truncated(err, fmt.Sprintf("the last of %d bytes", s.Size()))
 	}
 	if h.Double {
 		b, err := data.Slice(nil, s.Header, s.Map)

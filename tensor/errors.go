@@ -1,6 +1,10 @@
 package tensor
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"io"
+)
 
 // The two ways in which an input can be at fault. Every reader wraps one of
 // them, so that callers (and the command line's exit code) can tell a broken
@@ -16,3 +20,12 @@ var (
 
 // ErrNotFound is returned when a Source has no tensor of the given name.
 var ErrNotFound = errors.New("no such tensor")
+
+// Truncated returns err, which comes from reading the named part, marked as
+// malformed input if the bytes end too early.
+func Truncated(err error, part string) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: %s: %w", ErrMalformed, part, err)
+	}
+	return fmt.Errorf("%s: %w", part, err)
+}

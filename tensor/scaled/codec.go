@@ -28,7 +28,7 @@ func (c codec) Open(info tensor.Info, data tensor.Bytes) (tensor.Rows, error) {
 		return nil, err
 	}
 	if _, err := data.Slice(nil, info.Size()-1, 1); err != nil {
-		return nil, short(err, fmt.Sprintf("the last of %d bytes", info.Size()))
+		return nil, tensor.Truncated(err, fmt.Sprintf("the last of %d bytes", info.Size()))
 	}
 	w := &weight{Header: h, info: info, data: data, values: tables()[h.Element]}
 	_, w.down, w.across = h.grid(info.Shape)

@@ -2,9 +2,7 @@ package scaled
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"slices"
 
@@ -129,7 +127,7 @@ func ReadHeader(info tensor.Info, data tensor.Bytes) (Header, error) {
 	var buf [headerSize]byte
 	b, err := data.Slice(buf[:], 0, headerSize)
 	if err != nil {
-		return Header{}, short(err, "header of an 8-bit tensor")
+		return Header{}, tensor.Truncated(err, "header of an 8-bit tensor")
 	}
 	word := func(off int) uint32 { return binary.LittleEndian.Uint32(b[off:]) }
 	long := func(off int) int64 { return int64(binary.LittleEndian.Uint64(b[off:])) }
@@ -155,15 +153,6 @@ func ReadHeader(info tensor.Info, data tensor.Bytes) (Header, error) {
 			tensor.ErrMalformed, info.Size(), info.Shape, h.BlockRows, h.BlockCols, size)
 	}
 	return h, nil
-}
-
-// short returns err, which comes from reading the named part, marked as malformed
-// input if the bytes end too early.
-func short(err error, part string) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w: %s: %w", tensor.ErrMalformed, part, err)
-	}
-	return fmt.Errorf("%s: %w", part, err)
 }
 
 // Describe returns how a tensor of src is stored, if it is FP8 or INT8. It reads

@@ -3,6 +3,8 @@ package bpe
 import (
 	"fmt"
 	"unicode/utf8"
+
+	"github.com/seed18967229/nibble/internal/heap"
 )
 
 // merge is what two tokens are joined to, and when: the lowest rank first.
@@ -100,7 +102,7 @@ type symbol struct {
 type word struct {
 	m       *model
 	symbols []symbol
-	queue   queue
+	queue   heap.Queue[candidate]
 }
 
 // shortWord is the number of symbols up to which looking at all pairs for each
@@ -262,7 +264,7 @@ func (w *word) join() {
 		w.consider(i)
 	}
 	for len(w.queue) > 0 {
-		p := w.queue.pop()
+		p := w.queue.Pop()
 		left := &w.symbols[p.at]
 		if left.gone || left.next < 0 {
 			continue
@@ -286,57 +288,16 @@ func (w *word) consider(at int32) {
 		return
 	}
 	if m, ok := w.m.merges[key(left.id, w.symbols[left.next].id)]; ok {
-		w.queue.push(candidate{rank: m.rank, at: at, id: m.id})
+		w.queue.Push(candidate{rank: m.rank, at: at, id: m.id})
 	}
 }
 
 // candidate is a symbol that may be joined with the next one to id.
 type candidate struct{ rank, at, id int32 }
 
-func (c candidate) before(d candidate) bool {
+func (c candidate) Before(d candidate) bool {
 	if c.rank != d.rank {
 		return c.rank < d.rank
 	}
 	return c.at < d.at
-}
-
-// queue is a binary heap of candidates, the first on top.
-type queue []candidate
-
-func (q *queue) push(c candidate) {
-	*q = append(*q, c)
-	h := *q
-	i := len(h) - 1
-	for i > 0 {
-		up := (i - 1) / 2
-		if !c.before(h[up]) {
-			break
-		}
-		h[i] = h[up]
-		i = up
-	}
-	h[i] = c
-}
-
-func (q *queue) pop() candidate {
-	h := *q
-	top, c := h[0], h[len(h)-1]
-	h = h[:len(h)-1]
-	*q = h
-	i := 0
-	for 2*i+1 < len(h) {
-		down := 2*i + 1
-		if down+1 < len(h) && h[down+1].before(h[down]) {
-			down++
-		}
-		if !h[down].before(c) {
-			break
-		}
-		h[i] = h[down]
-		i = down
-	}
-	if len(h) > 0 {
-		h[i] = c
-	}
-	return top
 }

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/seed18967229/nibble/internal/heap"
 )
 
 const (
@@ -42,7 +44,7 @@ type encoder struct {
 	pos      int    // how much of the text is before what is written now
 
 	symbols []symbol
-	queue   queue
+	queue   heap.Queue[pair]
 	cache   map[string][]int32
 }
 

@@ -27,7 +27,7 @@ func (e *encoder) split() {
 		e.consider(int32(i))
 	}
 	for len(e.queue) > 0 {
-		p := e.queue.pop()
+		p := e.queue.Pop()
 		l := &e.symbols[p.left]
 		if l.start == l.end || l.next < 0 {
 			continue
@@ -74,7 +74,7 @@ func (e *encoder) consider(left int32) {
 		return
 	}
 	if id, ok := e.t.ids[string(e.word[l.start:r.end])]; ok {
-		e.queue.push(pair{score: e.t.scores[id], left: left, size: r.end - l.start})
+		e.queue.Push(pair{score: e.t.scores[id], left: left, size: r.end - l.start})
 	}
 }
 
@@ -85,52 +85,11 @@ type pair struct {
 	size  int32
 }
 
-// before says which pair is joined first: the one of the higher score, the left
+// Before says which pair is joined first: the one of the higher score, the left
 // one of equals.
-func (p pair) before(q pair) bool {
+func (p pair) Before(q pair) bool {
 	if p.score != q.score {
 		return p.score > q.score
 	}
 	return p.left < q.left
-}
-
-// queue is a binary heap of pairs, the first on top.
-type queue []pair
-
-func (q *queue) push(p pair) {
-	*q = append(*q, p)
-	h := *q
-	i := len(h) - 1
-	for i > 0 {
-		up := (i - 1) / 2
-		if !p.before(h[up]) {
-			break
-		}
-		h[i] = h[up]
-		i = up
-	}
-	h[i] = p
-}
-
-func (q *queue) pop() pair {
-	h := *q
-	top, p := h[0], h[len(h)-1]
-	h = h[:len(h)-1]
-	*q = h
-	i := 0
-	for 2*i+1 < len(h) {
-		down := 2*i + 1
-		if down+1 < len(h) && h[down+1].before(h[down]) {
-			down++
-		}
-		if !h[down].before(p) {
-			break
-		}
-		h[i] = h[down]
-		i = down
-	}
-	if len(h) > 0 {
-		h[i] = p
-	}
-	return top
 }
