@@ -56,7 +56,7 @@ func (i *Input) Paths() []string {
 	case i.GGUF != nil:
 		return i.GGUF.Paths()
 	case i.Adapter != nil:
-		return []string{filepath.Join(i.Path, peft.WeightsName)}
+		return []string{i.Adapter.Path()}
 	}
 	return []string{i.Path}
 }

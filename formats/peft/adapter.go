@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/seed18967229/nibble/formats/safetensors"
+	"github.com/seed18967229/nibble/formats/torch"
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/safeio"
@@ -51,12 +53,14 @@ const (
 type Adapter struct {
 	*tensor.Table
 	Config *Config
-	file   *safetensors.File
+	path   string
+	file   io.Closer
 }
 
 var _ tensor.Source = (*Adapter)(nil)
 
-// Open opens an adapter directory. Errors begin with the path and wrap
+// Open opens an adapter directory, with adapter_model.safetensors or, as before
+// there was that, adapter_model.bin. Errors begin with the path and wrap
 // tensor.ErrMalformed, or tensor.ErrUnsupported for another kind of adapter or
 // weights in another format. An adapter without tensors, or with an empty A or
 // B, is malformed: merging it would change nothing, or not be possible.
@@ -65,18 +69,29 @@ func Open(dir string) (*Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, WeightsName)
-	f, err := safetensors.Open(path)
+	a := &Adapter{Config: config, path: filepath.Join(dir, WeightsName)}
+	var stored tensor.Source
+	f, err := safetensors.Open(a.path)
+	stored, a.file = f, f
+	if errors.Is(err, fs.ErrNotExist) {
+		pickled := filepath.Join(dir, pickleName)
+		p, perr := torch.Open(pickled)
+		if !errors.Is(perr, fs.ErrNotExist) {
+			stored, a.file, a.path, err = p, p, pickled, perr
+		}
+	}
 	if err != nil {
 		return nil, noWeights(dir, err)
 	}
-	t, err := canonical(f)
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%s: %w", path, err)
+	if a.Table, err = canonical(stored); err != nil {
+		a.file.Close()
+		return nil, fmt.Errorf("%s: %w", a.path, err)
 	}
-	return &Adapter{Table: t, Config: config, file: f}, nil
+	return a, nil
 }
+
+// Path returns the path of the file that the tensors are in.
+func (a *Adapter) Path() string { return a.path }
 
 // Close closes the adapter's file.
 func (a *Adapter) Close() error { return a.file.Close() }
@@ -116,10 +131,6 @@ func noWeights(dir string, err error) error {
 		return fmt.Errorf("%w: %w", tensor.ErrMalformed, err)
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
-	}
-	if _, serr := os.Stat(filepath.Join(dir, pickleName)); serr == nil {
-		return hint.Add(fmt.Errorf("%s: %w: weights in %s, not in %s", dir, tensor.ErrUnsupported, pickleName, WeightsName),
-			"load the adapter with PEFT and save it again; save_pretrained writes safetensors")
 	}
 	return hint.Add(fmt.Errorf("%s: %w: no %s", dir, tensor.ErrMalformed, WeightsName), "download or copy the weights into the directory")
 }

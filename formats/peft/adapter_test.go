@@ -143,7 +143,7 @@ func TestOpenErrors(t *testing.T) {
 			tensor.ErrMalformed, "no adapter_model.safetensors", "weights"},
 		{"pickle", func(t *testing.T, dir string) {
 			require.NoError(t, os.Rename(filepath.Join(dir, WeightsName), filepath.Join(dir, "adapter_model.bin")))
-		}, tensor.ErrUnsupported, "adapter_model.bin", "save_pretrained"},
+		}, tensor.ErrMalformed, "adapter_model.bin: malformed input: not a PyTorch checkpoint", ""},
 		{"weights are a directory", func(t *testing.T, dir string) {
 			require.NoError(t, os.Remove(filepath.Join(dir, WeightsName)))
 			require.NoError(t, os.Mkdir(filepath.Join(dir, WeightsName), 0o777))
@@ -168,6 +168,18 @@ func TestOpenErrors(t *testing.T) {
 			require.Contains(t, hint.Of(err), c.hint)
 		})
 	}
+}
+
+// TestPickled reads what PEFT wrote with safe_serialization=False.
+func TestPickled(t *testing.T) {
+	want, got := open(t, "testdata/golden"), open(t, "testdata/golden_pickled")
+	require.Equal(t, "testdata/golden_pickled/adapter_model.bin", got.Path())
+	require.Equal(t, want.Config, got.Config)
+	require.ElementsMatch(t, names(want), names(got))
+	for info := range want.All() {
+		require.Equal(t, tensortest.Bytes(t, want, info.Name), tensortest.Bytes(t, got, info.Name), info.Name)
+	}
+	tensortest.TestSource(t, got)
 }
 
 // TestWriteSameBytesAsPEFT reads what PEFT wrote and writes it again.

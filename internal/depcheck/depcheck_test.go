@@ -28,7 +28,7 @@ var allowed = map[string][]string{
 	"pipeline":          {"tensor"},
 	"formats/gguf":      {"tensor"},
 	"formats/hf":        {"tensor", "formats/safetensors", "formats/torch"},
-	"formats/peft":      {"tensor", "tensor/floats", "pipeline", "formats/safetensors"},
+	"formats/peft":      {"tensor", "tensor/floats", "pipeline", "formats/safetensors", "formats/torch"},
 	"formats/vocab":     {"tensor", "arch", "formats/vocab/bpe"},
 	"formats/modelcard": {"tensor", "formats/hf"},
 	"formats/quantized": {"tensor", "tensor/floats", "tensor/scaled", "pipeline"},

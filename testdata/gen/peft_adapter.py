@@ -55,11 +55,15 @@ def adapters(out):
         for n, p in model.named_parameters():
             if "lora_B" in n:
                 torch.nn.init.normal_(p)
-        shutil.rmtree(out / name, ignore_errors=True)
-        model.save_pretrained(out / name)
-        (out / name / "README.md").unlink()
-        for path in (out / name).iterdir():
-            path.chmod(0o644)
+        saves = {name: {}}
+        if name == "golden":  # and as before there were safetensors: the same in adapter_model.bin
+            saves["golden_pickled"] = {"safe_serialization": False}
+        for folder, how in saves.items():
+            shutil.rmtree(out / folder, ignore_errors=True)
+            model.save_pretrained(out / folder, **how)
+            (out / folder / "README.md").unlink()
+            for path in (out / folder).iterdir():
+                path.chmod(0o644)
         base = model.unload()
 
 
