@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -425,9 +424,9 @@ func TestClaimsAreNotBelieved(t *testing.T) {
 }
 
 // A header's names are compared in time that grows with their number, not with
-// its square.
+// its square, which would be minutes here.
 func TestManyNames(t *testing.T) {
-	const n = 100_000
+	const n = 200_000
 	file := func(last string) []byte {
 		b := head(n, n)
 		for i := range n {
@@ -442,7 +441,6 @@ func TestManyNames(t *testing.T) {
 		}
 		return pad(b, 32, 0)
 	}
-	start := time.Now()
 	src := mustParse(t, file("tensor.last"))
 	require.Len(t, src.Meta(), n)
 	_, err := src.Info("tensor.last")
@@ -450,7 +448,6 @@ func TestManyNames(t *testing.T) {
 	_, err = parse(file("tensor.000000"))
 	require.ErrorIs(t, err, tensor.ErrMalformed)
 	require.ErrorContains(t, err, `"tensor.000000" occurs twice`)
-	require.Less(t, time.Since(start), 5*time.Second) // the square would take far longer
 }
 
 type failing struct{ err error }
