@@ -1,13 +1,14 @@
 # Everything needs Go alone, except the targets that say what else they need.
 export CGO_ENABLED = 0
 
-.PHONY: help build test race lint fuzz bench bench-convert interop interop-python clean
+.PHONY: help build test race lint asm fuzz bench bench-convert interop interop-python clean
 
 help:
 	@echo "make build    build ./nibble"
 	@echo "make test     vet and test everything"
 	@echo "make race     the same under the race detector (needs a C compiler)"
 	@echo "make lint     gofmt, go vet, staticcheck"
+	@echo "make asm      write the assembly anew"
 	@echo "make fuzz     fuzz every parser for FUZZTIME each (default 30s)"
 	@echo "make bench    the Go benchmarks"
 	@echo "make bench-convert  conversions of a large checkpoint beside cp"
@@ -28,6 +29,12 @@ lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w ."; exit 1; }
 	go vet ./...
 	go tool -modfile=internal/tools/go.mod staticcheck ./...
+
+# Writes internal/kernel/simd anew. A test fails where it is not up to date.
+asm:
+	@cd internal/kernel/_asm && for group in $$(go run . -list); do \
+		echo $$group; go run . -group $$group -pkg simd -out ../simd/$${group}_amd64.s -stubs ../simd/$${group}_amd64.go || exit 1; \
+	done
 
 FUZZTIME ?= 30s
 fuzz:

@@ -15,6 +15,7 @@ import (
 
 	"github.com/seed18967229/nibble/formats/gguf/ggml"
 	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/internal/memory"
 	"github.com/seed18967229/nibble/nf4"
 	"github.com/seed18967229/nibble/pipeline"
@@ -88,6 +89,9 @@ line was wrong, 3 the input is malformed or unsupported, 130 interrupted.`,
 			}
 			if a.memory > 0 {
 				debug.SetMemoryLimit(int64(a.memory))
+			}
+			if _, err := kernel.Variant(); err != nil {
+				return badUsage(err)
 			}
 			return nil
 		},

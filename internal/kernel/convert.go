@@ -40,9 +40,17 @@ func EncodeF64(dst []byte, src []float32) {
 	}
 }
 
+// convertLoops are the inner loops between number formats.
+type convertLoops struct {
+	decodeBF16 func(dst []float32, src []byte)
+}
+
+var convertGo = convertLoops{decodeBF16: decodeBF16Go}
+
 // DecodeBF16 widens bfloat16 values; every one is exact.
-func DecodeBF16(dst []float32, src []byte) {
-	src = src[:2*len(dst)]
+func DecodeBF16(dst []float32, src []byte) { use.decodeBF16(dst, src[:2*len(dst)]) }
+
+func decodeBF16Go(dst []float32, src []byte) {
 	for i := range dst {
 		dst[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(src[2*i:])) << 16)
 	}

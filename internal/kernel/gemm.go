@@ -1,5 +1,10 @@
 package kernel
 
+// gemmLoops are the inner loops of products of matrices.
+type gemmLoops struct{}
+
+var gemmGo = gemmLoops{}
+
 // strided is a matrix read element by element: (i, j) is at i*row + j*col.
 type strided struct {
 	data     []float32

@@ -11,6 +11,20 @@ type Matrix interface {
 	DecodeRows(dst []float32, row int) error
 }
 
+// Tiles is a Matrix of which parts of rows can be decoded, so that a product has no
+// more of it as float32 at a time than its nearest cache holds.
+type Tiles interface {
+	Matrix
+
+	// TileStep is what the first column of a tile is a multiple of, and its width,
+	// unless it ends with the row.
+	TileStep() int
+
+	// DecodeTile writes columns col to col+cols of the given rows to dst, ld floats
+	// from row to row. It is called concurrently.
+	DecodeTile(dst []float32, ld, row, rows, col, cols int) error
+}
+
 // Dense is a Matrix of float32 in memory.
 type Dense struct {
 	Data       []float32
@@ -93,35 +107,6 @@ func MulT(y, x []float32, m int, w Matrix, add bool) error {
 		})
 	}
 	return nil
-}
-
-// smallM is the number of rows of x up to which a product is taken as dot
-// products with the rows of w as they are decoded.
-const smallM = 3
-
-func mulTSmall(y, x []float32, m int, w Matrix) error {
-	rows, cols := w.Dims()
-	const batch = 16
-	return each((rows+batch-1)/batch, int64(m)*int64(rows)*int64(cols), func(t int) error {
-		at, end := t*batch, min(rows, (t+1)*batch)
-		var panel []float32
-		if d, ok := w.(Dense); ok {
-			panel = d.Data[at*cols : end*cols]
-		} else {
-			buf := scratch((end - at) * cols)
-			defer release(buf)
-			if err := w.DecodeRows(*buf, at); err != nil {
-				return err
-			}
-			panel = *buf
-		}
-		for i := range m {
-			for n := at; n < end; n++ {
-				y[i*rows+n] += Dot(x[i*cols:(i+1)*cols], panel[(n-at)*cols:])
-			}
-		}
-		return nil
-	})
 }
 
 // Mul computes dx = dy·w, or adds it to dx: dy is m x rows, dx is m x cols. It

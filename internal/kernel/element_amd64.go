@@ -1,0 +1,5 @@
+//go:build amd64 && !purego
+
+package kernel
+
+var elementAVX2, elementAVX512 = elementGo, elementGo

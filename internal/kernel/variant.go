@@ -1,0 +1,56 @@
+package kernel
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+// A variant is one set of inner loops. The plain Go one is complete and what the
+// others are tested against; they replace what they have assembly for. Conversions
+// and block formats give the same bits in all of them; sums, and so products of
+// matrices, norms and what follows, differ in their last places.
+type variant struct {
+	name string
+	convertLoops
+	quantLoops
+	elementLoops
+	gemmLoops
+}
+
+var plain = variant{"go", convertGo, quantGo, elementGo, gemmGo}
+
+// variantEnv names a variant to use instead of the best that the machine has.
+const variantEnv = "NIBBLE_KERNEL"
+
+// use is what runs. Only tests change it.
+var use, variantErr = choose(os.Getenv(variantEnv))
+
+func choose(name string) (*variant, error) {
+	list := variants()
+	if name == "" {
+		return list[0], nil
+	}
+	var names []string
+	for _, v := range list {
+		if v.name == name {
+			return v, nil
+		}
+		names = append(names, v.name)
+	}
+	return list[0], fmt.Errorf("%s is %q; this machine has %s", variantEnv, name, strings.Join(names, ", "))
+}
+
+// Variant returns the name of the loops in use: "avx512", "avx2" or "go". An error
+// says that the environment variable NIBBLE_KERNEL asks for others that this machine
+// or build does not have.
+func Variant() (string, error) { return use.name, variantErr }
+
+// Variants returns the names of those this machine can run, the best first.
+func Variants() []string {
+	var names []string
+	for _, v := range variants() {
+		names = append(names, v.name)
+	}
+	return names
+}

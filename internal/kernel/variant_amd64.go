@@ -1,0 +1,24 @@
+//go:build amd64 && !purego
+
+package kernel
+
+import "golang.org/x/sys/cpu"
+
+// variants returns what the machine can run, the best first.
+func variants() []*variant {
+	list := []*variant{&plain}
+	x := &cpu.X86
+	if !(x.HasAVX2 && x.HasFMA && x.HasF16C) {
+		return list
+	}
+	list = append([]*variant{&avx2}, list...)
+	if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL {
+		list = append([]*variant{&avx512}, list...)
+	}
+	return list
+}
+
+var (
+	avx2   = variant{"avx2", convertAVX2, quantAVX2, elementAVX2, gemmAVX2}
+	avx512 = variant{"avx512", convertAVX512, quantAVX512, elementAVX512, gemmAVX512}
+)
