@@ -81,10 +81,15 @@ func (b *operand) direct(w Matrix) bool {
 		b.data, b.ld = w.Data, w.Cols
 		return true
 	case Tiles:
-		b.tiles, b.step = w, w.TileStep()
-		return b.step > 0 && kStep%b.step == 0 && bCols%b.step == 0
+		step := w.TileStep()
+		if step < 1 || kStep%step != 0 || bCols%step != 0 {
+			return false
+		}
+		b.tiles, b.step = w, step
+		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // height returns how many of the remaining rows the next tile takes. The last two
