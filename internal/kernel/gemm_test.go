@@ -67,7 +67,7 @@ func TestMicrokernelTiles(t *testing.T) {
 						fill(rng, a.data)
 						fill(rng, b)
 						before := append([]float32(nil), c...)
-						u.mul(c, ldc, a, b, ldb, m, n, k, add)
+						u.mul(c, ldc, a, b, ldb, m, n, k, add, ahead{})
 						checkProduct(t, before, c, ldc, a, b, ldb, 1, m, n, k, add)
 					}
 				})
@@ -141,10 +141,10 @@ func TestMicrokernelShort(t *testing.T) {
 	eachMicrokernel(t, func(t *testing.T, u *microkernel) {
 		x := make([]float32, 1000)
 		a := func(n int) strided { return strided{x[:n], 1, 4} }
-		require.NotPanics(t, func() { u.mul(x[:32], 8, a(32), x[:64], 8, 4, 8, 8, true) })
-		require.Panics(t, func() { u.mul(x[:31], 8, a(32), x[:64], 8, 4, 8, 8, true) })
-		require.Panics(t, func() { u.mul(x[:32], 8, a(31), x[:64], 8, 4, 8, 8, true) })
-		require.Panics(t, func() { u.mul(x[:32], 8, a(32), x[:63], 8, 4, 8, 8, true) })
+		require.NotPanics(t, func() { u.mul(x[:32], 8, a(32), x[:64], 8, 4, 8, 8, true, ahead{}) })
+		require.Panics(t, func() { u.mul(x[:31], 8, a(32), x[:64], 8, 4, 8, 8, true, ahead{}) })
+		require.Panics(t, func() { u.mul(x[:32], 8, a(31), x[:64], 8, 4, 8, 8, true, ahead{}) })
+		require.Panics(t, func() { u.mul(x[:32], 8, a(32), x[:63], 8, 4, 8, 8, true, ahead{}) })
 		require.Panics(t, func() { u.transpose(x[:31], 4, x[:32], 8, 4, 8) })
 		require.Panics(t, func() { u.transpose(x[:32], 4, x[:31], 8, 4, 8) })
 		require.Panics(t, func() { u.copy(x[:31], 8, x[:32], 8, 4, 8, 8) })

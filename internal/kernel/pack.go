@@ -16,7 +16,7 @@ type microkernel struct {
 
 	// mul adds the m x k matrix a times the k x n matrix b to c, or puts it there. m,
 	// n and k are at least 1, m and n at most rows and cols.
-	mul func(c []float32, ldc int, a strided, b []float32, ldb, m, n, k int, add bool)
+	mul func(c []float32, ldc int, a strided, b []float32, ldb, m, n, k int, add bool, next ahead)
 
 	// transpose writes the rows x cols matrix src as cols x rows to dst.
 	transpose func(dst []float32, ldd int, src []float32, ld, rows, cols int)
@@ -49,6 +49,12 @@ const (
 	// cache holds.
 	decodeFloats = 32 * (kStep + 16)
 )
+
+// ahead is what is needed soon: a kStep of floats of each of four rows from at on.
+type ahead struct {
+	at *float32
+	ld int // floats from row to row; 0 for one row
+}
 
 // product is C = A·B or C += A·B.
 type product struct {
@@ -268,6 +274,7 @@ func (s *section) tile(n0, begin, end int) error {
 			}
 		}
 		add := s.add || s.k0+kk > 0
+		next := s.following(kk, n0, n, begin, end)
 		for j := 0; j < n; j += u.cols {
 			w := min(u.cols, n-j)
 			var b []float32
@@ -286,12 +293,54 @@ func (s *section) tile(n0, begin, end int) error {
 					a = s.a
 					a.data = a.data[(s.m0+i)*a.row+(s.k0+kk)*a.col:]
 				}
-				u.mul(s.c[(s.m0+i)*s.ldc+n0+j:], s.ldc, a, b, ldb, h, w, kw, add)
+				u.mul(s.c[(s.m0+i)*s.ldc+n0+j:], s.ldc, a, b, ldb, h, w, kw, add, next.take())
 				i += h
 			}
 		}
 	}
 	return nil
+}
+
+// prefetch goes through the rows of a part of B.
+type prefetch struct {
+	data             []float32
+	ld, left, atOnce int
+}
+
+// following returns what tile packs after the part at kk, so that it is in the cache
+// by then: memory is read while the processor multiplies.
+func (s *section) following(kk, n0, n, begin, end int) (p prefetch) {
+	k0 := s.k0 + kk + kStep
+	if s.b.data == nil || s.plainB || kk+kStep >= s.kn {
+		return p
+	}
+	p.ld = s.b.ld
+	if s.b.transposed {
+		p.data, p.left = s.b.data[n0*p.ld+k0:], n
+	} else {
+		p.data, p.left = s.b.data[k0*p.ld+n0:], min(kStep, s.k-k0)
+	}
+	p.atOnce = 1
+	if calls := (n + s.u.cols - 1) / s.u.cols * ((end - begin) / s.u.rows); calls < p.left {
+		p.atOnce = 4
+	}
+	return p
+}
+
+// take returns the next rows; nothing if all were.
+func (p *prefetch) take() (a ahead) {
+	if p.left < p.atOnce || p.left == 0 {
+		return a
+	}
+	a.at = &p.data[0]
+	if p.atOnce > 1 {
+		a.ld = p.ld
+	}
+	p.left -= p.atOnce
+	if p.left > 0 {
+		p.data = p.data[p.atOnce*p.ld:]
+	}
+	return a
 }
 
 // pack packs kn rows of B from k0 on and n columns from n0 on: slivers of as many

@@ -87,21 +87,58 @@ func (c column) step() {
 	}
 }
 
-// prefetchC has the lines of C on their way while the sums are made.
-func prefetchC(c, ldc Register, rows, bytes int) {
-	p := GP64()
-	MOVQ(c, p)
-	for i := range rows {
-		PREFETCHT0(Mem{Base: p})
+// sums runs over k in steps of prefetchStep, between which it prefetches: a row of C,
+// which is needed at the end, and a line of each of four rows ld bytes apart from next
+// on, which the caller needs later. All at once would be more than there are buffers
+// for, and what the loop itself reads would wait. column makes the products of
+// one k.
+const prefetchStep = 16
+
+func sums(rows, bytes int, a column, b, ldb Register, labels []string, check func(), column func(loop int)) {
+	c, ldc := Load(Param("c"), GP64()), Load(Param("ldc"), GP64())
+	next, ld, by3 := Load(Param("next"), GP64()), Load(Param("ld"), GP64()), GP64()
+	LEAQ(Mem{Base: ld, Index: ld, Scale: 2}, by3)
+	kParam, err := Param("k").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	k := kParam.Addr // there are not registers enough
+	CMPQ(k, Imm(0))
+	JLE(LabelRef("done"))
+	check()
+	for loop, label := range labels {
+		Label(label)
+		PREFETCHT0(Mem{Base: c})
 		// The last byte, as a row need not begin with a line.
-		PREFETCHT0(Mem{Base: p, Disp: bytes - 4})
-		if i < rows-1 {
-			ADDQ(ldc, p)
+		PREFETCHT0(Mem{Base: c, Disp: bytes - 4})
+		ADDQ(ldc, c)
+		PREFETCHT1(Mem{Base: next})
+		PREFETCHT1(Mem{Base: next, Index: ld, Scale: 1})
+		PREFETCHT1(Mem{Base: next, Index: ld, Scale: 2})
+		PREFETCHT1(Mem{Base: next, Index: by3, Scale: 1})
+		ADDQ(Imm(64), next)
+		n := GP64()
+		MOVQ(k, n)
+		SUBQ(Imm(prefetchStep), k)
+		CMPQ(n, Imm(prefetchStep))
+		JLE(LabelRef(label + "k"))
+		MOVQ(I32(prefetchStep), n)
+		Label(label + "k")
+		column(loop)
+		ADDQ(ldb, b)
+		a.step()
+		DECQ(n)
+		JNZ(LabelRef(label + "k"))
+		CMPQ(k, Imm(0))
+		JG(LabelRef(label))
+		if loop < len(labels)-1 {
+			JMP(LabelRef("done"))
 		}
 	}
+	Label("done")
 }
 
-const tileParams = "k int, a *float32, arow, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr"
+const tileParams = "k int, a *float32, arow, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr"
 
 func tile512(rows, vectors int) {
 	name := fmt.Sprintf("Tile%dx%dAVX512", rows, 16*vectors)
@@ -110,10 +147,8 @@ func tile512(rows, vectors int) {
 		"Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,",
 		"those of C ldc. Bits of store say which columns there are, bits of load which are added to.")
 	Pragma("noescape")
-	k := Load(Param("k"), GP64())
 	a := loadColumn(rows)
 	b, ldb := Load(Param("b"), GP64()), Load(Param("ldb"), GP64())
-	c, ldc := Load(Param("c"), GP64()), Load(Param("ldc"), GP64())
 	masks := func(param string) []Register { // 16 columns each
 		bits := Load(Param(param), GP64()).(GPVirtual)
 		list := []Register{K()}
@@ -126,22 +161,26 @@ func tile512(rows, vectors int) {
 		return list
 	}
 	store, load := masks("store"), masks("load")
-	prefetchC(c, ldc, rows, 64*vectors)
 	sum := make([]VecVirtual, rows*vectors)
 	for i := range sum {
 		sum[i] = ZMM()
 		VPXORD(sum[i], sum[i], sum[i])
 	}
-	TESTQ(k, k)
-	JZ(LabelRef("done"))
-	loop := func(label string, read func(from Mem, v int, to Register)) {
-		Label(label)
+	// A masked load takes a place that a multiplication could have.
+	check := func() {
+		KORTESTW(store[vectors-1], store[vectors-1])
+		JNC(LabelRef("masked"))
+	}
+	sums(rows, 64*vectors, a, b, ldb, []string{"loop", "masked"}, check, func(loop int) {
 		var row []VecVirtual
 		for v := range vectors {
 			row = append(row, ZMM())
-			read(Mem{Base: b, Disp: 64 * v}, v, row[v])
+			if loop == 0 {
+				VMOVUPS(Mem{Base: b, Disp: 64 * v}, row[v])
+			} else {
+				VMOVUPS_Z(Mem{Base: b, Disp: 64 * v}, store[v], row[v])
+			}
 		}
-		ADDQ(ldb, b)
 		for i := range rows {
 			x := ZMM()
 			VBROADCASTSS(a.row(i), x)
@@ -149,17 +188,8 @@ func tile512(rows, vectors int) {
 				VFMADD231PS(x, row[v], sum[i*vectors+v])
 			}
 		}
-		a.step()
-		DECQ(k)
-		JNZ(LabelRef(label))
-	}
-	// A masked load takes a place that a multiplication could have.
-	KORTESTW(store[vectors-1], store[vectors-1])
-	JNC(LabelRef("masked"))
-	loop("loop", func(from Mem, v int, to Register) { VMOVUPS(from, to) })
-	JMP(LabelRef("done"))
-	loop("masked", func(from Mem, v int, to Register) { VMOVUPS_Z(from, store[v], to) })
-	Label("done")
+	})
+	c, ldc := Load(Param("c"), GP64()), Load(Param("ldc"), GP64())
 	for i := range rows {
 		for v := range vectors {
 			s, at := sum[i*vectors+v], Mem{Base: c, Disp: 64 * v}
@@ -182,36 +212,28 @@ func tile256(rows, vectors int) {
 		"those of C ldc. All columns of B are read; negative elements of store say which are stored",
 		"unless full says all, those of load which are added to.")
 	Pragma("noescape")
-	k := Load(Param("k"), GP64())
 	a := loadColumn(rows)
 	b, ldb := Load(Param("b"), GP64()), Load(Param("ldb"), GP64())
-	c, ldc := Load(Param("c"), GP64()), Load(Param("ldc"), GP64())
-	prefetchC(c, ldc, rows, 32*vectors)
 	sum := make([]VecVirtual, rows*vectors)
 	for i := range sum {
 		sum[i] = YMM()
 		VXORPS(sum[i], sum[i], sum[i])
 	}
-	TESTQ(k, k)
-	JZ(LabelRef("done"))
-	Label("loop")
-	var row []VecVirtual
-	for v := range vectors {
-		row = append(row, YMM())
-		VMOVUPS(Mem{Base: b, Disp: 32 * v}, row[v])
-	}
-	ADDQ(ldb, b)
-	for i := range rows {
-		x := YMM()
-		VBROADCASTSS(a.row(i), x)
+	sums(rows, 32*vectors, a, b, ldb, []string{"loop"}, func() {}, func(int) {
+		var row []VecVirtual
 		for v := range vectors {
-			VFMADD231PS(x, row[v], sum[i*vectors+v])
+			row = append(row, YMM())
+			VMOVUPS(Mem{Base: b, Disp: 32 * v}, row[v])
 		}
-	}
-	a.step()
-	DECQ(k)
-	JNZ(LabelRef("loop"))
-	Label("done")
+		for i := range rows {
+			x := YMM()
+			VBROADCASTSS(a.row(i), x)
+			for v := range vectors {
+				VFMADD231PS(x, row[v], sum[i*vectors+v])
+			}
+		}
+	})
+	c, ldc := Load(Param("c"), GP64()), Load(Param("ldc"), GP64())
 	masks := func(param string) []Register {
 		p := Load(Param(param), GP64())
 		var list []Register
