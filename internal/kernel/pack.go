@@ -314,6 +314,9 @@ func (s *section) following(kk, n0, n, begin, end int) (p prefetch) {
 	if s.b.data == nil || s.plainB || kk+kStep >= s.kn {
 		return p
 	}
+	if !s.b.transposed && n < kStep/2 {
+		return p // a kStep of floats would be more than there is of a row
+	}
 	p.ld = s.b.ld
 	if s.b.transposed {
 		p.data, p.left = s.b.data[n0*p.ld+k0:], n
