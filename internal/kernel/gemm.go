@@ -14,6 +14,12 @@ type strided struct {
 	row, col int
 }
 
+// from returns the part that begins with an element.
+func (s strided) from(i, j int) strided {
+	s.data = s.data[i*s.row+j*s.col:]
+	return s
+}
+
 // kBlock bounds how many rows of B one sweep over C uses, so that they stay in
 // the second-level cache while every pair of rows of C passes over them.
 const kBlock = 256

@@ -143,13 +143,12 @@ func (u *microkernel) multiply(p *product) error {
 		return nil
 	}
 	blocks := (p.m + aRows - 1) / aRows
-	rows := (p.m + blocks - 1) / blocks
-	blocks, rows = u.cuts(p.m, rows+u.rows-1)
-	for i := range blocks {
-		m0, m1 := part(i, blocks, rows, p.m)
-		deep := max(kStep, aFloats/(m1-m0)/kStep*kStep)
+	rows := ((p.m+blocks-1)/blocks + u.rows - 1) / u.rows * u.rows
+	for m0 := 0; m0 < p.m; m0 += rows {
+		m := min(rows, p.m-m0)
+		deep := max(kStep, aFloats/m/kStep*kStep)
 		for k0 := 0; k0 < p.k; k0 += deep {
-			s := section{u: u, product: p, m0: m0, m: m1 - m0, k0: k0, kn: min(deep, p.k-k0)}
+			s := section{product: *p, u: u, m0: m0, m: m, k0: k0, kn: min(deep, p.k-k0)}
 			if err := s.run(); err != nil {
 				return err
 			}
@@ -160,78 +159,84 @@ func (u *microkernel) multiply(p *product) error {
 
 // section is a part of a product: some rows of A, and some of its columns.
 type section struct {
-	*product
-	u        *microkernel
-	m0, k0   int
-	m, kn    int // numbers of rows and columns
-	packed   []float32
-	cols     int // of the product in a part
-	parts    int // of the rows
-	partRows int
-	plainB   bool // B is used as it is
+	product
+	u      *microkernel
+	m0, k0 int
+	m, kn  int // numbers of rows and columns
+
+	// A is used as it is if there is little of it and its rows do not fall on each
+	// other in the cache; it is packed by the tile if few tiles share it; or packed
+	// here at once.
+	plainA, stripA bool
+	packed         []float32
+
+	// B is used as it is if there is little of it and few tiles share it, or packed by
+	// the tile.
+	plainB bool
+
+	// cols is how many columns of the product are made at a time.
+	cols int
 }
 
 func (s *section) run() error {
 	u := s.u
-	s.plainB = s.b.data != nil && !s.b.transposed && s.m <= 2*u.rows && (!u.padded || s.n%u.step == 0)
-	if !s.plainA() {
+	s.plainB = s.b.data != nil && !s.b.transposed && s.m <= 2*u.rows && s.kn*s.b.ld <= bFloats && (!u.padded || s.n%u.step == 0)
+	s.plainA = s.n <= bCols && s.m*s.kn <= bFloats && s.a.row*s.a.col%512 != 0
+	s.stripA = !s.plainA && s.n <= u.cols && s.a.col == 1
+	unit := max(u.cols, s.b.step)
+	s.cols = min(bCols, max(1, s.n/goalTiles/unit)*unit)
+	if !s.plainA && !s.stripA {
 		buf := scratch(s.m * s.kn)
 		defer release(buf)
 		s.packed = *buf
-		s.packA()
 	}
-	unit := max(u.cols, s.b.step)
-	s.cols = min(bCols, max(1, s.n/goalTiles/unit)*unit)
-	nTiles := (s.n + s.cols - 1) / s.cols
-	s.parts, s.partRows = 1, s.m
-	if nTiles < goalTiles && !s.serial {
-		s.parts, s.partRows = u.cuts(s.m, max(4*u.rows, s.m*nTiles/goalTiles))
+	if !s.serial {
+		return s.parallel()
 	}
-	if s.serial {
-		for t := range nTiles {
-			if err := s.tile(t*s.cols, 0, s.m); err != nil {
-				return err
-			}
+	if s.packed != nil {
+		for kk := 0; kk < s.kn; kk += kStep {
+			s.packA(kk, 0, s.m)
 		}
-		return nil
 	}
-	return each(nTiles*s.parts, int64(s.m)*int64(s.n)*int64(s.kn), func(i int) error {
-		begin, end := part(i%s.parts, s.parts, s.partRows, s.m)
-		return s.tile(i/s.parts*s.cols, begin, end)
+	for n0 := 0; n0 < s.n; n0 += s.cols {
+		if err := s.tile(n0, 0, s.m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parallel shares what run does among goroutines. It has a section of its own, so that
+// run need not have one on the heap.
+func (s section) parallel() error {
+	if s.packed != nil {
+		groups, size := s.u.cuts(s.m, 10*s.u.rows)
+		deeps := (s.kn + kStep - 1) / kStep
+		Parallel(groups*deeps, int64(s.m)*int64(s.kn), func(i int) {
+			begin, end := part(i%groups, groups, size, s.m)
+			s.packA(i/groups*kStep, begin, end)
+		})
+	}
+	columns := (s.n + s.cols - 1) / s.cols
+	parts, size := 1, s.m
+	if columns < goalTiles {
+		parts, size = s.u.cuts(s.m, max(4*s.u.rows, s.m*columns/goalTiles))
+	}
+	return each(columns*parts, int64(s.m)*int64(s.n)*int64(s.kn), func(i int) error {
+		begin, end := part(i%parts, parts, size, s.m)
+		return s.tile(i/parts*s.cols, begin, end)
 	})
 }
 
-// plainA says that A is best used as it is: few columns of the product share it, and
-// its rows do not fall on each other in the cache.
-func (s *section) plainA() bool {
-	return s.a.col == 1 && s.n <= 2*s.u.cols && s.a.row%512 != 0
-}
-
-// packA packs A: for each kStep of columns, for each tile of rows, its columns.
-func (s *section) packA() {
-	groups, size := s.u.cuts(s.m, 10*s.u.rows)
-	deeps := (s.kn + kStep - 1) / kStep
-	pack := func(i int) {
-		begin, end := part(i%groups, groups, size, s.m)
-		s.packStrips(i/groups*kStep, begin, end)
-	}
-	if s.serial {
-		for i := range groups * deeps {
-			pack(i)
-		}
-		return
-	}
-	Parallel(groups*deeps, int64(s.m)*int64(s.kn), pack)
-}
-
-// packStrips packs up to kStep columns from kk on of the rows from begin to end.
-func (s *section) packStrips(kk, begin, end int) {
+// packA packs up to kStep columns of A from kk on of the rows from begin to end: for
+// each tile its rows, column by column.
+func (s *section) packA(kk, begin, end int) {
 	u, a := s.u, s.a
 	kw := min(kStep, s.kn-kk)
 	if a.row == 1 {
 		for k := 0; k < kw; k += copyRows {
 			n := min(copyRows, kw-k)
-			from := a.data[(s.k0+kk+k)*a.col+s.m0:]
+			from := a.from(s.m0, s.k0+kk+k).data
 			for i := begin; i < end; {
 				h := u.height(s.m - i)
 				u.copy(s.packed[kk*s.m+i*kw+k*h:], h, from[i:], a.col, n, h, h)
@@ -242,7 +247,7 @@ func (s *section) packStrips(kk, begin, end int) {
 	}
 	for i := begin; i < end; {
 		h := u.height(s.m - i)
-		dst, from := s.packed[kk*s.m+i*kw:], a.data[(s.m0+i)*a.row+(s.k0+kk)*a.col:]
+		dst, from := s.packed[kk*s.m+i*kw:], a.from(s.m0+i, s.k0+kk).data
 		if a.col == 1 {
 			u.transpose(dst, h, from, a.row, h, kw)
 		} else {
@@ -266,6 +271,12 @@ func (s *section) tile(n0, begin, end int) error {
 		defer release(buf)
 		panel = *buf
 	}
+	var strip []float32
+	if s.stripA {
+		buf := scratch(u.rows * min(kStep, s.kn))
+		defer release(buf)
+		strip = *buf
+	}
 	for kk := 0; kk < s.kn; kk += kStep {
 		kw := min(kStep, s.kn-kk)
 		if !s.plainB {
@@ -277,8 +288,7 @@ func (s *section) tile(n0, begin, end int) error {
 		next := s.following(kk, n0, n, begin, end)
 		for j := 0; j < n; j += u.cols {
 			w := min(u.cols, n-j)
-			var b []float32
-			ldb := s.b.ld
+			b, ldb := panel, s.b.ld
 			if s.plainB {
 				b = s.b.data[(s.k0+kk)*ldb+n0+j:]
 			} else {
@@ -287,11 +297,15 @@ func (s *section) tile(n0, begin, end int) error {
 			for i := begin; i < end; {
 				h := u.height(s.m - i)
 				var a strided
-				if s.packed != nil {
+				switch {
+				case s.plainA:
+					a = s.a.from(s.m0+i, s.k0+kk)
+				case s.stripA:
+					from := s.a.from(s.m0+i, s.k0+kk)
+					u.transpose(strip, h, from.data, from.row, h, kw)
+					a = strided{strip, 1, h}
+				default:
 					a = strided{s.packed[kk*s.m+i*kw:], 1, h}
-				} else {
-					a = s.a
-					a.data = a.data[(s.m0+i)*a.row+(s.k0+kk)*a.col:]
 				}
 				u.mul(s.c[(s.m0+i)*s.ldc+n0+j:], s.ldc, a, b, ldb, h, w, kw, add, next.take())
 				i += h
