@@ -4,9 +4,14 @@ package kernel
 type quantLoops struct {
 	// decode4 decodes whole blocks and at most one partial one behind them.
 	decode4 func(dst []float32, codes []byte, values *[16]float32, absmax []float32, block int)
+
+	// encode4 is Encode4 of at least one block.
+	encode4 func(codes []byte, absmax []float32, moments []Moments4, x []float32, block int, c *Codebook) int
+
+	absmax func(x []float32) float32
 }
 
-var quantGo = quantLoops{decode4: decode4Go}
+var quantGo = quantLoops{decode4: decode4Go, encode4: encode4Go, absmax: absmaxGo}
 
 // Decode4 decodes a 4-bit block format such as NF4: dst[i] is the value of code i
 // times the absmax of block i/block, rounded once. Code i is in the high nibble of

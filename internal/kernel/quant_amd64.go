@@ -2,11 +2,15 @@
 
 package kernel
 
-import "github.com/seed18967229/nibble/internal/kernel/simd"
+import (
+	"math"
 
-var quantAVX2 = quantLoops{decode4: decode4AVX2}
+	"github.com/seed18967229/nibble/internal/kernel/simd"
+)
 
-var quantAVX512 = quantLoops{decode4: decode4AVX512}
+var quantAVX2 = quantLoops{decode4: decode4AVX2, encode4: encode4AVX2, absmax: absmaxAVX2}
+
+var quantAVX512 = quantLoops{decode4: decode4AVX512, encode4: encode4AVX512, absmax: absmaxAVX2}
 
 func decode4AVX2(dst []float32, codes []byte, values *[16]float32, absmax []float32, block int) {
 	decode4With(simd.Decode4AVX2, dst, codes, values, absmax, block)
@@ -36,4 +40,28 @@ func decode4With(f func(dst *float32, codes *byte, values, absmax *float32, bloc
 	if len(dst) > 0 {
 		decode4Go(dst, codes, values, absmax, block)
 	}
+}
+
+func encode4AVX2(codes []byte, absmax []float32, moments []Moments4, x []float32, block int, c *Codebook) int {
+	if block%32 != 0 {
+		return encode4Go(codes, absmax, moments, x, block, c)
+	}
+	return simd.Encode4AVX2(&codes[0], &absmax[0], &moments[0].Err, &x[0], len(absmax), block, &c.table.heap[0])
+}
+
+func encode4AVX512(codes []byte, absmax []float32, moments []Moments4, x []float32, block int, c *Codebook) int {
+	if block%32 != 0 {
+		return encode4Go(codes, absmax, moments, x, block, c)
+	}
+	return simd.Encode4AVX512(&codes[0], &absmax[0], &moments[0].Err, &x[0], len(absmax), block, &c.table.heap[0])
+}
+
+func absmaxAVX2(x []float32) float32 {
+	n := len(x) &^ 31
+	if n == 0 {
+		return absmaxGo(x)
+	}
+	top := math.Float32bits(simd.AbsmaxAVX2(&x[0], n))
+	// As bits a NaN is larger than all else.
+	return math.Float32frombits(max(top, math.Float32bits(absmaxGo(x[n:]))))
 }

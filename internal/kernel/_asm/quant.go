@@ -13,6 +13,9 @@ func init() { groups["quant"] = quant }
 func quant() {
 	decode4AVX512()
 	decode4AVX2()
+	encode4AVX512()
+	encode4AVX2()
+	absmaxAVX2()
 }
 
 // words makes read-only data of 32-bit words.

@@ -14,3 +14,19 @@ func Decode4AVX512(dst *float32, codes *byte, values *float32, absmax *float32, 
 //
 //go:noescape
 func Decode4AVX2(dst *float32, codes *byte, values *float32, absmax *float32, blocks int, block int)
+
+// Encode4AVX512 encodes blocks of a multiple of 32 elements and returns how many it did: all, or
+// those before one with a NaN or an infinity. moments has three sums for each block.
+//
+//go:noescape
+func Encode4AVX512(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
+
+// Encode4AVX2 is Encode4AVX512 with 256 bits.
+//
+//go:noescape
+func Encode4AVX2(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
+
+// AbsmaxAVX2 returns the largest magnitude of n floats, a multiple of 32 and not 0, by their bits.
+//
+//go:noescape
+func AbsmaxAVX2(x *float32, n int) float32

@@ -123,3 +123,447 @@ loop:
 done:
 	VZEROUPPER
 	RET
+
+DATA absMask<>+0(SB)/4, $0x7fffffff
+GLOBL absMask<>(SB), RODATA|NOPTR, $4
+
+DATA one<>+0(SB)/4, $0x00000001
+GLOBL one<>(SB), RODATA|NOPTR, $4
+
+DATA two<>+0(SB)/4, $0x00000002
+DATA two<>+4(SB)/4, $0x00000002
+DATA two<>+8(SB)/4, $0x00000002
+DATA two<>+12(SB)/4, $0x00000002
+DATA two<>+16(SB)/4, $0x00000002
+DATA two<>+20(SB)/4, $0x00000002
+DATA two<>+24(SB)/4, $0x00000002
+DATA two<>+28(SB)/4, $0x00000002
+GLOBL two<>(SB), RODATA|NOPTR, $32
+
+DATA oneF<>+0(SB)/4, $0x3f800000
+DATA oneF<>+4(SB)/4, $0x3f800000
+DATA oneF<>+8(SB)/4, $0x3f800000
+DATA oneF<>+12(SB)/4, $0x3f800000
+DATA oneF<>+16(SB)/4, $0x3f800000
+DATA oneF<>+20(SB)/4, $0x3f800000
+DATA oneF<>+24(SB)/4, $0x3f800000
+DATA oneF<>+28(SB)/4, $0x3f800000
+GLOBL oneF<>(SB), RODATA|NOPTR, $32
+
+DATA minusOneF<>+0(SB)/4, $0xbf800000
+DATA minusOneF<>+4(SB)/4, $0xbf800000
+DATA minusOneF<>+8(SB)/4, $0xbf800000
+DATA minusOneF<>+12(SB)/4, $0xbf800000
+DATA minusOneF<>+16(SB)/4, $0xbf800000
+DATA minusOneF<>+20(SB)/4, $0xbf800000
+DATA minusOneF<>+24(SB)/4, $0xbf800000
+DATA minusOneF<>+28(SB)/4, $0xbf800000
+GLOBL minusOneF<>(SB), RODATA|NOPTR, $32
+
+DATA nibbleWeights<>+0(SB)/4, $0x00010010
+DATA nibbleWeights<>+4(SB)/4, $0x00010010
+DATA nibbleWeights<>+8(SB)/4, $0x00010010
+DATA nibbleWeights<>+12(SB)/4, $0x00010010
+DATA nibbleWeights<>+16(SB)/4, $0x00010010
+DATA nibbleWeights<>+20(SB)/4, $0x00010010
+DATA nibbleWeights<>+24(SB)/4, $0x00010010
+DATA nibbleWeights<>+28(SB)/4, $0x00010010
+GLOBL nibbleWeights<>(SB), RODATA|NOPTR, $32
+
+DATA tinyAbsmax<>+0(SB)/4, $0x006ce3ee
+GLOBL tinyAbsmax<>(SB), RODATA|NOPTR, $4
+
+DATA pairs512<>+0(SB)/4, $0x00000000
+DATA pairs512<>+4(SB)/4, $0x00000001
+DATA pairs512<>+8(SB)/4, $0x00000004
+DATA pairs512<>+12(SB)/4, $0x00000005
+DATA pairs512<>+16(SB)/4, $0x00000008
+DATA pairs512<>+20(SB)/4, $0x00000009
+DATA pairs512<>+24(SB)/4, $0x0000000c
+DATA pairs512<>+28(SB)/4, $0x0000000d
+DATA pairs512<>+32(SB)/4, $0x00000002
+DATA pairs512<>+36(SB)/4, $0x00000003
+DATA pairs512<>+40(SB)/4, $0x00000006
+DATA pairs512<>+44(SB)/4, $0x00000007
+DATA pairs512<>+48(SB)/4, $0x0000000a
+DATA pairs512<>+52(SB)/4, $0x0000000b
+DATA pairs512<>+56(SB)/4, $0x0000000e
+DATA pairs512<>+60(SB)/4, $0x0000000f
+GLOBL pairs512<>(SB), RODATA|NOPTR, $64
+
+DATA pairs256<>+0(SB)/4, $0x00000000
+DATA pairs256<>+4(SB)/4, $0x00000001
+DATA pairs256<>+8(SB)/4, $0x00000004
+DATA pairs256<>+12(SB)/4, $0x00000005
+DATA pairs256<>+16(SB)/4, $0x00000002
+DATA pairs256<>+20(SB)/4, $0x00000003
+DATA pairs256<>+24(SB)/4, $0x00000006
+DATA pairs256<>+28(SB)/4, $0x00000007
+GLOBL pairs256<>(SB), RODATA|NOPTR, $32
+
+DATA bytes256<>+0(SB)/4, $0x0c080400
+DATA bytes256<>+4(SB)/4, $0x80808080
+DATA bytes256<>+8(SB)/4, $0x80808080
+DATA bytes256<>+12(SB)/4, $0x80808080
+DATA bytes256<>+16(SB)/4, $0x0c080400
+DATA bytes256<>+20(SB)/4, $0x80808080
+DATA bytes256<>+24(SB)/4, $0x80808080
+DATA bytes256<>+28(SB)/4, $0x80808080
+GLOBL bytes256<>(SB), RODATA|NOPTR, $32
+
+// func Encode4AVX512(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL
+TEXT ·Encode4AVX512(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         absmax+8(FP), CX
+	MOVQ         moments+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         blocks+32(FP), SI
+	MOVQ         block+40(FP), DI
+	MOVQ         table+48(FP), R8
+	VPBROADCASTD absMask<>+0(SB), Z0
+	VMOVUPS      (R8), Z1
+	VMOVDQU32    64(R8), Z2
+	VMOVUPS      128(R8), Z3
+	VBROADCASTSS 4(R8), Z4
+	VPBROADCASTD one<>+0(SB), Z5
+	VPADDD       Z5, Z5, Z6
+	VPADDD       Z5, Z6, Z7
+	VBROADCASTSS oneF<>+0(SB), Z8
+	VPBROADCASTD nibbleWeights<>+0(SB), Z9
+	VMOVDQU32    pairs512<>+0(SB), Z10
+	XORQ         R8, R8
+
+block:
+	CMPQ   R8, SI
+	JGE    done
+	VPXORD Z11, Z11, Z11
+	MOVQ   DI, R9
+	MOVQ   BX, R10
+
+top:
+	VPANDD        (R10), Z0, Z12
+	VPMAXUD       Z12, Z11, Z11
+	VPANDD        64(R10), Z0, Z12
+	VPMAXUD       Z12, Z11, Z11
+	ADDQ          $0x80, R10
+	SUBQ          $0x20, R9
+	JNZ           top
+	VEXTRACTI64X4 $0x01, Z11, Y12
+	VPMAXUD       Y12, Y11, Y12
+	VEXTRACTI32X4 $0x01, Y12, X18
+	VPMAXUD       X18, X12, X18
+	VPSHUFD       $0x0e, X18, X12
+	VPMAXUD       X12, X18, X18
+	VPSHUFD       $0x01, X18, X12
+	VPMAXUD       X12, X18, X18
+	VMOVD         X18, R9
+	CMPL          R9, $0x7f800000
+	JAE           done
+	VMOVSS        X18, (CX)
+	VMAXSS        tinyAbsmax<>+0(SB), X18, X18
+	VMOVSS        oneF<>+0(SB), X12
+	VDIVSS        X18, X12, X18
+	VBROADCASTSS  X18, Z12
+	VPXORD        Z13, Z13, Z13
+	VPXORD        Z14, Z14, Z14
+	VPXORD        Z15, Z15, Z15
+	MOVQ          DI, R9
+
+loop:
+	VMULPS        (BX), Z12, Z18
+	VRANGEPS      $0x02, Z8, Z18, Z18
+	VCMPPS        $0x1e, Z4, Z18, K1
+	VPBLENDMD     Z7, Z6, K1, Z16
+	VPERMPS       Z1, Z16, Z19
+	VCMPPS        $0x1e, Z19, Z18, K1
+	VPADDD        Z16, Z16, Z16
+	VPADDD        Z5, Z16, K1, Z16
+	VPERMPS       Z1, Z16, Z19
+	VCMPPS        $0x1e, Z19, Z18, K1
+	VPADDD        Z16, Z16, Z16
+	VPADDD        Z5, Z16, K1, Z16
+	VPERMPS       Z1, Z16, Z19
+	VCMPPS        $0x1e, Z19, Z18, K1
+	VPADDD        Z16, Z16, Z16
+	VPADDD        Z5, Z16, K1, Z16
+	VPERMPS       Z3, Z16, Z19
+	VSUBPS        Z19, Z18, Z18
+	VMULPS        Z18, Z18, Z20
+	VADDPS        Z20, Z13, Z13
+	VMULPS        Z19, Z18, Z18
+	VADDPS        Z18, Z14, Z14
+	VMULPS        Z19, Z19, Z18
+	VADDPS        Z18, Z15, Z15
+	VPERMD        Z2, Z16, Z16
+	VMULPS        64(BX), Z12, Z18
+	VRANGEPS      $0x02, Z8, Z18, Z18
+	VCMPPS        $0x1e, Z4, Z18, K1
+	VPBLENDMD     Z7, Z6, K1, Z17
+	VPERMPS       Z1, Z17, Z19
+	VCMPPS        $0x1e, Z19, Z18, K1
+	VPADDD        Z17, Z17, Z17
+	VPADDD        Z5, Z17, K1, Z17
+	VPERMPS       Z1, Z17, Z19
+	VCMPPS        $0x1e, Z19, Z18, K1
+	VPADDD        Z17, Z17, Z17
+	VPADDD        Z5, Z17, K1, Z17
+	VPERMPS       Z1, Z17, Z19
+	VCMPPS        $0x1e, Z19, Z18, K1
+	VPADDD        Z17, Z17, Z17
+	VPADDD        Z5, Z17, K1, Z17
+	VPERMPS       Z3, Z17, Z19
+	VSUBPS        Z19, Z18, Z18
+	VMULPS        Z18, Z18, Z20
+	VADDPS        Z20, Z13, Z13
+	VMULPS        Z19, Z18, Z18
+	VADDPS        Z18, Z14, Z14
+	VMULPS        Z19, Z19, Z18
+	VADDPS        Z18, Z15, Z15
+	VPERMD        Z2, Z17, Z17
+	VPACKUSDW     Z17, Z16, Z16
+	VPMADDWD      Z9, Z16, Z16
+	VPERMD        Z16, Z10, Z16
+	VPMOVDB       Z16, (AX)
+	ADDQ          $0x10, AX
+	ADDQ          $0x80, BX
+	SUBQ          $0x20, R9
+	JNZ           loop
+	VEXTRACTF64X4 $0x01, Z13, Y12
+	VADDPS        Y12, Y13, Y12
+	VEXTRACTF32X4 $0x01, Y12, X18
+	VADDPS        X18, X12, X18
+	VPERMILPS     $0x0e, X18, X12
+	VADDPS        X12, X18, X18
+	VMOVSHDUP     X18, X12
+	VADDSS        X12, X18, X18
+	VMOVSS        X18, (DX)
+	VEXTRACTF64X4 $0x01, Z14, Y12
+	VADDPS        Y12, Y14, Y12
+	VEXTRACTF32X4 $0x01, Y12, X18
+	VADDPS        X18, X12, X18
+	VPERMILPS     $0x0e, X18, X12
+	VADDPS        X12, X18, X18
+	VMOVSHDUP     X18, X12
+	VADDSS        X12, X18, X18
+	VMOVSS        X18, 4(DX)
+	VEXTRACTF64X4 $0x01, Z15, Y12
+	VADDPS        Y12, Y15, Y12
+	VEXTRACTF32X4 $0x01, Y12, X18
+	VADDPS        X18, X12, X18
+	VPERMILPS     $0x0e, X18, X12
+	VADDPS        X12, X18, X18
+	VMOVSHDUP     X18, X12
+	VADDSS        X12, X18, X18
+	VMOVSS        X18, 8(DX)
+	ADDQ          $0x04, CX
+	ADDQ          $0x0c, DX
+	INCQ          R8
+	JMP           block
+
+done:
+	MOVQ R8, ret+56(FP)
+	VZEROUPPER
+	RET
+
+// func Encode4AVX2(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
+// Requires: AVX, AVX2
+TEXT ·Encode4AVX2(SB), NOSPLIT, $0-64
+	MOVQ codes+0(FP), AX
+	MOVQ absmax+8(FP), CX
+	MOVQ moments+16(FP), DX
+	MOVQ x+24(FP), BX
+	MOVQ blocks+32(FP), SI
+	MOVQ block+40(FP), DI
+	MOVQ table+48(FP), R8
+	XORQ R9, R9
+
+block:
+	CMPQ         R9, SI
+	JGE          done
+	VPBROADCASTD absMask<>+0(SB), Y0
+	VPXOR        Y1, Y1, Y1
+	VPXOR        Y2, Y2, Y2
+	MOVQ         DI, R10
+	MOVQ         BX, R11
+
+top:
+	VPAND        (R11), Y0, Y3
+	VPMAXUD      Y3, Y1, Y1
+	VPAND        32(R11), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        64(R11), Y0, Y3
+	VPMAXUD      Y3, Y1, Y1
+	VPAND        96(R11), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	ADDQ         $0x80, R11
+	SUBQ         $0x20, R10
+	JNZ          top
+	VPMAXUD      Y2, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X0
+	VPMAXUD      X0, X1, X0
+	VPSHUFD      $0x0e, X0, X1
+	VPMAXUD      X1, X0, X0
+	VPSHUFD      $0x01, X0, X1
+	VPMAXUD      X1, X0, X0
+	VMOVD        X0, R10
+	CMPL         R10, $0x7f800000
+	JAE          done
+	VMOVSS       X0, (CX)
+	VMAXSS       tinyAbsmax<>+0(SB), X0, X0
+	VMOVSS       oneF<>+0(SB), X1
+	VDIVSS       X0, X1, X0
+	VBROADCASTSS X0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	MOVQ         DI, R10
+
+loop:
+	VMULPS       (BX), Y0, Y7
+	VMAXPS       minusOneF<>+0(SB), Y7, Y7
+	VMINPS       oneF<>+0(SB), Y7, Y7
+	VBROADCASTSS 4(R8), Y8
+	VCMPPS       $0x1e, Y8, Y7, Y8
+	VMOVDQU      two<>+0(SB), Y9
+	VPSUBD       Y8, Y9, Y9
+	VPERMPS      (R8), Y9, Y8
+	VCMPPS       $0x1e, Y8, Y7, Y8
+	VPADDD       Y9, Y9, Y9
+	VPSUBD       Y8, Y9, Y9
+	VPERMPS      (R8), Y9, Y8
+	VCMPPS       $0x1e, Y8, Y7, Y8
+	VPADDD       Y9, Y9, Y9
+	VPSUBD       Y8, Y9, Y9
+	VPERMPS      32(R8), Y9, Y8
+	VCMPPS       $0x1e, Y8, Y7, Y8
+	VPADDD       Y9, Y9, Y9
+	VPSUBD       Y8, Y9, Y9
+	VPSLLD       $0x1c, Y9, Y11
+	VPERMPS      128(R8), Y9, Y10
+	VPERMPS      160(R8), Y9, Y8
+	VBLENDVPS    Y11, Y8, Y10, Y10
+	VSUBPS       Y10, Y7, Y7
+	VMULPS       Y7, Y7, Y8
+	VADDPS       Y8, Y1, Y1
+	VMULPS       Y10, Y7, Y8
+	VADDPS       Y8, Y3, Y3
+	VMULPS       Y10, Y10, Y8
+	VADDPS       Y8, Y5, Y5
+	VPERMPS      64(R8), Y9, Y10
+	VPERMPS      96(R8), Y9, Y8
+	VBLENDVPS    Y11, Y8, Y10, Y10
+	VMULPS       32(BX), Y0, Y7
+	VMAXPS       minusOneF<>+0(SB), Y7, Y7
+	VMINPS       oneF<>+0(SB), Y7, Y7
+	VBROADCASTSS 4(R8), Y8
+	VCMPPS       $0x1e, Y8, Y7, Y8
+	VMOVDQU      two<>+0(SB), Y9
+	VPSUBD       Y8, Y9, Y9
+	VPERMPS      (R8), Y9, Y8
+	VCMPPS       $0x1e, Y8, Y7, Y8
+	VPADDD       Y9, Y9, Y9
+	VPSUBD       Y8, Y9, Y9
+	VPERMPS      (R8), Y9, Y8
+	VCMPPS       $0x1e, Y8, Y7, Y8
+	VPADDD       Y9, Y9, Y9
+	VPSUBD       Y8, Y9, Y9
+	VPERMPS      32(R8), Y9, Y8
+	VCMPPS       $0x1e, Y8, Y7, Y8
+	VPADDD       Y9, Y9, Y9
+	VPSUBD       Y8, Y9, Y9
+	VPSLLD       $0x1c, Y9, Y12
+	VPERMPS      128(R8), Y9, Y11
+	VPERMPS      160(R8), Y9, Y8
+	VBLENDVPS    Y12, Y8, Y11, Y11
+	VSUBPS       Y11, Y7, Y7
+	VMULPS       Y7, Y7, Y8
+	VADDPS       Y8, Y2, Y2
+	VMULPS       Y11, Y7, Y8
+	VADDPS       Y8, Y4, Y4
+	VMULPS       Y11, Y11, Y8
+	VADDPS       Y8, Y6, Y6
+	VPERMPS      64(R8), Y9, Y11
+	VPERMPS      96(R8), Y9, Y8
+	VBLENDVPS    Y12, Y8, Y11, Y11
+	VPACKUSDW    Y11, Y10, Y10
+	VPMADDWD     nibbleWeights<>+0(SB), Y10, Y10
+	VMOVDQU      pairs256<>+0(SB), Y11
+	VPERMD       Y10, Y11, Y10
+	VPSHUFB      bytes256<>+0(SB), Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X7
+	VPUNPCKLDQ   X7, X10, X7
+	VMOVQ        X7, (AX)
+	ADDQ         $0x08, AX
+	ADDQ         $0x40, BX
+	SUBQ         $0x10, R10
+	JNZ          loop
+	VADDPS       Y2, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, (DX)
+	VADDPS       Y4, Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X0
+	VADDPS       X0, X3, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 4(DX)
+	VADDPS       Y6, Y5, Y5
+	VEXTRACTF128 $0x01, Y5, X0
+	VADDPS       X0, X5, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 8(DX)
+	ADDQ         $0x04, CX
+	ADDQ         $0x0c, DX
+	INCQ         R9
+	JMP          block
+
+done:
+	MOVQ R9, ret+56(FP)
+	VZEROUPPER
+	RET
+
+// func AbsmaxAVX2(x *float32, n int) float32
+// Requires: AVX, AVX2, SSE
+TEXT ·AbsmaxAVX2(SB), NOSPLIT, $0-20
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VPBROADCASTD absMask<>+0(SB), Y0
+	VPXOR        Y1, Y1, Y1
+	VPXOR        Y2, Y2, Y2
+	MOVQ         AX, AX
+
+top:
+	VPAND        (AX), Y0, Y3
+	VPMAXUD      Y3, Y1, Y1
+	VPAND        32(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        64(AX), Y0, Y3
+	VPMAXUD      Y3, Y1, Y1
+	VPAND        96(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	ADDQ         $0x80, AX
+	SUBQ         $0x20, CX
+	JNZ          top
+	VPMAXUD      Y2, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X0
+	VPMAXUD      X0, X1, X0
+	VPSHUFD      $0x0e, X0, X1
+	VPMAXUD      X1, X0, X0
+	VPSHUFD      $0x01, X0, X1
+	VPMAXUD      X1, X0, X0
+	MOVSS        X0, ret+16(FP)
+	VZEROUPPER
+	RET
