@@ -53,7 +53,11 @@ func encode4AVX512(codes []byte, absmax []float32, moments []Moments4, x []float
 	if block%32 != 0 {
 		return encode4Go(codes, absmax, moments, x, block, c)
 	}
-	return simd.Encode4AVX512(&codes[0], &absmax[0], &moments[0].Err, &x[0], len(absmax), block, &c.table.heap[0])
+	f := simd.Encode4AVX512
+	if c.table.grid {
+		f = simd.Encode4GridAVX512
+	}
+	return f(&codes[0], &absmax[0], &moments[0].Err, &x[0], len(absmax), block, &c.table.heap[0])
 }
 
 func absmaxAVX2(x []float32) float32 {

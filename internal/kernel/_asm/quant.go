@@ -13,7 +13,9 @@ func init() { groups["quant"] = quant }
 func quant() {
 	decode4AVX512()
 	decode4AVX2()
-	encode4AVX512()
+	encodeConstants()
+	encode4AVX512("Encode4AVX512", false)
+	encode4AVX512("Encode4GridAVX512", true)
 	encode4AVX2()
 	absmaxAVX2()
 }

@@ -21,6 +21,12 @@ func Decode4AVX2(dst *float32, codes *byte, values *float32, absmax *float32, bl
 //go:noescape
 func Encode4AVX512(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
 
+// Encode4GridAVX512 is Encode4AVX512 for codes in the order of their values, of which a 32nd of
+// [-1, 1] has no more than one threshold.
+//
+//go:noescape
+func Encode4GridAVX512(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
+
 // Encode4AVX2 is Encode4AVX512 with 256 bits.
 //
 //go:noescape

@@ -173,6 +173,12 @@ GLOBL nibbleWeights<>(SB), RODATA|NOPTR, $32
 DATA tinyAbsmax<>+0(SB)/4, $0x006ce3ee
 GLOBL tinyAbsmax<>(SB), RODATA|NOPTR, $4
 
+DATA gridSteps<>+0(SB)/4, $0x41700000
+GLOBL gridSteps<>(SB), RODATA|NOPTR, $4
+
+DATA gridMagic<>+0(SB)/4, $0x4b400010
+GLOBL gridMagic<>(SB), RODATA|NOPTR, $4
+
 DATA pairs512<>+0(SB)/4, $0x00000000
 DATA pairs512<>+4(SB)/4, $0x00000001
 DATA pairs512<>+8(SB)/4, $0x00000004
@@ -221,17 +227,17 @@ TEXT ·Encode4AVX512(SB), NOSPLIT, $0-64
 	MOVQ         blocks+32(FP), SI
 	MOVQ         block+40(FP), DI
 	MOVQ         table+48(FP), R8
+	VMOVUPS      128(R8), Z1
 	VPBROADCASTD absMask<>+0(SB), Z0
-	VMOVUPS      (R8), Z1
-	VMOVDQU32    64(R8), Z2
-	VMOVUPS      128(R8), Z3
-	VBROADCASTSS 4(R8), Z4
-	VPBROADCASTD one<>+0(SB), Z5
-	VPADDD       Z5, Z5, Z6
-	VPADDD       Z5, Z6, Z7
-	VBROADCASTSS oneF<>+0(SB), Z8
-	VPBROADCASTD nibbleWeights<>+0(SB), Z9
-	VMOVDQU32    pairs512<>+0(SB), Z10
+	VPBROADCASTD one<>+0(SB), Z2
+	VBROADCASTSS oneF<>+0(SB), Z3
+	VMOVUPS      64(R8), Z6
+	VMOVUPS      (R8), Z7
+	VBROADCASTSS 4(R8), Z8
+	VPADDD       Z2, Z2, Z9
+	VPADDD       Z2, Z9, Z10
+	VPBROADCASTD nibbleWeights<>+0(SB), Z4
+	VMOVDQU32    pairs512<>+0(SB), Z5
 	XORQ         R8, R8
 
 block:
@@ -272,22 +278,22 @@ top:
 
 loop:
 	VMULPS        (BX), Z12, Z18
-	VRANGEPS      $0x02, Z8, Z18, Z18
-	VCMPPS        $0x1e, Z4, Z18, K1
-	VPBLENDMD     Z7, Z6, K1, Z16
-	VPERMPS       Z1, Z16, Z19
+	VRANGEPS      $0x02, Z3, Z18, Z18
+	VCMPPS        $0x1e, Z8, Z18, K1
+	VPBLENDMD     Z10, Z9, K1, Z16
+	VPERMPS       Z7, Z16, Z19
 	VCMPPS        $0x1e, Z19, Z18, K1
 	VPADDD        Z16, Z16, Z16
-	VPADDD        Z5, Z16, K1, Z16
-	VPERMPS       Z1, Z16, Z19
+	VPADDD        Z2, Z16, K1, Z16
+	VPERMPS       Z7, Z16, Z19
 	VCMPPS        $0x1e, Z19, Z18, K1
 	VPADDD        Z16, Z16, Z16
-	VPADDD        Z5, Z16, K1, Z16
-	VPERMPS       Z1, Z16, Z19
+	VPADDD        Z2, Z16, K1, Z16
+	VPERMPS       Z7, Z16, Z19
 	VCMPPS        $0x1e, Z19, Z18, K1
 	VPADDD        Z16, Z16, Z16
-	VPADDD        Z5, Z16, K1, Z16
-	VPERMPS       Z3, Z16, Z19
+	VPADDD        Z2, Z16, K1, Z16
+	VPERMPS       Z1, Z16, Z19
 	VSUBPS        Z19, Z18, Z18
 	VMULPS        Z18, Z18, Z20
 	VADDPS        Z20, Z13, Z13
@@ -295,24 +301,24 @@ loop:
 	VADDPS        Z18, Z14, Z14
 	VMULPS        Z19, Z19, Z18
 	VADDPS        Z18, Z15, Z15
-	VPERMD        Z2, Z16, Z16
+	VPERMD        Z6, Z16, Z16
 	VMULPS        64(BX), Z12, Z18
-	VRANGEPS      $0x02, Z8, Z18, Z18
-	VCMPPS        $0x1e, Z4, Z18, K1
-	VPBLENDMD     Z7, Z6, K1, Z17
-	VPERMPS       Z1, Z17, Z19
+	VRANGEPS      $0x02, Z3, Z18, Z18
+	VCMPPS        $0x1e, Z8, Z18, K1
+	VPBLENDMD     Z10, Z9, K1, Z17
+	VPERMPS       Z7, Z17, Z19
 	VCMPPS        $0x1e, Z19, Z18, K1
 	VPADDD        Z17, Z17, Z17
-	VPADDD        Z5, Z17, K1, Z17
-	VPERMPS       Z1, Z17, Z19
+	VPADDD        Z2, Z17, K1, Z17
+	VPERMPS       Z7, Z17, Z19
 	VCMPPS        $0x1e, Z19, Z18, K1
 	VPADDD        Z17, Z17, Z17
-	VPADDD        Z5, Z17, K1, Z17
-	VPERMPS       Z1, Z17, Z19
+	VPADDD        Z2, Z17, K1, Z17
+	VPERMPS       Z7, Z17, Z19
 	VCMPPS        $0x1e, Z19, Z18, K1
 	VPADDD        Z17, Z17, Z17
-	VPADDD        Z5, Z17, K1, Z17
-	VPERMPS       Z3, Z17, Z19
+	VPADDD        Z2, Z17, K1, Z17
+	VPERMPS       Z1, Z17, Z19
 	VSUBPS        Z19, Z18, Z18
 	VMULPS        Z18, Z18, Z20
 	VADDPS        Z20, Z13, Z13
@@ -320,10 +326,10 @@ loop:
 	VADDPS        Z18, Z14, Z14
 	VMULPS        Z19, Z19, Z18
 	VADDPS        Z18, Z15, Z15
-	VPERMD        Z2, Z17, Z17
+	VPERMD        Z6, Z17, Z17
 	VPACKUSDW     Z17, Z16, Z16
-	VPMADDWD      Z9, Z16, Z16
-	VPERMD        Z16, Z10, Z16
+	VPMADDWD      Z4, Z16, Z16
+	VPERMD        Z16, Z5, Z16
 	VPMOVDB       Z16, (AX)
 	ADDQ          $0x10, AX
 	ADDQ          $0x80, BX
@@ -356,6 +362,146 @@ loop:
 	VMOVSHDUP     X18, X12
 	VADDSS        X12, X18, X18
 	VMOVSS        X18, 8(DX)
+	ADDQ          $0x04, CX
+	ADDQ          $0x0c, DX
+	INCQ          R8
+	JMP           block
+
+done:
+	MOVQ R8, ret+56(FP)
+	VZEROUPPER
+	RET
+
+// func Encode4GridAVX512(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL
+TEXT ·Encode4GridAVX512(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         absmax+8(FP), CX
+	MOVQ         moments+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         blocks+32(FP), SI
+	MOVQ         block+40(FP), DI
+	MOVQ         table+48(FP), R8
+	VMOVUPS      128(R8), Z1
+	VPBROADCASTD absMask<>+0(SB), Z0
+	VPBROADCASTD one<>+0(SB), Z2
+	VBROADCASTSS oneF<>+0(SB), Z3
+	VMOVUPS      192(R8), Z6
+	VMOVUPS      256(R8), Z7
+	VMOVUPS      320(R8), Z8
+	VMOVUPS      384(R8), Z9
+	VBROADCASTSS gridSteps<>+0(SB), Z10
+	VBROADCASTSS gridMagic<>+0(SB), Z11
+	VPBROADCASTD nibbleWeights<>+0(SB), Z4
+	VMOVDQU32    pairs512<>+0(SB), Z5
+	XORQ         R8, R8
+
+block:
+	CMPQ   R8, SI
+	JGE    done
+	VPXORD Z12, Z12, Z12
+	MOVQ   DI, R9
+	MOVQ   BX, R10
+
+top:
+	VPANDD        (R10), Z0, Z13
+	VPMAXUD       Z13, Z12, Z12
+	VPANDD        64(R10), Z0, Z13
+	VPMAXUD       Z13, Z12, Z12
+	ADDQ          $0x80, R10
+	SUBQ          $0x20, R9
+	JNZ           top
+	VEXTRACTI64X4 $0x01, Z12, Y13
+	VPMAXUD       Y13, Y12, Y13
+	VEXTRACTI32X4 $0x01, Y13, X17
+	VPMAXUD       X17, X13, X17
+	VPSHUFD       $0x0e, X17, X13
+	VPMAXUD       X13, X17, X17
+	VPSHUFD       $0x01, X17, X13
+	VPMAXUD       X13, X17, X17
+	VMOVD         X17, R9
+	CMPL          R9, $0x7f800000
+	JAE           done
+	VMOVSS        X17, (CX)
+	VMAXSS        tinyAbsmax<>+0(SB), X17, X17
+	VMOVSS        oneF<>+0(SB), X13
+	VDIVSS        X17, X13, X17
+	VBROADCASTSS  X17, Z13
+	VPXORD        Z14, Z14, Z14
+	VPXORD        Z15, Z15, Z15
+	VPXORD        Z16, Z16, Z16
+	MOVQ          DI, R9
+
+loop:
+	VMULPS        (BX), Z13, Z17
+	VRANGEPS      $0x02, Z3, Z17, Z17
+	VMOVAPS       Z17, Z19
+	VFMADD213PS   Z11, Z10, Z19
+	VMOVAPS       Z19, Z18
+	VPERMI2PS     Z7, Z6, Z18
+	VPERMI2D      Z9, Z8, Z19
+	VCMPPS        $0x1e, Z18, Z17, K1
+	VPADDD        Z2, Z19, K1, Z19
+	VPERMPS       Z1, Z19, Z18
+	VSUBPS        Z18, Z17, Z17
+	VMULPS        Z17, Z17, Z20
+	VADDPS        Z20, Z14, Z14
+	VMULPS        Z18, Z17, Z17
+	VADDPS        Z17, Z15, Z15
+	VMULPS        Z18, Z18, Z17
+	VADDPS        Z17, Z16, Z16
+	VMULPS        64(BX), Z13, Z17
+	VRANGEPS      $0x02, Z3, Z17, Z17
+	VMOVAPS       Z17, Z20
+	VFMADD213PS   Z11, Z10, Z20
+	VMOVAPS       Z20, Z18
+	VPERMI2PS     Z7, Z6, Z18
+	VPERMI2D      Z9, Z8, Z20
+	VCMPPS        $0x1e, Z18, Z17, K1
+	VPADDD        Z2, Z20, K1, Z20
+	VPERMPS       Z1, Z20, Z18
+	VSUBPS        Z18, Z17, Z17
+	VMULPS        Z17, Z17, Z21
+	VADDPS        Z21, Z14, Z14
+	VMULPS        Z18, Z17, Z17
+	VADDPS        Z17, Z15, Z15
+	VMULPS        Z18, Z18, Z17
+	VADDPS        Z17, Z16, Z16
+	VPACKUSDW     Z20, Z19, Z19
+	VPMADDWD      Z4, Z19, Z19
+	VPERMD        Z19, Z5, Z19
+	VPMOVDB       Z19, (AX)
+	ADDQ          $0x10, AX
+	ADDQ          $0x80, BX
+	SUBQ          $0x20, R9
+	JNZ           loop
+	VEXTRACTF64X4 $0x01, Z14, Y13
+	VADDPS        Y13, Y14, Y13
+	VEXTRACTF32X4 $0x01, Y13, X17
+	VADDPS        X17, X13, X17
+	VPERMILPS     $0x0e, X17, X13
+	VADDPS        X13, X17, X17
+	VMOVSHDUP     X17, X13
+	VADDSS        X13, X17, X17
+	VMOVSS        X17, (DX)
+	VEXTRACTF64X4 $0x01, Z15, Y13
+	VADDPS        Y13, Y15, Y13
+	VEXTRACTF32X4 $0x01, Y13, X17
+	VADDPS        X17, X13, X17
+	VPERMILPS     $0x0e, X17, X13
+	VADDPS        X13, X17, X17
+	VMOVSHDUP     X17, X13
+	VADDSS        X13, X17, X17
+	VMOVSS        X17, 4(DX)
+	VEXTRACTF64X4 $0x01, Z16, Y13
+	VADDPS        Y13, Y16, Y13
+	VEXTRACTF32X4 $0x01, Y13, X17
+	VADDPS        X17, X13, X17
+	VPERMILPS     $0x0e, X17, X13
+	VADDPS        X13, X17, X17
+	VMOVSHDUP     X17, X13
+	VADDSS        X13, X17, X17
+	VMOVSS        X17, 8(DX)
 	ADDQ          $0x04, CX
 	ADDQ          $0x0c, DX
 	INCQ          R8
