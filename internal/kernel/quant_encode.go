@@ -169,16 +169,16 @@ func (c *Codebook) encode(codes []byte, x []float32, mul, div float32) Moments4 
 		}
 		s := min(max(v, -1), 1)
 		code := c.Code(s)
-		if i%2 == 0 {
-			codes[i/2] = code << 4
+		if i&1 == 0 {
+			codes[i>>1] = code << 4
 		} else {
-			codes[i/2] |= code
+			codes[i>>1] |= code
 		}
 		q := c.Values[code]
 		d := s - q
 		// The conversions keep a machine that has it from fusing the product and
 		// the sum.
-		lane := i % 16
+		lane := i & 15
 		err[lane] += float32(d * d)
 		mixed[lane] += float32(d * q)
 		square[lane] += float32(q * q)

@@ -18,6 +18,11 @@ func quant() {
 	encode4AVX512("Encode4GridAVX512", true)
 	encode4AVX2()
 	absmaxAVX2()
+	dots()
+	splitAVX512()
+	splitAVX2()
+	dot4(w512)
+	dot4(w256)
 }
 
 // words makes read-only data of 32-bit words.
