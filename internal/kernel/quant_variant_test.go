@@ -182,6 +182,11 @@ func TestEncode4Variants(t *testing.T) {
 	}
 }
 
+func TestGrid(t *testing.T) {
+	require.True(t, nf4Codebook.table.grid)
+	require.False(t, fp4Codebook.table.grid)
+}
+
 func TestEncode4NotFinite(t *testing.T) {
 	const block, blocks = 64, 5
 	eachVariant(t, func(t *testing.T) {
