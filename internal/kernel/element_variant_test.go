@@ -170,6 +170,9 @@ func TestRotationVariants(t *testing.T) {
 						x, cos, sin := floatsOf(b[0]), floatsOf(b[1]), floatsOf(b[2])
 						copy(cos, normal(rng, 2*half))
 						copy(sin, normal(rng, 2*half))
+						for i := 0; i < 2*half; i += 2 {
+							cos[i+1], sin[i+1] = cos[i], sin[i]
+						}
 						for _, f := range []func(l *elementLoops, x []float32){
 							func(l *elementLoops, x []float32) { l.rotateHalves(x, cos[:half], sin[:half], heads, dim, -1) },
 							func(l *elementLoops, x []float32) { l.rotatePairs(x, cos, sin, heads, dim, -1) },
