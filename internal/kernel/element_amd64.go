@@ -28,7 +28,7 @@ var elementAVX2 = elementLoops{
 	act: [activationCount]activationLoops{
 		SiLU:     {over2(simd.SiLUAVX2), over3(simd.SiLUGradAVX2), over3(simd.SiLUGatedAVX2), over5(simd.SiLUGatedGradAVX2)},
 		GELUTanh: {over2(simd.GELUTanhAVX2), over3(simd.GELUTanhGradAVX2), over3(simd.GELUTanhGatedAVX2), over5(simd.GELUTanhGatedGradAVX2)},
-		GELU:     elementGo.act[GELU],
+		GELU:     {over2(simd.GELUAVX2), over3(simd.GELUGradAVX2), over3(simd.GELUGatedAVX2), over5(simd.GELUGatedGradAVX2)},
 	},
 }
 
@@ -56,7 +56,7 @@ var elementAVX512 = elementLoops{
 	act: [activationCount]activationLoops{
 		SiLU:     {over2(simd.SiLUAVX512), over3(simd.SiLUGradAVX512), over3(simd.SiLUGatedAVX512), over5(simd.SiLUGatedGradAVX512)},
 		GELUTanh: {over2(simd.GELUTanhAVX512), over3(simd.GELUTanhGradAVX512), over3(simd.GELUTanhGatedAVX512), over5(simd.GELUTanhGatedGradAVX512)},
-		GELU:     elementGo.act[GELU],
+		GELU:     {over2(simd.GELUAVX512), over3(simd.GELUGradAVX512), over3(simd.GELUGatedAVX512), over5(simd.GELUGatedGradAVX512)},
 	},
 }
 

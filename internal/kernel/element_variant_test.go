@@ -257,6 +257,40 @@ func TestSoftCapVariants(t *testing.T) {
 	})
 }
 
+func TestGELUVariants(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		var x []float32
+		for v := float32(-13); v < 13; v += 0.00023 {
+			x = append(x, v)
+		}
+		for e := float32(1e-30); e < 1; e *= 1.5 {
+			x = append(x, e, -e)
+		}
+		y, d, one := make([]float32, len(x)), make([]float32, len(x)), make([]float32, len(x))
+		for i := range one {
+			one[i] = 1
+		}
+		use.act[GELU].apply(y, x)
+		use.act[GELU].grad(d, one, x)
+		var worst, slope float64
+		for i, v := range x {
+			v := float64(v)
+			phi := math.Erfc(-v/math.Sqrt2) / 2
+			worst = max(worst, ulps(v*phi, y[i]))
+			slope = max(slope, math.Abs(phi+v*math.Exp(-v*v/2)/math.Sqrt(2*math.Pi)-float64(d[i])))
+		}
+		t.Logf("%.3f units in the last place, slope to %g", worst, slope)
+		require.Less(t, worst, 6.0)
+		require.Less(t, slope, 3e-7)
+		for _, v := range []float32{14, 30, 1e10, 3e38, float32(math.Inf(1))} {
+			x := []float32{v, -v}
+			use.act[GELU].apply(x, x)
+			require.Equal(t, v, x[0])
+			require.True(t, v > 3e38 || math.Abs(float64(x[1])) < 1e-37, "%v: %v", v, x)
+		}
+	})
+}
+
 func TestMaxVariants(t *testing.T) {
 	nan, low := float32(math.NaN()), float32(math.Inf(-1))
 	eachVariant(t, func(t *testing.T) {
@@ -391,7 +425,10 @@ func BenchmarkElement(b *testing.B) {
 		benchElement(b, name+"/gated", n, func(l *elementLoops) { l.act[a].gated(y, x, x) })
 		benchElement(b, name+"/gatedGrad", n, func(l *elementLoops) { l.act[a].gatedGrad(y, z, x, x, x) })
 	}
-	cos, sin := normal(rng, 64), normal(rng, 64)
+	cos, sin := make([]float32, 64), make([]float32, 64)
+	for i := range cos {
+		cos[i], sin[i] = 0.6, 0.8
+	}
 	benchElement(b, "rotateHalves", n, func(l *elementLoops) { l.rotateHalves(y, cos, sin, n/128, 128, 1) })
 	benchElement(b, "rotatePairs", n, func(l *elementLoops) { l.rotatePairs(y, cos, sin, n/64, 64, 1) })
 }

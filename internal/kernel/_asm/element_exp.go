@@ -199,8 +199,96 @@ func geluTanh(l lanes) (func(x reg.VecVirtual) reg.VecVirtual, func(x reg.VecVir
 		}
 }
 
+// gelu has the tail of the normal distribution beyond |x| as
+//
+//	q = e^(-x*x/2) * p(t) / (1 + 2z), z = |x|/sqrt(2), t = (z-3)/(z+3)
+//
+// p is a polynomial through Chebyshev points for 0 <= z <= 10, right to 3.3e-9; beyond
+// that q is 0. The rounding of x*x is made good, since e^ would magnify it.
+func gelu(l lanes) (func(x reg.VecVirtual) reg.VecVirtual, func(x reg.VecVirtual) (slope, value reg.VecVirtual)) {
+	e := l.exp()
+	const k = 3
+	magnitude, half, minusHalf := l.konst(floatOf(0x7fffffff)), l.konst(0.5), l.konst(-0.5)
+	root, shift, double, two := l.konst(float32(math.Sqrt(0.5))), l.konst(k), l.konst(2*k), l.konst(2)
+	density := l.konst(float32(1 / math.Sqrt(2*math.Pi)))
+	// These are too many for registers.
+	var p []Mem
+	for _, c := range []float32{
+		-0.00013913285,
+		-0.000400475894,
+		0.000996260509,
+		0.00128999213,
+		-0.0118945589,
+		0.0341468336,
+		-0.0596364137,
+		0.0648232688,
+		-0.0237811361,
+		-0.067810571,
+		0.626504029,
+	} {
+		p = append(p, l.data(c))
+	}
+	// phi is the distribution's function of x, power e^(-x*x/2).
+	distribution := func(x reg.VecVirtual) (phi, power reg.VecVirtual) {
+		a, square, rest := l.copyOf(magnitude), l.reg(), l.reg()
+		VANDPS(x, a, a)
+		VMINPS(a, e.hi, a)
+		VMULPS(a, a, square)
+		VMOVAPS(square, rest)
+		VFMSUB231PS(a, a, rest)
+		VMULPS(minusHalf, square, square)
+		power = e.of(square)
+		VMULPS(half, rest, rest)
+		VFNMADD231PS(rest, power, power)
+		z, t := l.reg(), l.reg()
+		VMULPS(root, a, z)
+		VADDPS(shift, z, t)
+		sixth := l.copyOf(double)
+		VDIVPS(t, sixth, t)
+		VSUBPS(t, l.copyOf(e.one), t)
+		q := l.reg()
+		if l.wide() {
+			VBROADCASTSS(p[0], q)
+		} else {
+			VMOVUPS(p[0], q)
+		}
+		for _, c := range p[1:] {
+			if l.wide() {
+				VFMADD213PS_BCST(c, t, q)
+			} else {
+				VFMADD213PS(c, t, q)
+			}
+		}
+		VMULPS(power, q, q)
+		VFMADD213PS(e.one, l.copyOf(two), z)
+		VDIVPS(z, q, q)
+		phi = l.copyOf(e.one)
+		VSUBPS(q, phi, phi)
+		if l.wide() {
+			negative := K()
+			VPMOVD2M(x, negative)
+			VMOVAPS(q, negative, phi)
+		} else {
+			VBLENDVPS(x, q, phi, phi)
+		}
+		return phi, power
+	}
+	return func(x reg.VecVirtual) reg.VecVirtual {
+			phi, _ := distribution(x)
+			VMULPS(x, phi, phi)
+			return phi
+		}, func(x reg.VecVirtual) (slope, value reg.VecVirtual) {
+			phi, power := distribution(x)
+			value = l.reg()
+			VMULPS(x, phi, value)
+			VMULPS(density, power, power)
+			VFMADD231PS(x, power, phi)
+			return phi, value
+		}
+}
+
 func activations(l lanes) {
-	for _, f := range []activation{{"SiLU", silu}, {"GELUTanh", geluTanh}} {
+	for _, f := range []activation{{"SiLU", silu}, {"GELUTanh", geluTanh}, {"GELU", gelu}} {
 		l.begin(f.name, "func(y, x *float32, n int)", "computes y = f(x).")
 		y, x, n := pointer("y"), pointer("x"), pointer("n")
 		value, _ := f.make(l)

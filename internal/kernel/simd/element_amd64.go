@@ -134,6 +134,26 @@ func GELUTanhGatedAVX2(y *float32, gate *float32, up *float32, n int)
 //go:noescape
 func GELUTanhGatedGradAVX2(dgate *float32, dup *float32, dy *float32, gate *float32, up *float32, n int)
 
+// GELUAVX2 computes y = f(x).
+//
+//go:noescape
+func GELUAVX2(y *float32, x *float32, n int)
+
+// GELUGradAVX2 computes dx = dy * f'(x).
+//
+//go:noescape
+func GELUGradAVX2(dx *float32, dy *float32, x *float32, n int)
+
+// GELUGatedAVX2 computes y = f(gate) * up.
+//
+//go:noescape
+func GELUGatedAVX2(y *float32, gate *float32, up *float32, n int)
+
+// GELUGatedGradAVX2 computes dup = dy * f(gate) and dgate = dy * up * f'(gate).
+//
+//go:noescape
+func GELUGatedGradAVX2(dgate *float32, dup *float32, dy *float32, gate *float32, up *float32, n int)
+
 // SoftCapAVX2 replaces x by limit * tanh(x/limit).
 //
 //go:noescape
@@ -273,6 +293,26 @@ func GELUTanhGatedAVX512(y *float32, gate *float32, up *float32, n int)
 //
 //go:noescape
 func GELUTanhGatedGradAVX512(dgate *float32, dup *float32, dy *float32, gate *float32, up *float32, n int)
+
+// GELUAVX512 computes y = f(x).
+//
+//go:noescape
+func GELUAVX512(y *float32, x *float32, n int)
+
+// GELUGradAVX512 computes dx = dy * f'(x).
+//
+//go:noescape
+func GELUGradAVX512(dx *float32, dy *float32, x *float32, n int)
+
+// GELUGatedAVX512 computes y = f(gate) * up.
+//
+//go:noescape
+func GELUGatedAVX512(y *float32, gate *float32, up *float32, n int)
+
+// GELUGatedGradAVX512 computes dup = dy * f(gate) and dgate = dy * up * f'(gate).
+//
+//go:noescape
+func GELUGatedGradAVX512(dgate *float32, dup *float32, dy *float32, gate *float32, up *float32, n int)
 
 // SoftCapAVX512 replaces x by limit * tanh(x/limit).
 //
