@@ -1,6 +1,9 @@
 package kernel
 
-import "math"
+import (
+	"math"
+	"runtime"
+)
 
 // Attention is causal grouped-query attention (Vaswani et al., 2017; Ainslie et
 // al., 2023). Rows are tokens: queries have Heads*HeadDim elements, keys and values
@@ -41,9 +44,13 @@ const (
 	sharedTiles = 4
 )
 
-// AttentionFloats is how many floats of scratch one goroutine takes in Forward or
-// Grad for heads of dimension d.
-func AttentionFloats(d int) int64 { return 2*keyTile*int64(d) + 3*queryTile*keyTile }
+// AttentionBytes returns the scratch memory that Forward and Grad take for tiles, with
+// heads of dimension d and as many goroutines as Go may use processors.
+func AttentionBytes(d int) int64 { return 4 * int64(runtime.GOMAXPROCS(0)) * int64(gradFloats(d)) }
+
+// gradFloats is what a tile takes in Grad: its keys and values as columns, weights,
+// their gradients and bounded scores. Forward takes less.
+func gradFloats(d int) int { return 2*keyTile*d + 3*queryTile*keyTile }
 
 func (a *Attention) scale() float32 {
 	if a.Scale != 0 {

@@ -65,7 +65,7 @@ func (g *grad) keys(j, kh int) {
 	d := g.HeadDim
 	qs, ks, group := g.Heads*d, g.KVHeads*d, g.Heads/g.KVHeads
 	j0, j1 := j*keyTile, min(g.t, (j+1)*keyTile)
-	buf := scratch(int(AttentionFloats(d)))
+	buf := scratch(gradFloats(d))
 	defer release(buf)
 	kt, rest := (*buf)[:d*keyTile], (*buf)[d*keyTile:]
 	vt, rest := rest[:d*keyTile], rest[d*keyTile:]
