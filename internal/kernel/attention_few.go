@@ -66,17 +66,3 @@ func (a *Attention) few(o, lse, q, k, v []float32, tq, tk int) {
 		}
 	}
 }
-
-// dotRows sets s to the dot products of x with rows of y, which are ld floats apart.
-func dotRows(s, x, y []float32, ld int) {
-	for i := range s {
-		s[i] = Dot(x, y[i*ld:])
-	}
-}
-
-// addRows adds the rows of x, ld floats apart, times w to y.
-func addRows(y, w, x []float32, ld int) {
-	for i, s := range w {
-		AddScaled(y, s, x[i*ld:][:len(y)])
-	}
-}

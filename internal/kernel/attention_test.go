@@ -342,15 +342,81 @@ func TestAttentionRows(t *testing.T) {
 			})
 		}
 		x := make([]float32, 40)
-		x[20] = float32(math.NaN())
-		top := maxRow(x, 1)
-		require.True(t, top != top)
 		for i := range x {
 			x[i] = float32(-50 * i)
 		}
 		expRow(x, 1, 0)
 		require.Equal(t, float32(1), x[0])
 		require.Equal(t, make([]float32, 38), x[2:], "no subnormal numbers")
+		for at := range x {
+			clear(x)
+			x[at] = float32(math.NaN())
+			sum := expRow(x, 1, 0)
+			require.True(t, sum != sum)
+			require.True(t, x[at] != x[at])
+			require.Equal(t, float32(1), x[(at+1)%len(x)])
+			x[at] = float32(math.Inf(-1))
+			expRow(x[at:at+1], 1, 0)
+			require.Zero(t, x[at])
+		}
+		require.Zero(t, expRow(nil, 1, 0))
+	})
+}
+
+// expRow over the whole range in which it is not 0.
+func TestAttentionExp(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		var worst float64
+		x := make([]float32, 1000)
+		for from := float32(-87.3); from < 1; from += 0.7 {
+			in := make([]float32, len(x))
+			for i := range x {
+				in[i] = from + float32(i)*0.0007
+			}
+			copy(x, in)
+			sum, want := expRow(x, 1, 0), 0.0
+			for i, v := range in {
+				e := math.Exp(float64(v))
+				want += e
+				worst = max(worst, math.Abs(float64(x[i])-e)/e)
+			}
+			require.InEpsilon(t, want, sum, 1e-5)
+		}
+		require.Less(t, worst, 2.5e-7)
+	})
+}
+
+func TestAttentionOfRows(t *testing.T) {
+	rng := rand.New(rand.NewPCG(6, 14))
+	eachVariant(t, func(t *testing.T) {
+		for _, d := range []int{1, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 80, 127, 128, 129, 200, 256} {
+			for _, n := range []int{0, 1, 2, 3, 4, 5, 8, 9, 32} {
+				ld := d + n%3
+				size := max(0, (n-1)*ld+d)
+				guarded(t, []int{4 * n, 4 * d, 4 * size, 4 * d}, func(b [][]byte) {
+					s, x, y, sum := floatsOf(b[0]), floatsOf(b[1]), floatsOf(b[2]), floatsOf(b[3])
+					copy(x, normal(rng, d))
+					copy(y, normal(rng, size))
+					copy(sum, normal(rng, d))
+					want, wantSum := make([]float64, n), wide(sum)
+					for i := range want {
+						for e := range d {
+							want[i] += float64(x[e]) * float64(y[i*ld+e])
+						}
+						for e := range d {
+							wantSum[e] += float64(float32(want[i])) * float64(y[i*ld+e])
+						}
+					}
+					dotRows(s, x, y, ld)
+					close32(t, want, s, 1e-5, "dotRows %d x %d", n, d)
+					addRows(sum, s, y, ld)
+					close32(t, wantSum, sum, 1e-4, "addRows %d x %d", n, d)
+				})
+			}
+		}
+		require.Panics(t, func() { dotRows(make([]float32, 3), make([]float32, 8), make([]float32, 23), 8) })
+		require.Panics(t, func() { addRows(make([]float32, 8), make([]float32, 3), make([]float32, 23), 8) })
+		require.Panics(t, func() { gradRow(make([]float32, 7, 7), make([]float32, 8), 0, 1) })
 	})
 }
 
