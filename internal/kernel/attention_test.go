@@ -416,7 +416,7 @@ func TestAttentionOfRows(t *testing.T) {
 		}
 		require.Panics(t, func() { dotRows(make([]float32, 3), make([]float32, 8), make([]float32, 23), 8) })
 		require.Panics(t, func() { addRows(make([]float32, 8), make([]float32, 3), make([]float32, 23), 8) })
-		require.Panics(t, func() { gradRow(make([]float32, 7, 7), make([]float32, 8), 0, 1) })
+		require.Panics(t, func() { gradRow(make([]float32, 7), make([]float32, 8), 0, 1) })
 	})
 }
 
