@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"math"
+	"math/bits"
 	"runtime"
 )
 
@@ -33,24 +34,43 @@ type Attention struct {
 }
 
 const (
-	// queryTile and keyTile are the sides of a tile. Its scores and those of the
-	// backward pass fit the second-level cache beside the rows that they are made
-	// of.
-	queryTile = 64
+	// queryTile and keyTile are the sides of a tile. A tile of scores and what it is
+	// made of fit the second-level cache, with what the backward pass has beside.
+	// The first is a multiple of the heights of the tiles that products are made by.
+	queryTile = 84
 	keyTile   = 128
 
 	// sharedTiles is how many tiles of queries, of all heads of a group together,
-	// use the columns that a tile of keys is turned into.
+	// use what is copied of a tile of keys.
 	sharedTiles = 4
 )
 
+// stride returns how many floats apart rows of n floats are in scratch memory: an
+// odd number of cache lines, as otherwise neighbouring rows would take each other's
+// place in the nearest cache.
+func stride(n int) int { return 16 * ((n+15)/16 | 1) }
+
+var tileStride = stride(keyTile)
+
 // AttentionBytes returns the scratch memory that Forward and Grad take for tiles, with
 // heads of dimension d and as many goroutines as Go may use processors.
-func AttentionBytes(d int) int64 { return 4 * int64(runtime.GOMAXPROCS(0)) * int64(gradFloats(d)) }
+func AttentionBytes(d int) int64 {
+	// The next power of two is how scratch memory is kept.
+	n := 1 << bits.Len(uint(max(gradFloats(d), forwardFloats(d, 1, sharedTiles*queryTile))))
+	return 4 * int64(runtime.GOMAXPROCS(0)) * int64(n)
+}
 
-// gradFloats is what a tile takes in Grad: its keys and values as columns, weights,
-// their gradients and bounded scores. Forward takes less.
-func gradFloats(d int) int { return 2*keyTile*d + 3*queryTile*keyTile }
+// gradFloats is what a tile takes in Grad: keys and values as columns, keys, queries
+// and gradients of outputs, weights, their gradients, and a row of bounded scores.
+func gradFloats(d int) int {
+	return 2*d*tileStride + (keyTile+2*queryTile)*stride(d) + 2*queryTile*tileStride + keyTile
+}
+
+// forwardFloats is what n queries of a group of heads take in Forward: keys as
+// columns, values, queries, scores, greatest scores and sums.
+func forwardFloats(d, group, n int) int {
+	return d*tileStride + (keyTile+group*n)*stride(d) + queryTile*tileStride + 2*group*n
+}
 
 func (a *Attention) scale() float32 {
 	if a.Scale != 0 {
@@ -115,24 +135,28 @@ func (a Attention) Forward(o, lse, q, k, v []float32, tq, tk int) {
 // head kh. Query i is token i+offset.
 func (a *Attention) forward(o, lse, q, k, v []float32, i0, n, kh, offset int) {
 	d := a.HeadDim
-	qs, ks, group := a.Heads*d, a.KVHeads*d, a.Heads/a.KVHeads
-	buf := scratch(d*keyTile + queryTile*keyTile + 2*group*n)
-	defer release(buf)
-	kt, rest := (*buf)[:d*keyTile], (*buf)[d*keyTile:]
-	scores, rest := rest[:queryTile*keyTile], rest[queryTile*keyTile:]
-	// The running maxima and sums, by head and query.
-	tops, sums := rest[:group*n], rest[group*n:]
+	qs, ks, group, ld := a.Heads*d, a.KVHeads*d, a.Heads/a.KVHeads, stride(d)
+	buf := newBuffer(forwardFloats(d, group, n))
+	defer buf.release()
+	kt, values, queries := buf.take(d*tileStride), buf.take(keyTile*ld), buf.take(group*n*ld)
+	scores := buf.take(queryTile * tileStride)
+	// The greatest scores and the sums so far, by head and query.
+	tops, sums := buf.take(group*n), buf.take(group*n)
 	for x := range tops {
 		tops[x], sums[x] = float32(math.Inf(-1)), 0
 	}
 	first := kh * group * d // column of the group's first head
-	for i := i0; i < i0+n; i++ {
-		clear(o[i*qs+first:][:group*d])
+	for i := range n {
+		clear(o[(i0+i)*qs+first:][:group*d])
+	}
+	for g := range group {
+		tileRows(queries[g*n*ld:], ld, q[i0*qs+first+g*d:], qs, n, d)
 	}
 	from, to := a.span(i0+offset, n)
 	for j0 := from; j0 < to; j0 += keyTile {
 		j1 := min(to, j0+keyTile)
-		transpose(kt, keyTile, k[j0*ks+kh*d:], ks, j1-j0, d)
+		tileColumns(kt, tileStride, k[j0*ks+kh*d:], ks, j1-j0, d)
+		tileRows(values, ld, v[j0*ks+kh*d:], ks, j1-j0, d)
 		for r0 := 0; r0 < n; r0 += queryTile {
 			rows := min(queryTile, n-r0)
 			c0, c1 := a.span(i0+r0+offset, rows)
@@ -141,14 +165,12 @@ func (a *Attention) forward(o, lse, q, k, v []float32, i0, n, kh, offset int) {
 				continue
 			}
 			for g := range group {
-				at := (i0+r0)*qs + first + g*d
-				tile := tile{scores, c0, c1}
-				tile.product(strided{q[at:], qs, 1}, kt[c0-j0:], rows, d)
-				x := g*n + r0
+				x, out := g*n+r0, o[(i0+r0)*qs+first+g*d:]
+				tileProduct(scores, tileStride, strided{queries[x*ld:], ld, 1}, kt[c0-j0:], tileStride, rows, c1-c0, d, false)
 				for r := range rows {
-					a.accumulate(tile.row(r), o[at+r*qs:][:d], &tops[x+r], &sums[x+r], c0, i0+r0+r+offset)
+					a.accumulate(scores[r*tileStride:][:c1-c0], out[r*qs:][:d], &tops[x+r], &sums[x+r], c0, i0+r0+r+offset)
 				}
-				gemm(o[at:], qs, strided{scores, keyTile, 1}, v[c0*ks+kh*d:], ks, rows, d, c1-c0)
+				tileProduct(out, qs, strided{scores, tileStride, 1}, values[(c0-j0)*ld:], ld, rows, d, c1-c0, true)
 			}
 		}
 	}
@@ -193,25 +215,6 @@ func (a *Attention) own(x []float32, c0, token int) (own []float32, scale float3
 	clear(x[:from])
 	clear(x[max(from, to):])
 	return x[from:max(from, to)], a.scale()
-}
-
-// tile is the scores of some queries with the keys c0 to c1, keyTile floats from
-// query to query.
-type tile struct {
-	data   []float32
-	c0, c1 int
-}
-
-func (t tile) row(r int) []float32 { return t.data[r*keyTile:][:t.c1-t.c0] }
-
-// product sets the tile to x·cols: x has rows of d floats, and cols d rows of
-// keyTile.
-func (t tile) product(x strided, cols []float32, rows, d int) {
-	n := t.c1 - t.c0
-	for r := range rows {
-		clear(t.row(r))
-	}
-	gemm(t.data, keyTile, x, cols, keyTile, rows, n, d)
 }
 
 func log(x float32) float32 { return float32(math.Log(float64(x))) }

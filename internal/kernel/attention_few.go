@@ -10,6 +10,10 @@ const (
 
 	// fewKeys is how many keys one goroutine takes at a time.
 	fewKeys = 256
+
+	// nearKeys is how many keys all rows use before the next are read: so many stay
+	// in the nearest cache.
+	nearKeys = 32
 )
 
 // few is Forward for few queries. Each run of keys gives an output, a greatest
@@ -33,17 +37,24 @@ func (a *Attention) few(o, lse, q, k, v []float32, tq, tk int) {
 		n := min(fewKeys, tk-c0)
 		weights := scratch(tq * group * fewKeys)
 		defer release(weights)
-		for r := range tq * group {
-			row := r/group*a.Heads + kh*group + r%group // by query, then head
-			clear(out[row*d : (row+1)*d])
-			tops[row], sums[row] = float32(math.Inf(-1)), 0
+		at := func(r int) int { return r/group*a.Heads + kh*group + r%group } // by query, then head
+		for c := c0; c < c0+n; c += nearKeys {
+			m := min(nearKeys, c0+n-c)
+			for r := range tq * group {
+				dotRows((*weights)[r*fewKeys+c-c0:][:m], q[at(r)*d:][:d], k[c*ks+kh*d:], ks)
+			}
 		}
 		for r := range tq * group {
-			row := r/group*a.Heads + kh*group + r%group
-			w := (*weights)[r*fewKeys:][:n]
-			dotRows(w, q[row*d:][:d], k[c0*ks+kh*d:], ks)
-			a.accumulate(w, nil, &tops[row], &sums[row], c0, tk-tq+r/group)
-			addRows(out[row*d:][:d], w, v[c0*ks+kh*d:], ks)
+			row := at(r)
+			clear(out[row*d:][:d])
+			tops[row], sums[row] = float32(math.Inf(-1)), 0
+			a.accumulate((*weights)[r*fewKeys:][:n], nil, &tops[row], &sums[row], c0, tk-tq+r/group)
+		}
+		for c := c0; c < c0+n; c += nearKeys {
+			m := min(nearKeys, c0+n-c)
+			for r := range tq * group {
+				addRows(out[at(r)*d:][:d], (*weights)[r*fewKeys+c-c0:][:m], v[c*ks+kh*d:], ks)
+			}
 		}
 	})
 	for row := range rows {

@@ -63,16 +63,16 @@ type grad struct {
 // keys does what there is to do for a tile of keys of a key head.
 func (g *grad) keys(j, kh int) {
 	d := g.HeadDim
-	qs, ks, group := g.Heads*d, g.KVHeads*d, g.Heads/g.KVHeads
+	qs, ks, group, ld := g.Heads*d, g.KVHeads*d, g.Heads/g.KVHeads, stride(d)
 	j0, j1 := j*keyTile, min(g.t, (j+1)*keyTile)
-	buf := scratch(gradFloats(d))
-	defer release(buf)
-	kt, rest := (*buf)[:d*keyTile], (*buf)[d*keyTile:]
-	vt, rest := rest[:d*keyTile], rest[d*keyTile:]
-	const size = queryTile * keyTile
-	weights, grads, bounded := rest[:size], rest[size:2*size], rest[2*size:3*size]
-	transpose(kt, keyTile, g.k[j0*ks+kh*d:], ks, j1-j0, d)
-	transpose(vt, keyTile, g.v[j0*ks+kh*d:], ks, j1-j0, d)
+	buf := newBuffer(gradFloats(d))
+	defer buf.release()
+	kt, vt, keys := buf.take(d*tileStride), buf.take(d*tileStride), buf.take(keyTile*ld)
+	queries, do := buf.take(queryTile*ld), buf.take(queryTile*ld)
+	p, dp, bounded := buf.take(queryTile*tileStride), buf.take(queryTile*tileStride), buf.take(keyTile)
+	tileColumns(kt, tileStride, g.k[j0*ks+kh*d:], ks, j1-j0, d)
+	tileColumns(vt, tileStride, g.v[j0*ks+kh*d:], ks, j1-j0, d)
+	tileRows(keys, ld, g.k[j0*ks+kh*d:], ks, j1-j0, d)
 	for r := j0; r < j1; r++ {
 		clear(g.dk[r*ks+kh*d:][:d])
 		clear(g.dv[r*ks+kh*d:][:d])
@@ -84,20 +84,21 @@ func (g *grad) keys(j, kh int) {
 				continue
 			}
 			i0 := i * queryTile
-			n := min(queryTile, g.t-i0)
-			at, col := i0*qs+h*d, c0*ks+kh*d
-			p, dp := tile{weights, c0, c1}, tile{grads, c0, c1}
-			p.product(strided{g.q[at:], qs, 1}, kt[c0-j0:], n, d)
-			dp.product(strided{g.do[at:], qs, 1}, vt[c0-j0:], n, d)
-			for r := range n {
+			m, n := min(queryTile, g.t-i0), c1-c0
+			tileRows(queries, ld, g.q[i0*qs+h*d:], qs, m, d)
+			tileRows(do, ld, g.do[i0*qs+h*d:], qs, m, d)
+			tileProduct(p, tileStride, strided{queries, ld, 1}, kt[c0-j0:], tileStride, m, n, d, false)
+			tileProduct(dp, tileStride, strided{do, ld, 1}, vt[c0-j0:], tileStride, m, n, d, false)
+			for r := range m {
 				x := (i0+r)*g.Heads + h
-				g.scores(p.row(r), dp.row(r), bounded, g.lse[x], g.dots[x], c0, i0+r)
+				g.scores(p[r*tileStride:][:n], dp[r*tileStride:][:n], bounded, g.lse[x], g.dots[x], c0, i0+r)
 			}
-			gemm(g.dv[col:], ks, strided{weights, 1, keyTile}, g.do[at:], qs, c1-c0, d, n)
-			gemm(g.dk[col:], ks, strided{grads, 1, keyTile}, g.q[at:], qs, c1-c0, d, n)
+			to := c0*ks + kh*d
+			tileProduct(g.dv[to:], ks, strided{p, 1, tileStride}, do, ld, n, d, m, true)
+			tileProduct(g.dk[to:], ks, strided{dp, 1, tileStride}, queries, ld, n, d, m, true)
 			turn := h*len(g.spans) + i
 			g.turns.wait(turn, j)
-			gemm(g.dq[at:], qs, strided{grads, keyTile, 1}, g.k[col:], ks, n, d, c1-c0)
+			tileProduct(g.dq[i0*qs+h*d:], qs, strided{dp, tileStride, 1}, keys[(c0-j0)*ld:], ld, m, d, n, true)
 			g.turns.done(turn)
 		}
 	}

@@ -491,10 +491,9 @@ func BenchmarkAttention(b *testing.B) {
 		b.ReportMetric(2*n*2048*1024*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
 	})
 	b.Run("Tile", func(b *testing.B) {
-		kt := make([]float32, 128*keyTile)
-		p := make([]float32, queryTile*keyTile)
+		kt, p, ld := make([]float32, 128*tileStride), make([]float32, queryTile*tileStride), stride(128)
 		for b.Loop() {
-			gemm(p, keyTile, strided{q, qs, 1}, kt, keyTile, queryTile, keyTile, 128)
+			tileProduct(p, tileStride, strided{q, ld, 1}, kt, tileStride, queryTile, keyTile, 128, false)
 		}
 		b.ReportMetric(2*queryTile*keyTile*128*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
 	})
