@@ -47,7 +47,6 @@ type bin struct {
 type codebook struct {
 	dtype  tensor.DType
 	values [16]float32
-	pairs  [256][2]float32 // the values of both codes of a byte
 	bins   [bins + 1]bin
 }
 
@@ -81,9 +80,6 @@ func Codebook(d tensor.DType) ([16]float32, error) {
 // code, as torch.bucketize(right=False) has it.
 func newCodebook(d tensor.DType, values [16]float32, order [16]uint8) *codebook {
 	b := &codebook{dtype: d, values: values}
-	for i := range b.pairs {
-		b.pairs[i] = [2]float32{values[i>>4], values[i&15]}
-	}
 	rank := 0
 	for i := range b.bins {
 		e := bin{bound: float32(math.Inf(1)), lo: order[rank], hi: order[rank]}
