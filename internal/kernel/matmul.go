@@ -177,28 +177,3 @@ func each(n int, work int64, f func(i int) error) error {
 	}
 	return nil
 }
-
-// Dot returns the dot product of x and the first len(x) elements of y.
-func Dot(x, y []float32) float32 {
-	y = y[:len(x)]
-	var a, b, c, d float32
-	i := 0
-	for ; i+4 <= len(x); i += 4 {
-		a += x[i] * y[i]
-		b += x[i+1] * y[i+1]
-		c += x[i+2] * y[i+2]
-		d += x[i+3] * y[i+3]
-	}
-	for ; i < len(x); i++ {
-		a += x[i] * y[i]
-	}
-	return a + b + (c + d)
-}
-
-// AddScaled adds s*x to y.
-func AddScaled(y []float32, s float32, x []float32) {
-	y = y[:len(x)]
-	for i, v := range x {
-		y[i] += s * v
-	}
-}
