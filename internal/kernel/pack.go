@@ -14,9 +14,10 @@ type microkernel struct {
 	// padded says that mul reads a multiple of step columns of B.
 	padded bool
 
-	// mul adds the m x k matrix a times the k x n matrix b to c, or puts it there. m,
-	// n and k are at least 1, m and n at most rows and cols.
-	mul func(c []float32, ldc int, a strided, b []float32, ldb, m, n, k int, add bool, next ahead)
+	// mul puts the sum of old, which may be nil, and the product of the m x k matrix a
+	// and the k x n matrix b into c. m, n and k are at least 1, m and n at most rows and
+	// cols. Meanwhile it prefetches.
+	mul func(c []float32, ldc int, old []float32, ldold int, a strided, b []float32, ldb, m, n, k int, next ahead)
 
 	// transpose writes the rows x cols matrix src as cols x rows to dst.
 	transpose func(dst []float32, ldd int, src []float32, ld, rows, cols int)
@@ -277,6 +278,14 @@ func (s *section) tile(n0, begin, end int) error {
 		defer release(buf)
 		strip = *buf
 	}
+	// Between the steps sums are here and not in c, if its rows are far apart: they fall
+	// on each other in the cache.
+	var sums []float32
+	if s.kn > 3*kStep && s.ldc >= 1024 {
+		buf := scratch((end - begin) * u.width(n))
+		defer release(buf)
+		sums = *buf
+	}
 	for kk := 0; kk < s.kn; kk += kStep {
 		kw := min(kStep, s.kn-kk)
 		if !s.plainB {
@@ -284,15 +293,16 @@ func (s *section) tile(n0, begin, end int) error {
 				return err
 			}
 		}
-		add := s.add || s.k0+kk > 0
+		first, last := kk == 0, kk+kw == s.kn
 		next := s.following(kk, n0, n, begin, end)
 		for j := 0; j < n; j += u.cols {
 			w := min(u.cols, n-j)
+			pad := u.width(w)
 			b, ldb := panel, s.b.ld
 			if s.plainB {
 				b = s.b.data[(s.k0+kk)*ldb+n0+j:]
 			} else {
-				b, ldb = panel[j*kw:], u.width(w)
+				b, ldb = panel[j*kw:], pad
 			}
 			for i := begin; i < end; {
 				h := u.height(s.m - i)
@@ -307,7 +317,17 @@ func (s *section) tile(n0, begin, end int) error {
 				default:
 					a = strided{s.packed[kk*s.m+i*kw:], 1, h}
 				}
-				u.mul(s.c[(s.m0+i)*s.ldc+n0+j:], s.ldc, a, b, ldb, h, w, kw, add, next.take())
+				c, ldc := s.c[(s.m0+i)*s.ldc+n0+j:], s.ldc
+				old, ldold := c, ldc
+				if !first && sums != nil {
+					old, ldold = sums[j*(end-begin)+(i-begin)*pad:], pad
+				} else if first && !s.add && s.k0 == 0 {
+					old = nil
+				}
+				if !last && sums != nil {
+					c, ldc = sums[j*(end-begin)+(i-begin)*pad:], pad
+				}
+				u.mul(c, ldc, old, ldold, a, b, ldb, h, w, kw, next.take())
 				i += h
 			}
 		}

@@ -87,7 +87,7 @@ func (c column) step() {
 	}
 }
 
-// sums runs over k in steps of prefetchStep, between which it prefetches: a row of C,
+// sums runs over k in steps of prefetchStep, between which it prefetches: a row of old,
 // which is needed at the end, and a line of each of four rows ld bytes apart from next
 // on, which the caller needs later. All at once would be more than there are buffers
 // for, and what the loop itself reads would wait. column makes the products of
@@ -95,7 +95,7 @@ func (c column) step() {
 const prefetchStep = 16
 
 func sums(rows, bytes int, a column, b, ldb Register, labels []string, check func(), column func(loop int)) {
-	c, ldc := Load(Param("c"), GP64()), Load(Param("ldc"), GP64())
+	old, ldold := Load(Param("old"), GP64()), Load(Param("ldold"), GP64())
 	next, ld, by3 := Load(Param("next"), GP64()), Load(Param("ld"), GP64()), GP64()
 	LEAQ(Mem{Base: ld, Index: ld, Scale: 2}, by3)
 	kParam, err := Param("k").Resolve()
@@ -108,10 +108,10 @@ func sums(rows, bytes int, a column, b, ldb Register, labels []string, check fun
 	check()
 	for loop, label := range labels {
 		Label(label)
-		PREFETCHT0(Mem{Base: c})
+		PREFETCHT0(Mem{Base: old})
 		// The last byte, as a row need not begin with a line.
-		PREFETCHT0(Mem{Base: c, Disp: bytes - 4})
-		ADDQ(ldc, c)
+		PREFETCHT0(Mem{Base: old, Disp: bytes - 4})
+		ADDQ(ldold, old)
 		PREFETCHT1(Mem{Base: next})
 		PREFETCHT1(Mem{Base: next, Index: ld, Scale: 1})
 		PREFETCHT1(Mem{Base: next, Index: ld, Scale: 2})
@@ -138,14 +138,15 @@ func sums(rows, bytes int, a column, b, ldb Register, labels []string, check fun
 	Label("done")
 }
 
-const tileParams = "k int, a *float32, arow, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr"
+const tileParams = "k int, a *float32, arow, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr"
 
 func tile512(rows, vectors int) {
 	name := fmt.Sprintf("Tile%dx%dAVX512", rows, 16*vectors)
 	TEXT(name, NOSPLIT, "func("+tileParams+", load, store uint64)")
-	Doc(fmt.Sprintf("%s adds the product of A, %d x k, and B, k x %d, to C, or puts it there.", name, rows, 16*vectors),
+	Doc(fmt.Sprintf("%s puts the sum of old and the product of A, %d x k, and B, k x %d, into C.", name, rows, 16*vectors),
 		"Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,",
-		"those of C ldc. Bits of store say which columns there are, bits of load which are added to.")
+		"those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load",
+		"which old has.")
 	Pragma("noescape")
 	a := loadColumn(rows)
 	b, ldb := Load(Param("b"), GP64()), Load(Param("ldb"), GP64())
@@ -190,14 +191,16 @@ func tile512(rows, vectors int) {
 		}
 	})
 	c, ldc := Load(Param("c"), GP64()), Load(Param("ldc"), GP64())
+	old, ldold := Load(Param("old"), GP64()), Load(Param("ldold"), GP64())
 	for i := range rows {
 		for v := range vectors {
-			s, at := sum[i*vectors+v], Mem{Base: c, Disp: 64 * v}
-			VADDPS(at, s, load[v], s)
-			VMOVUPS(s, store[v], at)
+			s := sum[i*vectors+v]
+			VADDPS(Mem{Base: old, Disp: 64 * v}, s, load[v], s)
+			VMOVUPS(s, store[v], Mem{Base: c, Disp: 64 * v})
 		}
 		if i < rows-1 {
 			ADDQ(ldc, c)
+			ADDQ(ldold, old)
 		}
 	}
 	VZEROUPPER()
@@ -207,10 +210,10 @@ func tile512(rows, vectors int) {
 func tile256(rows, vectors int) {
 	name := fmt.Sprintf("Tile%dx%dAVX2", rows, 8*vectors)
 	TEXT(name, NOSPLIT, "func("+tileParams+", load, store *int32, full bool)")
-	Doc(fmt.Sprintf("%s adds the product of A, %d x k, and B, k x %d, to C, or puts it there.", name, rows, 8*vectors),
+	Doc(fmt.Sprintf("%s puts the sum of old and the product of A, %d x k, and B, k x %d, into C.", name, rows, 8*vectors),
 		"Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,",
-		"those of C ldc. All columns of B are read; negative elements of store say which are stored",
-		"unless full says all, those of load which are added to.")
+		"those of C ldc, those of old ldold. All columns of B are read; negative elements of store",
+		"say which are stored unless full says all, those of load which old has.")
 	Pragma("noescape")
 	a := loadColumn(rows)
 	b, ldb := Load(Param("b"), GP64()), Load(Param("ldb"), GP64())
@@ -244,28 +247,26 @@ func tile256(rows, vectors int) {
 		return list
 	}
 	load := masks("load")
-	p := GP64()
-	MOVQ(c, p)
+	old, ldold := Load(Param("old"), GP64()), Load(Param("ldold"), GP64())
 	for i := range rows {
 		for v := range vectors {
 			s, x := sum[i*vectors+v], YMM()
-			VMASKMOVPS(Mem{Base: p, Disp: 32 * v}, load[v], x)
+			VMASKMOVPS(Mem{Base: old, Disp: 32 * v}, load[v], x)
 			VADDPS(x, s, s)
 		}
 		if i < rows-1 {
-			ADDQ(ldc, p)
+			ADDQ(ldold, old)
 		}
 	}
 	full := Load(Param("full"), GP8())
 	TESTB(full, full)
 	JZ(LabelRef("some"))
-	MOVQ(c, p)
 	for i := range rows {
 		for v := range vectors {
-			VMOVUPS(sum[i*vectors+v], Mem{Base: p, Disp: 32 * v})
+			VMOVUPS(sum[i*vectors+v], Mem{Base: c, Disp: 32 * v})
 		}
 		if i < rows-1 {
-			ADDQ(ldc, p)
+			ADDQ(ldc, c)
 		}
 	}
 	VZEROUPPER()

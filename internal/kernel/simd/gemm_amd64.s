@@ -4,23 +4,23 @@
 
 #include "textflag.h"
 
-// func Tile1x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile1x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile1x16AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile1x16AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), AX
 	MOVQ     b+32(FP), DX
 	MOVQ     ldb+40(FP), BX
-	MOVQ     store+88(FP), SI
+	MOVQ     store+104(FP), SI
 	KMOVW    SI, K1
-	MOVQ     load+80(FP), SI
+	MOVQ     load+96(FP), SI
 	KMOVW    SI, K2
 	VPXORD   Z0, Z0, Z0
-	MOVQ     c+48(FP), SI
-	MOVQ     ldc+56(FP), DI
-	MOVQ     next+64(FP), R8
-	MOVQ     ld+72(FP), R9
+	MOVQ     old+64(FP), SI
+	MOVQ     ldold+72(FP), DI
+	MOVQ     next+80(FP), R8
+	MOVQ     ld+88(FP), R9
 	LEAQ     (R9)(R9*2), R10
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -83,33 +83,35 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K2, Z0
+	MOVQ    old+64(FP), CX
+	MOVQ    ldold+72(FP), DX
+	VADDPS  (CX), Z0, K2, Z0
 	VMOVUPS Z0, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile1x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile1x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile1x32AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile1x32AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), AX
 	MOVQ     b+32(FP), DX
 	MOVQ     ldb+40(FP), BX
-	MOVQ     store+88(FP), SI
+	MOVQ     store+104(FP), SI
 	KMOVW    SI, K1
 	SHRQ     $0x10, SI
 	KMOVW    SI, K2
-	MOVQ     load+80(FP), SI
+	MOVQ     load+96(FP), SI
 	KMOVW    SI, K3
 	SHRQ     $0x10, SI
 	KMOVW    SI, K4
 	VPXORD   Z0, Z0, Z0
 	VPXORD   Z1, Z1, Z1
-	MOVQ     c+48(FP), SI
-	MOVQ     ldc+56(FP), DI
-	MOVQ     next+64(FP), R8
-	MOVQ     ld+72(FP), R9
+	MOVQ     old+64(FP), SI
+	MOVQ     ldold+72(FP), DI
+	MOVQ     next+80(FP), R8
+	MOVQ     ld+88(FP), R9
 	LEAQ     (R9)(R9*2), R10
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -176,31 +178,33 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K3, Z0
+	MOVQ    old+64(FP), CX
+	MOVQ    ldold+72(FP), DX
+	VADDPS  (CX), Z0, K3, Z0
 	VMOVUPS Z0, K1, (AX)
-	VADDPS  64(AX), Z1, K4, Z1
+	VADDPS  64(CX), Z1, K4, Z1
 	VMOVUPS Z1, K2, 64(AX)
 	VZEROUPPER
 	RET
 
-// func Tile2x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile2x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile2x16AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile2x16AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
 	MOVQ     b+32(FP), BX
 	MOVQ     ldb+40(FP), SI
-	MOVQ     store+88(FP), DI
+	MOVQ     store+104(FP), DI
 	KMOVW    DI, K1
-	MOVQ     load+80(FP), DI
+	MOVQ     load+96(FP), DI
 	KMOVW    DI, K2
 	VPXORD   Z0, Z0, Z0
 	VPXORD   Z1, Z1, Z1
-	MOVQ     c+48(FP), DI
-	MOVQ     ldc+56(FP), R8
-	MOVQ     next+64(FP), R9
-	MOVQ     ld+72(FP), R10
+	MOVQ     old+64(FP), DI
+	MOVQ     ldold+72(FP), R8
+	MOVQ     next+80(FP), R9
+	MOVQ     ld+88(FP), R10
 	LEAQ     (R10)(R10*2), R11
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -267,27 +271,30 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K2, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
 	VMOVUPS Z0, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z1, K2, Z1
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
 	VMOVUPS Z1, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile2x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile2x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile2x32AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile2x32AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
 	MOVQ     b+32(FP), BX
 	MOVQ     ldb+40(FP), SI
-	MOVQ     store+88(FP), DI
+	MOVQ     store+104(FP), DI
 	KMOVW    DI, K1
 	SHRQ     $0x10, DI
 	KMOVW    DI, K2
-	MOVQ     load+80(FP), DI
+	MOVQ     load+96(FP), DI
 	KMOVW    DI, K3
 	SHRQ     $0x10, DI
 	KMOVW    DI, K4
@@ -295,10 +302,10 @@ TEXT ·Tile2x32AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z1, Z1, Z1
 	VPXORD   Z2, Z2, Z2
 	VPXORD   Z3, Z3, Z3
-	MOVQ     c+48(FP), DI
-	MOVQ     ldc+56(FP), R8
-	MOVQ     next+64(FP), R9
-	MOVQ     ld+72(FP), R10
+	MOVQ     old+64(FP), DI
+	MOVQ     ldold+72(FP), R8
+	MOVQ     next+80(FP), R9
+	MOVQ     ld+88(FP), R10
 	LEAQ     (R10)(R10*2), R11
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -371,37 +378,40 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K3, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
 	VMOVUPS Z0, K1, (AX)
-	VADDPS  64(AX), Z1, K4, Z1
+	VADDPS  64(DX), Z1, K4, Z1
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K3, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
 	VMOVUPS Z2, K1, (AX)
-	VADDPS  64(AX), Z3, K4, Z3
+	VADDPS  64(DX), Z3, K4, Z3
 	VMOVUPS Z3, K2, 64(AX)
 	VZEROUPPER
 	RET
 
-// func Tile3x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile3x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile3x16AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile3x16AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
 	MOVQ     b+32(FP), BX
 	MOVQ     ldb+40(FP), SI
-	MOVQ     store+88(FP), DI
+	MOVQ     store+104(FP), DI
 	KMOVW    DI, K1
-	MOVQ     load+80(FP), DI
+	MOVQ     load+96(FP), DI
 	KMOVW    DI, K2
 	VPXORD   Z0, Z0, Z0
 	VPXORD   Z1, Z1, Z1
 	VPXORD   Z2, Z2, Z2
-	MOVQ     c+48(FP), DI
-	MOVQ     ldc+56(FP), R8
-	MOVQ     next+64(FP), R9
-	MOVQ     ld+72(FP), R10
+	MOVQ     old+64(FP), DI
+	MOVQ     ldold+72(FP), R8
+	MOVQ     next+80(FP), R9
+	MOVQ     ld+88(FP), R10
 	LEAQ     (R10)(R10*2), R11
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -472,30 +482,34 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K2, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
 	VMOVUPS Z0, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z1, K2, Z1
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K2, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
 	VMOVUPS Z2, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile3x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile3x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile3x32AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile3x32AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
 	MOVQ     b+32(FP), BX
 	MOVQ     ldb+40(FP), SI
-	MOVQ     store+88(FP), DI
+	MOVQ     store+104(FP), DI
 	KMOVW    DI, K1
 	SHRQ     $0x10, DI
 	KMOVW    DI, K2
-	MOVQ     load+80(FP), DI
+	MOVQ     load+96(FP), DI
 	KMOVW    DI, K3
 	SHRQ     $0x10, DI
 	KMOVW    DI, K4
@@ -505,10 +519,10 @@ TEXT ·Tile3x32AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z3, Z3, Z3
 	VPXORD   Z4, Z4, Z4
 	VPXORD   Z5, Z5, Z5
-	MOVQ     c+48(FP), DI
-	MOVQ     ldc+56(FP), R8
-	MOVQ     next+64(FP), R9
-	MOVQ     ld+72(FP), R10
+	MOVQ     old+64(FP), DI
+	MOVQ     ldold+72(FP), R8
+	MOVQ     next+80(FP), R9
+	MOVQ     ld+88(FP), R10
 	LEAQ     (R10)(R10*2), R11
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -587,44 +601,48 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K3, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
 	VMOVUPS Z0, K1, (AX)
-	VADDPS  64(AX), Z1, K4, Z1
+	VADDPS  64(DX), Z1, K4, Z1
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K3, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
 	VMOVUPS Z2, K1, (AX)
-	VADDPS  64(AX), Z3, K4, Z3
+	VADDPS  64(DX), Z3, K4, Z3
 	VMOVUPS Z3, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K3, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
 	VMOVUPS Z4, K1, (AX)
-	VADDPS  64(AX), Z5, K4, Z5
+	VADDPS  64(DX), Z5, K4, Z5
 	VMOVUPS Z5, K2, 64(AX)
 	VZEROUPPER
 	RET
 
-// func Tile4x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile4x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile4x16AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile4x16AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
 	LEAQ     (AX)(AX*2), BX
 	MOVQ     b+32(FP), SI
 	MOVQ     ldb+40(FP), DI
-	MOVQ     store+88(FP), R8
+	MOVQ     store+104(FP), R8
 	KMOVW    R8, K1
-	MOVQ     load+80(FP), R8
+	MOVQ     load+96(FP), R8
 	KMOVW    R8, K2
 	VPXORD   Z0, Z0, Z0
 	VPXORD   Z1, Z1, Z1
 	VPXORD   Z2, Z2, Z2
 	VPXORD   Z3, Z3, Z3
-	MOVQ     c+48(FP), R8
-	MOVQ     ldc+56(FP), R9
-	MOVQ     next+64(FP), R10
-	MOVQ     ld+72(FP), R11
+	MOVQ     old+64(FP), R8
+	MOVQ     ldold+72(FP), R9
+	MOVQ     next+80(FP), R10
+	MOVQ     ld+88(FP), R11
 	LEAQ     (R11)(R11*2), R12
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -699,34 +717,39 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K2, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
 	VMOVUPS Z0, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z1, K2, Z1
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K2, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
 	VMOVUPS Z2, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z3, K2, Z3
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
 	VMOVUPS Z3, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile4x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile4x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile4x32AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile4x32AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
 	LEAQ     (AX)(AX*2), BX
 	MOVQ     b+32(FP), SI
 	MOVQ     ldb+40(FP), DI
-	MOVQ     store+88(FP), R8
+	MOVQ     store+104(FP), R8
 	KMOVW    R8, K1
 	SHRQ     $0x10, R8
 	KMOVW    R8, K2
-	MOVQ     load+80(FP), R8
+	MOVQ     load+96(FP), R8
 	KMOVW    R8, K3
 	SHRQ     $0x10, R8
 	KMOVW    R8, K4
@@ -738,10 +761,10 @@ TEXT ·Tile4x32AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z5, Z5, Z5
 	VPXORD   Z6, Z6, Z6
 	VPXORD   Z7, Z7, Z7
-	MOVQ     c+48(FP), R8
-	MOVQ     ldc+56(FP), R9
-	MOVQ     next+64(FP), R10
-	MOVQ     ld+72(FP), R11
+	MOVQ     old+64(FP), R8
+	MOVQ     ldold+72(FP), R9
+	MOVQ     next+80(FP), R10
+	MOVQ     ld+88(FP), R11
 	LEAQ     (R11)(R11*2), R12
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -826,50 +849,55 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K3, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
 	VMOVUPS Z0, K1, (AX)
-	VADDPS  64(AX), Z1, K4, Z1
+	VADDPS  64(DX), Z1, K4, Z1
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K3, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
 	VMOVUPS Z2, K1, (AX)
-	VADDPS  64(AX), Z3, K4, Z3
+	VADDPS  64(DX), Z3, K4, Z3
 	VMOVUPS Z3, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K3, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
 	VMOVUPS Z4, K1, (AX)
-	VADDPS  64(AX), Z5, K4, Z5
+	VADDPS  64(DX), Z5, K4, Z5
 	VMOVUPS Z5, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K3, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
 	VMOVUPS Z6, K1, (AX)
-	VADDPS  64(AX), Z7, K4, Z7
+	VADDPS  64(DX), Z7, K4, Z7
 	VMOVUPS Z7, K2, 64(AX)
 	VZEROUPPER
 	RET
 
-// func Tile5x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile5x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile5x16AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile5x16AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
 	LEAQ     (AX)(AX*2), BX
 	MOVQ     b+32(FP), SI
 	MOVQ     ldb+40(FP), DI
-	MOVQ     store+88(FP), R8
+	MOVQ     store+104(FP), R8
 	KMOVW    R8, K1
-	MOVQ     load+80(FP), R8
+	MOVQ     load+96(FP), R8
 	KMOVW    R8, K2
 	VPXORD   Z0, Z0, Z0
 	VPXORD   Z1, Z1, Z1
 	VPXORD   Z2, Z2, Z2
 	VPXORD   Z3, Z3, Z3
 	VPXORD   Z4, Z4, Z4
-	MOVQ     c+48(FP), R8
-	MOVQ     ldc+56(FP), R9
-	MOVQ     next+64(FP), R10
-	MOVQ     ld+72(FP), R11
+	MOVQ     old+64(FP), R8
+	MOVQ     ldold+72(FP), R9
+	MOVQ     next+80(FP), R10
+	MOVQ     ld+88(FP), R11
 	LEAQ     (R11)(R11*2), R12
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -948,37 +976,43 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K2, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
 	VMOVUPS Z0, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z1, K2, Z1
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K2, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
 	VMOVUPS Z2, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z3, K2, Z3
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K2, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
 	VMOVUPS Z4, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile5x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile5x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile5x32AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile5x32AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
 	LEAQ     (AX)(AX*2), BX
 	MOVQ     b+32(FP), SI
 	MOVQ     ldb+40(FP), DI
-	MOVQ     store+88(FP), R8
+	MOVQ     store+104(FP), R8
 	KMOVW    R8, K1
 	SHRQ     $0x10, R8
 	KMOVW    R8, K2
-	MOVQ     load+80(FP), R8
+	MOVQ     load+96(FP), R8
 	KMOVW    R8, K3
 	SHRQ     $0x10, R8
 	KMOVW    R8, K4
@@ -992,10 +1026,10 @@ TEXT ·Tile5x32AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z7, Z7, Z7
 	VPXORD   Z8, Z8, Z8
 	VPXORD   Z9, Z9, Z9
-	MOVQ     c+48(FP), R8
-	MOVQ     ldc+56(FP), R9
-	MOVQ     next+64(FP), R10
-	MOVQ     ld+72(FP), R11
+	MOVQ     old+64(FP), R8
+	MOVQ     ldold+72(FP), R9
+	MOVQ     next+80(FP), R10
+	MOVQ     ld+88(FP), R11
 	LEAQ     (R11)(R11*2), R12
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -1086,36 +1120,42 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K3, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
 	VMOVUPS Z0, K1, (AX)
-	VADDPS  64(AX), Z1, K4, Z1
+	VADDPS  64(DX), Z1, K4, Z1
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K3, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
 	VMOVUPS Z2, K1, (AX)
-	VADDPS  64(AX), Z3, K4, Z3
+	VADDPS  64(DX), Z3, K4, Z3
 	VMOVUPS Z3, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K3, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
 	VMOVUPS Z4, K1, (AX)
-	VADDPS  64(AX), Z5, K4, Z5
+	VADDPS  64(DX), Z5, K4, Z5
 	VMOVUPS Z5, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K3, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
 	VMOVUPS Z6, K1, (AX)
-	VADDPS  64(AX), Z7, K4, Z7
+	VADDPS  64(DX), Z7, K4, Z7
 	VMOVUPS Z7, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z8, K3, Z8
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
 	VMOVUPS Z8, K1, (AX)
-	VADDPS  64(AX), Z9, K4, Z9
+	VADDPS  64(DX), Z9, K4, Z9
 	VMOVUPS Z9, K2, 64(AX)
 	VZEROUPPER
 	RET
 
-// func Tile6x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile6x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile6x16AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile6x16AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -1124,9 +1164,9 @@ TEXT ·Tile6x16AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, SI
 	MOVQ     b+32(FP), DI
 	MOVQ     ldb+40(FP), R8
-	MOVQ     store+88(FP), R9
+	MOVQ     store+104(FP), R9
 	KMOVW    R9, K1
-	MOVQ     load+80(FP), R9
+	MOVQ     load+96(FP), R9
 	KMOVW    R9, K2
 	VPXORD   Z0, Z0, Z0
 	VPXORD   Z1, Z1, Z1
@@ -1134,10 +1174,10 @@ TEXT ·Tile6x16AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z3, Z3, Z3
 	VPXORD   Z4, Z4, Z4
 	VPXORD   Z5, Z5, Z5
-	MOVQ     c+48(FP), R9
-	MOVQ     ldc+56(FP), R10
-	MOVQ     next+64(FP), R11
-	MOVQ     ld+72(FP), R12
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
 	LEAQ     (R12)(R12*2), R13
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -1222,29 +1262,36 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K2, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
 	VMOVUPS Z0, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z1, K2, Z1
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K2, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
 	VMOVUPS Z2, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z3, K2, Z3
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K2, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
 	VMOVUPS Z4, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z5, K2, Z5
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
 	VMOVUPS Z5, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile6x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile6x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile6x32AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile6x32AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -1253,11 +1300,11 @@ TEXT ·Tile6x32AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, SI
 	MOVQ     b+32(FP), DI
 	MOVQ     ldb+40(FP), R8
-	MOVQ     store+88(FP), R9
+	MOVQ     store+104(FP), R9
 	KMOVW    R9, K1
 	SHRQ     $0x10, R9
 	KMOVW    R9, K2
-	MOVQ     load+80(FP), R9
+	MOVQ     load+96(FP), R9
 	KMOVW    R9, K3
 	SHRQ     $0x10, R9
 	KMOVW    R9, K4
@@ -1273,10 +1320,10 @@ TEXT ·Tile6x32AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z9, Z9, Z9
 	VPXORD   Z10, Z10, Z10
 	VPXORD   Z11, Z11, Z11
-	MOVQ     c+48(FP), R9
-	MOVQ     ldc+56(FP), R10
-	MOVQ     next+64(FP), R11
-	MOVQ     ld+72(FP), R12
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
 	LEAQ     (R12)(R12*2), R13
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -1375,41 +1422,48 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K3, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
 	VMOVUPS Z0, K1, (AX)
-	VADDPS  64(AX), Z1, K4, Z1
+	VADDPS  64(DX), Z1, K4, Z1
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K3, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
 	VMOVUPS Z2, K1, (AX)
-	VADDPS  64(AX), Z3, K4, Z3
+	VADDPS  64(DX), Z3, K4, Z3
 	VMOVUPS Z3, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K3, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
 	VMOVUPS Z4, K1, (AX)
-	VADDPS  64(AX), Z5, K4, Z5
+	VADDPS  64(DX), Z5, K4, Z5
 	VMOVUPS Z5, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K3, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
 	VMOVUPS Z6, K1, (AX)
-	VADDPS  64(AX), Z7, K4, Z7
+	VADDPS  64(DX), Z7, K4, Z7
 	VMOVUPS Z7, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z8, K3, Z8
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
 	VMOVUPS Z8, K1, (AX)
-	VADDPS  64(AX), Z9, K4, Z9
+	VADDPS  64(DX), Z9, K4, Z9
 	VMOVUPS Z9, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z10, K3, Z10
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
 	VMOVUPS Z10, K1, (AX)
-	VADDPS  64(AX), Z11, K4, Z11
+	VADDPS  64(DX), Z11, K4, Z11
 	VMOVUPS Z11, K2, 64(AX)
 	VZEROUPPER
 	RET
 
-// func Tile7x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile7x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile7x16AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile7x16AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -1418,9 +1472,9 @@ TEXT ·Tile7x16AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, SI
 	MOVQ     b+32(FP), DI
 	MOVQ     ldb+40(FP), R8
-	MOVQ     store+88(FP), R9
+	MOVQ     store+104(FP), R9
 	KMOVW    R9, K1
-	MOVQ     load+80(FP), R9
+	MOVQ     load+96(FP), R9
 	KMOVW    R9, K2
 	VPXORD   Z0, Z0, Z0
 	VPXORD   Z1, Z1, Z1
@@ -1429,10 +1483,10 @@ TEXT ·Tile7x16AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z4, Z4, Z4
 	VPXORD   Z5, Z5, Z5
 	VPXORD   Z6, Z6, Z6
-	MOVQ     c+48(FP), R9
-	MOVQ     ldc+56(FP), R10
-	MOVQ     next+64(FP), R11
-	MOVQ     ld+72(FP), R12
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
 	LEAQ     (R12)(R12*2), R13
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -1521,32 +1575,40 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K2, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
 	VMOVUPS Z0, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z1, K2, Z1
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K2, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
 	VMOVUPS Z2, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z3, K2, Z3
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K2, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
 	VMOVUPS Z4, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z5, K2, Z5
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K2, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K2, Z6
 	VMOVUPS Z6, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile7x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile7x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile7x32AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile7x32AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -1555,11 +1617,11 @@ TEXT ·Tile7x32AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, SI
 	MOVQ     b+32(FP), DI
 	MOVQ     ldb+40(FP), R8
-	MOVQ     store+88(FP), R9
+	MOVQ     store+104(FP), R9
 	KMOVW    R9, K1
 	SHRQ     $0x10, R9
 	KMOVW    R9, K2
-	MOVQ     load+80(FP), R9
+	MOVQ     load+96(FP), R9
 	KMOVW    R9, K3
 	SHRQ     $0x10, R9
 	KMOVW    R9, K4
@@ -1577,10 +1639,10 @@ TEXT ·Tile7x32AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z11, Z11, Z11
 	VPXORD   Z12, Z12, Z12
 	VPXORD   Z13, Z13, Z13
-	MOVQ     c+48(FP), R9
-	MOVQ     ldc+56(FP), R10
-	MOVQ     next+64(FP), R11
-	MOVQ     ld+72(FP), R12
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
 	LEAQ     (R12)(R12*2), R13
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -1685,46 +1747,54 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K3, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
 	VMOVUPS Z0, K1, (AX)
-	VADDPS  64(AX), Z1, K4, Z1
+	VADDPS  64(DX), Z1, K4, Z1
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K3, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
 	VMOVUPS Z2, K1, (AX)
-	VADDPS  64(AX), Z3, K4, Z3
+	VADDPS  64(DX), Z3, K4, Z3
 	VMOVUPS Z3, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K3, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
 	VMOVUPS Z4, K1, (AX)
-	VADDPS  64(AX), Z5, K4, Z5
+	VADDPS  64(DX), Z5, K4, Z5
 	VMOVUPS Z5, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K3, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
 	VMOVUPS Z6, K1, (AX)
-	VADDPS  64(AX), Z7, K4, Z7
+	VADDPS  64(DX), Z7, K4, Z7
 	VMOVUPS Z7, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z8, K3, Z8
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
 	VMOVUPS Z8, K1, (AX)
-	VADDPS  64(AX), Z9, K4, Z9
+	VADDPS  64(DX), Z9, K4, Z9
 	VMOVUPS Z9, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z10, K3, Z10
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
 	VMOVUPS Z10, K1, (AX)
-	VADDPS  64(AX), Z11, K4, Z11
+	VADDPS  64(DX), Z11, K4, Z11
 	VMOVUPS Z11, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z12, K3, Z12
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K3, Z12
 	VMOVUPS Z12, K1, (AX)
-	VADDPS  64(AX), Z13, K4, Z13
+	VADDPS  64(DX), Z13, K4, Z13
 	VMOVUPS Z13, K2, 64(AX)
 	VZEROUPPER
 	RET
 
-// func Tile8x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile8x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile8x16AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile8x16AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -1733,9 +1803,9 @@ TEXT ·Tile8x16AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, SI
 	MOVQ     b+32(FP), DI
 	MOVQ     ldb+40(FP), R8
-	MOVQ     store+88(FP), R9
+	MOVQ     store+104(FP), R9
 	KMOVW    R9, K1
-	MOVQ     load+80(FP), R9
+	MOVQ     load+96(FP), R9
 	KMOVW    R9, K2
 	VPXORD   Z0, Z0, Z0
 	VPXORD   Z1, Z1, Z1
@@ -1745,10 +1815,10 @@ TEXT ·Tile8x16AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z5, Z5, Z5
 	VPXORD   Z6, Z6, Z6
 	VPXORD   Z7, Z7, Z7
-	MOVQ     c+48(FP), R9
-	MOVQ     ldc+56(FP), R10
-	MOVQ     next+64(FP), R11
-	MOVQ     ld+72(FP), R12
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
 	LEAQ     (R12)(R12*2), R13
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -1841,35 +1911,44 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K2, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
 	VMOVUPS Z0, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z1, K2, Z1
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K2, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
 	VMOVUPS Z2, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z3, K2, Z3
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K2, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
 	VMOVUPS Z4, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z5, K2, Z5
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K2, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K2, Z6
 	VMOVUPS Z6, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z7, K2, Z7
+	ADDQ    BX, DX
+	VADDPS  (DX), Z7, K2, Z7
 	VMOVUPS Z7, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile8x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile8x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile8x32AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile8x32AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -1878,11 +1957,11 @@ TEXT ·Tile8x32AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, SI
 	MOVQ     b+32(FP), DI
 	MOVQ     ldb+40(FP), R8
-	MOVQ     store+88(FP), R9
+	MOVQ     store+104(FP), R9
 	KMOVW    R9, K1
 	SHRQ     $0x10, R9
 	KMOVW    R9, K2
-	MOVQ     load+80(FP), R9
+	MOVQ     load+96(FP), R9
 	KMOVW    R9, K3
 	SHRQ     $0x10, R9
 	KMOVW    R9, K4
@@ -1902,10 +1981,10 @@ TEXT ·Tile8x32AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z13, Z13, Z13
 	VPXORD   Z14, Z14, Z14
 	VPXORD   Z15, Z15, Z15
-	MOVQ     c+48(FP), R9
-	MOVQ     ldc+56(FP), R10
-	MOVQ     next+64(FP), R11
-	MOVQ     ld+72(FP), R12
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
 	LEAQ     (R12)(R12*2), R13
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -2016,51 +2095,60 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K3, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
 	VMOVUPS Z0, K1, (AX)
-	VADDPS  64(AX), Z1, K4, Z1
+	VADDPS  64(DX), Z1, K4, Z1
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K3, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
 	VMOVUPS Z2, K1, (AX)
-	VADDPS  64(AX), Z3, K4, Z3
+	VADDPS  64(DX), Z3, K4, Z3
 	VMOVUPS Z3, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K3, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
 	VMOVUPS Z4, K1, (AX)
-	VADDPS  64(AX), Z5, K4, Z5
+	VADDPS  64(DX), Z5, K4, Z5
 	VMOVUPS Z5, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K3, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
 	VMOVUPS Z6, K1, (AX)
-	VADDPS  64(AX), Z7, K4, Z7
+	VADDPS  64(DX), Z7, K4, Z7
 	VMOVUPS Z7, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z8, K3, Z8
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
 	VMOVUPS Z8, K1, (AX)
-	VADDPS  64(AX), Z9, K4, Z9
+	VADDPS  64(DX), Z9, K4, Z9
 	VMOVUPS Z9, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z10, K3, Z10
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
 	VMOVUPS Z10, K1, (AX)
-	VADDPS  64(AX), Z11, K4, Z11
+	VADDPS  64(DX), Z11, K4, Z11
 	VMOVUPS Z11, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z12, K3, Z12
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K3, Z12
 	VMOVUPS Z12, K1, (AX)
-	VADDPS  64(AX), Z13, K4, Z13
+	VADDPS  64(DX), Z13, K4, Z13
 	VMOVUPS Z13, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z14, K3, Z14
+	ADDQ    BX, DX
+	VADDPS  (DX), Z14, K3, Z14
 	VMOVUPS Z14, K1, (AX)
-	VADDPS  64(AX), Z15, K4, Z15
+	VADDPS  64(DX), Z15, K4, Z15
 	VMOVUPS Z15, K2, 64(AX)
 	VZEROUPPER
 	RET
 
-// func Tile9x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile9x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile9x16AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile9x16AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -2069,9 +2157,9 @@ TEXT ·Tile9x16AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, SI
 	MOVQ     b+32(FP), DI
 	MOVQ     ldb+40(FP), R8
-	MOVQ     store+88(FP), R9
+	MOVQ     store+104(FP), R9
 	KMOVW    R9, K1
-	MOVQ     load+80(FP), R9
+	MOVQ     load+96(FP), R9
 	KMOVW    R9, K2
 	VPXORD   Z0, Z0, Z0
 	VPXORD   Z1, Z1, Z1
@@ -2082,10 +2170,10 @@ TEXT ·Tile9x16AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z6, Z6, Z6
 	VPXORD   Z7, Z7, Z7
 	VPXORD   Z8, Z8, Z8
-	MOVQ     c+48(FP), R9
-	MOVQ     ldc+56(FP), R10
-	MOVQ     next+64(FP), R11
-	MOVQ     ld+72(FP), R12
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
 	LEAQ     (R12)(R12*2), R13
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -2182,38 +2270,48 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K2, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
 	VMOVUPS Z0, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z1, K2, Z1
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K2, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
 	VMOVUPS Z2, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z3, K2, Z3
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K2, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
 	VMOVUPS Z4, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z5, K2, Z5
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K2, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K2, Z6
 	VMOVUPS Z6, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z7, K2, Z7
+	ADDQ    BX, DX
+	VADDPS  (DX), Z7, K2, Z7
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z8, K2, Z8
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K2, Z8
 	VMOVUPS Z8, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile9x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile9x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile9x32AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile9x32AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -2222,11 +2320,11 @@ TEXT ·Tile9x32AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, SI
 	MOVQ     b+32(FP), DI
 	MOVQ     ldb+40(FP), R8
-	MOVQ     store+88(FP), R9
+	MOVQ     store+104(FP), R9
 	KMOVW    R9, K1
 	SHRQ     $0x10, R9
 	KMOVW    R9, K2
-	MOVQ     load+80(FP), R9
+	MOVQ     load+96(FP), R9
 	KMOVW    R9, K3
 	SHRQ     $0x10, R9
 	KMOVW    R9, K4
@@ -2248,10 +2346,10 @@ TEXT ·Tile9x32AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z15, Z15, Z15
 	VPXORD   Z16, Z16, Z16
 	VPXORD   Z17, Z17, Z17
-	MOVQ     c+48(FP), R9
-	MOVQ     ldc+56(FP), R10
-	MOVQ     next+64(FP), R11
-	MOVQ     ld+72(FP), R12
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
 	LEAQ     (R12)(R12*2), R13
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -2368,56 +2466,66 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K3, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
 	VMOVUPS Z0, K1, (AX)
-	VADDPS  64(AX), Z1, K4, Z1
+	VADDPS  64(DX), Z1, K4, Z1
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K3, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
 	VMOVUPS Z2, K1, (AX)
-	VADDPS  64(AX), Z3, K4, Z3
+	VADDPS  64(DX), Z3, K4, Z3
 	VMOVUPS Z3, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K3, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
 	VMOVUPS Z4, K1, (AX)
-	VADDPS  64(AX), Z5, K4, Z5
+	VADDPS  64(DX), Z5, K4, Z5
 	VMOVUPS Z5, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K3, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
 	VMOVUPS Z6, K1, (AX)
-	VADDPS  64(AX), Z7, K4, Z7
+	VADDPS  64(DX), Z7, K4, Z7
 	VMOVUPS Z7, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z8, K3, Z8
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
 	VMOVUPS Z8, K1, (AX)
-	VADDPS  64(AX), Z9, K4, Z9
+	VADDPS  64(DX), Z9, K4, Z9
 	VMOVUPS Z9, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z10, K3, Z10
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
 	VMOVUPS Z10, K1, (AX)
-	VADDPS  64(AX), Z11, K4, Z11
+	VADDPS  64(DX), Z11, K4, Z11
 	VMOVUPS Z11, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z12, K3, Z12
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K3, Z12
 	VMOVUPS Z12, K1, (AX)
-	VADDPS  64(AX), Z13, K4, Z13
+	VADDPS  64(DX), Z13, K4, Z13
 	VMOVUPS Z13, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z14, K3, Z14
+	ADDQ    BX, DX
+	VADDPS  (DX), Z14, K3, Z14
 	VMOVUPS Z14, K1, (AX)
-	VADDPS  64(AX), Z15, K4, Z15
+	VADDPS  64(DX), Z15, K4, Z15
 	VMOVUPS Z15, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z16, K3, Z16
+	ADDQ    BX, DX
+	VADDPS  (DX), Z16, K3, Z16
 	VMOVUPS Z16, K1, (AX)
-	VADDPS  64(AX), Z17, K4, Z17
+	VADDPS  64(DX), Z17, K4, Z17
 	VMOVUPS Z17, K2, 64(AX)
 	VZEROUPPER
 	RET
 
-// func Tile10x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile10x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile10x16AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile10x16AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -2426,9 +2534,9 @@ TEXT ·Tile10x16AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, SI
 	MOVQ     b+32(FP), DI
 	MOVQ     ldb+40(FP), R8
-	MOVQ     store+88(FP), R9
+	MOVQ     store+104(FP), R9
 	KMOVW    R9, K1
-	MOVQ     load+80(FP), R9
+	MOVQ     load+96(FP), R9
 	KMOVW    R9, K2
 	VPXORD   Z0, Z0, Z0
 	VPXORD   Z1, Z1, Z1
@@ -2440,10 +2548,10 @@ TEXT ·Tile10x16AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z7, Z7, Z7
 	VPXORD   Z8, Z8, Z8
 	VPXORD   Z9, Z9, Z9
-	MOVQ     c+48(FP), R9
-	MOVQ     ldc+56(FP), R10
-	MOVQ     next+64(FP), R11
-	MOVQ     ld+72(FP), R12
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
 	LEAQ     (R12)(R12*2), R13
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -2544,41 +2652,52 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K2, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
 	VMOVUPS Z0, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z1, K2, Z1
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K2, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
 	VMOVUPS Z2, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z3, K2, Z3
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K2, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
 	VMOVUPS Z4, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z5, K2, Z5
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K2, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K2, Z6
 	VMOVUPS Z6, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z7, K2, Z7
+	ADDQ    BX, DX
+	VADDPS  (DX), Z7, K2, Z7
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z8, K2, Z8
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K2, Z8
 	VMOVUPS Z8, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z9, K2, Z9
+	ADDQ    BX, DX
+	VADDPS  (DX), Z9, K2, Z9
 	VMOVUPS Z9, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile10x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile10x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile10x32AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile10x32AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -2587,11 +2706,11 @@ TEXT ·Tile10x32AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, SI
 	MOVQ     b+32(FP), DI
 	MOVQ     ldb+40(FP), R8
-	MOVQ     store+88(FP), R9
+	MOVQ     store+104(FP), R9
 	KMOVW    R9, K1
 	SHRQ     $0x10, R9
 	KMOVW    R9, K2
-	MOVQ     load+80(FP), R9
+	MOVQ     load+96(FP), R9
 	KMOVW    R9, K3
 	SHRQ     $0x10, R9
 	KMOVW    R9, K4
@@ -2615,10 +2734,10 @@ TEXT ·Tile10x32AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z17, Z17, Z17
 	VPXORD   Z18, Z18, Z18
 	VPXORD   Z19, Z19, Z19
-	MOVQ     c+48(FP), R9
-	MOVQ     ldc+56(FP), R10
-	MOVQ     next+64(FP), R11
-	MOVQ     ld+72(FP), R12
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
 	LEAQ     (R12)(R12*2), R13
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -2741,61 +2860,72 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K3, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
 	VMOVUPS Z0, K1, (AX)
-	VADDPS  64(AX), Z1, K4, Z1
+	VADDPS  64(DX), Z1, K4, Z1
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K3, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
 	VMOVUPS Z2, K1, (AX)
-	VADDPS  64(AX), Z3, K4, Z3
+	VADDPS  64(DX), Z3, K4, Z3
 	VMOVUPS Z3, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K3, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
 	VMOVUPS Z4, K1, (AX)
-	VADDPS  64(AX), Z5, K4, Z5
+	VADDPS  64(DX), Z5, K4, Z5
 	VMOVUPS Z5, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K3, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
 	VMOVUPS Z6, K1, (AX)
-	VADDPS  64(AX), Z7, K4, Z7
+	VADDPS  64(DX), Z7, K4, Z7
 	VMOVUPS Z7, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z8, K3, Z8
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
 	VMOVUPS Z8, K1, (AX)
-	VADDPS  64(AX), Z9, K4, Z9
+	VADDPS  64(DX), Z9, K4, Z9
 	VMOVUPS Z9, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z10, K3, Z10
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
 	VMOVUPS Z10, K1, (AX)
-	VADDPS  64(AX), Z11, K4, Z11
+	VADDPS  64(DX), Z11, K4, Z11
 	VMOVUPS Z11, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z12, K3, Z12
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K3, Z12
 	VMOVUPS Z12, K1, (AX)
-	VADDPS  64(AX), Z13, K4, Z13
+	VADDPS  64(DX), Z13, K4, Z13
 	VMOVUPS Z13, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z14, K3, Z14
+	ADDQ    BX, DX
+	VADDPS  (DX), Z14, K3, Z14
 	VMOVUPS Z14, K1, (AX)
-	VADDPS  64(AX), Z15, K4, Z15
+	VADDPS  64(DX), Z15, K4, Z15
 	VMOVUPS Z15, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z16, K3, Z16
+	ADDQ    BX, DX
+	VADDPS  (DX), Z16, K3, Z16
 	VMOVUPS Z16, K1, (AX)
-	VADDPS  64(AX), Z17, K4, Z17
+	VADDPS  64(DX), Z17, K4, Z17
 	VMOVUPS Z17, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z18, K3, Z18
+	ADDQ    BX, DX
+	VADDPS  (DX), Z18, K3, Z18
 	VMOVUPS Z18, K1, (AX)
-	VADDPS  64(AX), Z19, K4, Z19
+	VADDPS  64(DX), Z19, K4, Z19
 	VMOVUPS Z19, K2, 64(AX)
 	VZEROUPPER
 	RET
 
-// func Tile11x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile11x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile11x16AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile11x16AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -2806,9 +2936,9 @@ TEXT ·Tile11x16AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, DI
 	MOVQ     b+32(FP), R8
 	MOVQ     ldb+40(FP), R9
-	MOVQ     store+88(FP), R10
+	MOVQ     store+104(FP), R10
 	KMOVW    R10, K1
-	MOVQ     load+80(FP), R10
+	MOVQ     load+96(FP), R10
 	KMOVW    R10, K2
 	VPXORD   Z0, Z0, Z0
 	VPXORD   Z1, Z1, Z1
@@ -2821,10 +2951,10 @@ TEXT ·Tile11x16AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z8, Z8, Z8
 	VPXORD   Z9, Z9, Z9
 	VPXORD   Z10, Z10, Z10
-	MOVQ     c+48(FP), R10
-	MOVQ     ldc+56(FP), R11
-	MOVQ     next+64(FP), R12
-	MOVQ     ld+72(FP), R13
+	MOVQ     old+64(FP), R10
+	MOVQ     ldold+72(FP), R11
+	MOVQ     next+80(FP), R12
+	MOVQ     ld+88(FP), R13
 	LEAQ     (R13)(R13*2), R14
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -2931,44 +3061,56 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K2, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
 	VMOVUPS Z0, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z1, K2, Z1
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K2, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
 	VMOVUPS Z2, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z3, K2, Z3
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K2, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
 	VMOVUPS Z4, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z5, K2, Z5
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K2, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K2, Z6
 	VMOVUPS Z6, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z7, K2, Z7
+	ADDQ    BX, DX
+	VADDPS  (DX), Z7, K2, Z7
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z8, K2, Z8
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K2, Z8
 	VMOVUPS Z8, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z9, K2, Z9
+	ADDQ    BX, DX
+	VADDPS  (DX), Z9, K2, Z9
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z10, K2, Z10
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K2, Z10
 	VMOVUPS Z10, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile11x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile11x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile11x32AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile11x32AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -2979,11 +3121,11 @@ TEXT ·Tile11x32AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, DI
 	MOVQ     b+32(FP), R8
 	MOVQ     ldb+40(FP), R9
-	MOVQ     store+88(FP), R10
+	MOVQ     store+104(FP), R10
 	KMOVW    R10, K1
 	SHRQ     $0x10, R10
 	KMOVW    R10, K2
-	MOVQ     load+80(FP), R10
+	MOVQ     load+96(FP), R10
 	KMOVW    R10, K3
 	SHRQ     $0x10, R10
 	KMOVW    R10, K4
@@ -3009,10 +3151,10 @@ TEXT ·Tile11x32AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z19, Z19, Z19
 	VPXORD   Z20, Z20, Z20
 	VPXORD   Z21, Z21, Z21
-	MOVQ     c+48(FP), R10
-	MOVQ     ldc+56(FP), R11
-	MOVQ     next+64(FP), R12
-	MOVQ     ld+72(FP), R13
+	MOVQ     old+64(FP), R10
+	MOVQ     ldold+72(FP), R11
+	MOVQ     next+80(FP), R12
+	MOVQ     ld+88(FP), R13
 	LEAQ     (R13)(R13*2), R14
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -3143,66 +3285,78 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K3, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
 	VMOVUPS Z0, K1, (AX)
-	VADDPS  64(AX), Z1, K4, Z1
+	VADDPS  64(DX), Z1, K4, Z1
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K3, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
 	VMOVUPS Z2, K1, (AX)
-	VADDPS  64(AX), Z3, K4, Z3
+	VADDPS  64(DX), Z3, K4, Z3
 	VMOVUPS Z3, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K3, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
 	VMOVUPS Z4, K1, (AX)
-	VADDPS  64(AX), Z5, K4, Z5
+	VADDPS  64(DX), Z5, K4, Z5
 	VMOVUPS Z5, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K3, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
 	VMOVUPS Z6, K1, (AX)
-	VADDPS  64(AX), Z7, K4, Z7
+	VADDPS  64(DX), Z7, K4, Z7
 	VMOVUPS Z7, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z8, K3, Z8
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
 	VMOVUPS Z8, K1, (AX)
-	VADDPS  64(AX), Z9, K4, Z9
+	VADDPS  64(DX), Z9, K4, Z9
 	VMOVUPS Z9, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z10, K3, Z10
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
 	VMOVUPS Z10, K1, (AX)
-	VADDPS  64(AX), Z11, K4, Z11
+	VADDPS  64(DX), Z11, K4, Z11
 	VMOVUPS Z11, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z12, K3, Z12
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K3, Z12
 	VMOVUPS Z12, K1, (AX)
-	VADDPS  64(AX), Z13, K4, Z13
+	VADDPS  64(DX), Z13, K4, Z13
 	VMOVUPS Z13, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z14, K3, Z14
+	ADDQ    BX, DX
+	VADDPS  (DX), Z14, K3, Z14
 	VMOVUPS Z14, K1, (AX)
-	VADDPS  64(AX), Z15, K4, Z15
+	VADDPS  64(DX), Z15, K4, Z15
 	VMOVUPS Z15, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z16, K3, Z16
+	ADDQ    BX, DX
+	VADDPS  (DX), Z16, K3, Z16
 	VMOVUPS Z16, K1, (AX)
-	VADDPS  64(AX), Z17, K4, Z17
+	VADDPS  64(DX), Z17, K4, Z17
 	VMOVUPS Z17, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z18, K3, Z18
+	ADDQ    BX, DX
+	VADDPS  (DX), Z18, K3, Z18
 	VMOVUPS Z18, K1, (AX)
-	VADDPS  64(AX), Z19, K4, Z19
+	VADDPS  64(DX), Z19, K4, Z19
 	VMOVUPS Z19, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z20, K3, Z20
+	ADDQ    BX, DX
+	VADDPS  (DX), Z20, K3, Z20
 	VMOVUPS Z20, K1, (AX)
-	VADDPS  64(AX), Z21, K4, Z21
+	VADDPS  64(DX), Z21, K4, Z21
 	VMOVUPS Z21, K2, 64(AX)
 	VZEROUPPER
 	RET
 
-// func Tile12x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile12x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile12x16AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile12x16AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -3213,9 +3367,9 @@ TEXT ·Tile12x16AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, DI
 	MOVQ     b+32(FP), R8
 	MOVQ     ldb+40(FP), R9
-	MOVQ     store+88(FP), R10
+	MOVQ     store+104(FP), R10
 	KMOVW    R10, K1
-	MOVQ     load+80(FP), R10
+	MOVQ     load+96(FP), R10
 	KMOVW    R10, K2
 	VPXORD   Z0, Z0, Z0
 	VPXORD   Z1, Z1, Z1
@@ -3229,10 +3383,10 @@ TEXT ·Tile12x16AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z9, Z9, Z9
 	VPXORD   Z10, Z10, Z10
 	VPXORD   Z11, Z11, Z11
-	MOVQ     c+48(FP), R10
-	MOVQ     ldc+56(FP), R11
-	MOVQ     next+64(FP), R12
-	MOVQ     ld+72(FP), R13
+	MOVQ     old+64(FP), R10
+	MOVQ     ldold+72(FP), R11
+	MOVQ     next+80(FP), R12
+	MOVQ     ld+88(FP), R13
 	LEAQ     (R13)(R13*2), R14
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -3343,47 +3497,60 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K2, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
 	VMOVUPS Z0, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z1, K2, Z1
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K2, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
 	VMOVUPS Z2, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z3, K2, Z3
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K2, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
 	VMOVUPS Z4, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z5, K2, Z5
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K2, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K2, Z6
 	VMOVUPS Z6, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z7, K2, Z7
+	ADDQ    BX, DX
+	VADDPS  (DX), Z7, K2, Z7
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z8, K2, Z8
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K2, Z8
 	VMOVUPS Z8, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z9, K2, Z9
+	ADDQ    BX, DX
+	VADDPS  (DX), Z9, K2, Z9
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z10, K2, Z10
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K2, Z10
 	VMOVUPS Z10, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z11, K2, Z11
+	ADDQ    BX, DX
+	VADDPS  (DX), Z11, K2, Z11
 	VMOVUPS Z11, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile12x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile12x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile12x32AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile12x32AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -3394,11 +3561,11 @@ TEXT ·Tile12x32AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, DI
 	MOVQ     b+32(FP), R8
 	MOVQ     ldb+40(FP), R9
-	MOVQ     store+88(FP), R10
+	MOVQ     store+104(FP), R10
 	KMOVW    R10, K1
 	SHRQ     $0x10, R10
 	KMOVW    R10, K2
-	MOVQ     load+80(FP), R10
+	MOVQ     load+96(FP), R10
 	KMOVW    R10, K3
 	SHRQ     $0x10, R10
 	KMOVW    R10, K4
@@ -3426,10 +3593,10 @@ TEXT ·Tile12x32AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z21, Z21, Z21
 	VPXORD   Z22, Z22, Z22
 	VPXORD   Z23, Z23, Z23
-	MOVQ     c+48(FP), R10
-	MOVQ     ldc+56(FP), R11
-	MOVQ     next+64(FP), R12
-	MOVQ     ld+72(FP), R13
+	MOVQ     old+64(FP), R10
+	MOVQ     ldold+72(FP), R11
+	MOVQ     next+80(FP), R12
+	MOVQ     ld+88(FP), R13
 	LEAQ     (R13)(R13*2), R14
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -3566,71 +3733,84 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K3, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
 	VMOVUPS Z0, K1, (AX)
-	VADDPS  64(AX), Z1, K4, Z1
+	VADDPS  64(DX), Z1, K4, Z1
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K3, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
 	VMOVUPS Z2, K1, (AX)
-	VADDPS  64(AX), Z3, K4, Z3
+	VADDPS  64(DX), Z3, K4, Z3
 	VMOVUPS Z3, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K3, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
 	VMOVUPS Z4, K1, (AX)
-	VADDPS  64(AX), Z5, K4, Z5
+	VADDPS  64(DX), Z5, K4, Z5
 	VMOVUPS Z5, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K3, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
 	VMOVUPS Z6, K1, (AX)
-	VADDPS  64(AX), Z7, K4, Z7
+	VADDPS  64(DX), Z7, K4, Z7
 	VMOVUPS Z7, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z8, K3, Z8
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
 	VMOVUPS Z8, K1, (AX)
-	VADDPS  64(AX), Z9, K4, Z9
+	VADDPS  64(DX), Z9, K4, Z9
 	VMOVUPS Z9, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z10, K3, Z10
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
 	VMOVUPS Z10, K1, (AX)
-	VADDPS  64(AX), Z11, K4, Z11
+	VADDPS  64(DX), Z11, K4, Z11
 	VMOVUPS Z11, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z12, K3, Z12
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K3, Z12
 	VMOVUPS Z12, K1, (AX)
-	VADDPS  64(AX), Z13, K4, Z13
+	VADDPS  64(DX), Z13, K4, Z13
 	VMOVUPS Z13, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z14, K3, Z14
+	ADDQ    BX, DX
+	VADDPS  (DX), Z14, K3, Z14
 	VMOVUPS Z14, K1, (AX)
-	VADDPS  64(AX), Z15, K4, Z15
+	VADDPS  64(DX), Z15, K4, Z15
 	VMOVUPS Z15, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z16, K3, Z16
+	ADDQ    BX, DX
+	VADDPS  (DX), Z16, K3, Z16
 	VMOVUPS Z16, K1, (AX)
-	VADDPS  64(AX), Z17, K4, Z17
+	VADDPS  64(DX), Z17, K4, Z17
 	VMOVUPS Z17, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z18, K3, Z18
+	ADDQ    BX, DX
+	VADDPS  (DX), Z18, K3, Z18
 	VMOVUPS Z18, K1, (AX)
-	VADDPS  64(AX), Z19, K4, Z19
+	VADDPS  64(DX), Z19, K4, Z19
 	VMOVUPS Z19, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z20, K3, Z20
+	ADDQ    BX, DX
+	VADDPS  (DX), Z20, K3, Z20
 	VMOVUPS Z20, K1, (AX)
-	VADDPS  64(AX), Z21, K4, Z21
+	VADDPS  64(DX), Z21, K4, Z21
 	VMOVUPS Z21, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z22, K3, Z22
+	ADDQ    BX, DX
+	VADDPS  (DX), Z22, K3, Z22
 	VMOVUPS Z22, K1, (AX)
-	VADDPS  64(AX), Z23, K4, Z23
+	VADDPS  64(DX), Z23, K4, Z23
 	VMOVUPS Z23, K2, 64(AX)
 	VZEROUPPER
 	RET
 
-// func Tile13x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile13x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile13x16AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile13x16AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -3641,9 +3821,9 @@ TEXT ·Tile13x16AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, DI
 	MOVQ     b+32(FP), R8
 	MOVQ     ldb+40(FP), R9
-	MOVQ     store+88(FP), R10
+	MOVQ     store+104(FP), R10
 	KMOVW    R10, K1
-	MOVQ     load+80(FP), R10
+	MOVQ     load+96(FP), R10
 	KMOVW    R10, K2
 	VPXORD   Z0, Z0, Z0
 	VPXORD   Z1, Z1, Z1
@@ -3658,10 +3838,10 @@ TEXT ·Tile13x16AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z10, Z10, Z10
 	VPXORD   Z11, Z11, Z11
 	VPXORD   Z12, Z12, Z12
-	MOVQ     c+48(FP), R10
-	MOVQ     ldc+56(FP), R11
-	MOVQ     next+64(FP), R12
-	MOVQ     ld+72(FP), R13
+	MOVQ     old+64(FP), R10
+	MOVQ     ldold+72(FP), R11
+	MOVQ     next+80(FP), R12
+	MOVQ     ld+88(FP), R13
 	LEAQ     (R13)(R13*2), R14
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -3776,50 +3956,64 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K2, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
 	VMOVUPS Z0, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z1, K2, Z1
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K2, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
 	VMOVUPS Z2, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z3, K2, Z3
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K2, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
 	VMOVUPS Z4, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z5, K2, Z5
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K2, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K2, Z6
 	VMOVUPS Z6, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z7, K2, Z7
+	ADDQ    BX, DX
+	VADDPS  (DX), Z7, K2, Z7
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z8, K2, Z8
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K2, Z8
 	VMOVUPS Z8, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z9, K2, Z9
+	ADDQ    BX, DX
+	VADDPS  (DX), Z9, K2, Z9
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z10, K2, Z10
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K2, Z10
 	VMOVUPS Z10, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z11, K2, Z11
+	ADDQ    BX, DX
+	VADDPS  (DX), Z11, K2, Z11
 	VMOVUPS Z11, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z12, K2, Z12
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K2, Z12
 	VMOVUPS Z12, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile13x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile13x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile13x32AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile13x32AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -3830,11 +4024,11 @@ TEXT ·Tile13x32AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, DI
 	MOVQ     b+32(FP), R8
 	MOVQ     ldb+40(FP), R9
-	MOVQ     store+88(FP), R10
+	MOVQ     store+104(FP), R10
 	KMOVW    R10, K1
 	SHRQ     $0x10, R10
 	KMOVW    R10, K2
-	MOVQ     load+80(FP), R10
+	MOVQ     load+96(FP), R10
 	KMOVW    R10, K3
 	SHRQ     $0x10, R10
 	KMOVW    R10, K4
@@ -3864,10 +4058,10 @@ TEXT ·Tile13x32AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z23, Z23, Z23
 	VPXORD   Z24, Z24, Z24
 	VPXORD   Z25, Z25, Z25
-	MOVQ     c+48(FP), R10
-	MOVQ     ldc+56(FP), R11
-	MOVQ     next+64(FP), R12
-	MOVQ     ld+72(FP), R13
+	MOVQ     old+64(FP), R10
+	MOVQ     ldold+72(FP), R11
+	MOVQ     next+80(FP), R12
+	MOVQ     ld+88(FP), R13
 	LEAQ     (R13)(R13*2), R14
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -4010,76 +4204,90 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K3, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
 	VMOVUPS Z0, K1, (AX)
-	VADDPS  64(AX), Z1, K4, Z1
+	VADDPS  64(DX), Z1, K4, Z1
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K3, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
 	VMOVUPS Z2, K1, (AX)
-	VADDPS  64(AX), Z3, K4, Z3
+	VADDPS  64(DX), Z3, K4, Z3
 	VMOVUPS Z3, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K3, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
 	VMOVUPS Z4, K1, (AX)
-	VADDPS  64(AX), Z5, K4, Z5
+	VADDPS  64(DX), Z5, K4, Z5
 	VMOVUPS Z5, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K3, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
 	VMOVUPS Z6, K1, (AX)
-	VADDPS  64(AX), Z7, K4, Z7
+	VADDPS  64(DX), Z7, K4, Z7
 	VMOVUPS Z7, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z8, K3, Z8
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
 	VMOVUPS Z8, K1, (AX)
-	VADDPS  64(AX), Z9, K4, Z9
+	VADDPS  64(DX), Z9, K4, Z9
 	VMOVUPS Z9, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z10, K3, Z10
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
 	VMOVUPS Z10, K1, (AX)
-	VADDPS  64(AX), Z11, K4, Z11
+	VADDPS  64(DX), Z11, K4, Z11
 	VMOVUPS Z11, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z12, K3, Z12
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K3, Z12
 	VMOVUPS Z12, K1, (AX)
-	VADDPS  64(AX), Z13, K4, Z13
+	VADDPS  64(DX), Z13, K4, Z13
 	VMOVUPS Z13, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z14, K3, Z14
+	ADDQ    BX, DX
+	VADDPS  (DX), Z14, K3, Z14
 	VMOVUPS Z14, K1, (AX)
-	VADDPS  64(AX), Z15, K4, Z15
+	VADDPS  64(DX), Z15, K4, Z15
 	VMOVUPS Z15, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z16, K3, Z16
+	ADDQ    BX, DX
+	VADDPS  (DX), Z16, K3, Z16
 	VMOVUPS Z16, K1, (AX)
-	VADDPS  64(AX), Z17, K4, Z17
+	VADDPS  64(DX), Z17, K4, Z17
 	VMOVUPS Z17, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z18, K3, Z18
+	ADDQ    BX, DX
+	VADDPS  (DX), Z18, K3, Z18
 	VMOVUPS Z18, K1, (AX)
-	VADDPS  64(AX), Z19, K4, Z19
+	VADDPS  64(DX), Z19, K4, Z19
 	VMOVUPS Z19, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z20, K3, Z20
+	ADDQ    BX, DX
+	VADDPS  (DX), Z20, K3, Z20
 	VMOVUPS Z20, K1, (AX)
-	VADDPS  64(AX), Z21, K4, Z21
+	VADDPS  64(DX), Z21, K4, Z21
 	VMOVUPS Z21, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z22, K3, Z22
+	ADDQ    BX, DX
+	VADDPS  (DX), Z22, K3, Z22
 	VMOVUPS Z22, K1, (AX)
-	VADDPS  64(AX), Z23, K4, Z23
+	VADDPS  64(DX), Z23, K4, Z23
 	VMOVUPS Z23, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z24, K3, Z24
+	ADDQ    BX, DX
+	VADDPS  (DX), Z24, K3, Z24
 	VMOVUPS Z24, K1, (AX)
-	VADDPS  64(AX), Z25, K4, Z25
+	VADDPS  64(DX), Z25, K4, Z25
 	VMOVUPS Z25, K2, 64(AX)
 	VZEROUPPER
 	RET
 
-// func Tile14x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile14x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile14x16AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile14x16AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -4090,9 +4298,9 @@ TEXT ·Tile14x16AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, DI
 	MOVQ     b+32(FP), R8
 	MOVQ     ldb+40(FP), R9
-	MOVQ     store+88(FP), R10
+	MOVQ     store+104(FP), R10
 	KMOVW    R10, K1
-	MOVQ     load+80(FP), R10
+	MOVQ     load+96(FP), R10
 	KMOVW    R10, K2
 	VPXORD   Z0, Z0, Z0
 	VPXORD   Z1, Z1, Z1
@@ -4108,10 +4316,10 @@ TEXT ·Tile14x16AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z11, Z11, Z11
 	VPXORD   Z12, Z12, Z12
 	VPXORD   Z13, Z13, Z13
-	MOVQ     c+48(FP), R10
-	MOVQ     ldc+56(FP), R11
-	MOVQ     next+64(FP), R12
-	MOVQ     ld+72(FP), R13
+	MOVQ     old+64(FP), R10
+	MOVQ     ldold+72(FP), R11
+	MOVQ     next+80(FP), R12
+	MOVQ     ld+88(FP), R13
 	LEAQ     (R13)(R13*2), R14
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -4230,53 +4438,68 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K2, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
 	VMOVUPS Z0, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z1, K2, Z1
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
 	VMOVUPS Z1, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K2, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
 	VMOVUPS Z2, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z3, K2, Z3
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
 	VMOVUPS Z3, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K2, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
 	VMOVUPS Z4, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z5, K2, Z5
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
 	VMOVUPS Z5, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K2, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K2, Z6
 	VMOVUPS Z6, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z7, K2, Z7
+	ADDQ    BX, DX
+	VADDPS  (DX), Z7, K2, Z7
 	VMOVUPS Z7, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z8, K2, Z8
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K2, Z8
 	VMOVUPS Z8, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z9, K2, Z9
+	ADDQ    BX, DX
+	VADDPS  (DX), Z9, K2, Z9
 	VMOVUPS Z9, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z10, K2, Z10
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K2, Z10
 	VMOVUPS Z10, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z11, K2, Z11
+	ADDQ    BX, DX
+	VADDPS  (DX), Z11, K2, Z11
 	VMOVUPS Z11, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z12, K2, Z12
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K2, Z12
 	VMOVUPS Z12, K1, (AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z13, K2, Z13
+	ADDQ    BX, DX
+	VADDPS  (DX), Z13, K2, Z13
 	VMOVUPS Z13, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile14x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// func Tile14x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile14x32AVX512(SB), NOSPLIT, $0-96
+TEXT ·Tile14x32AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
 	MOVQ     acol+24(FP), DX
@@ -4287,11 +4510,11 @@ TEXT ·Tile14x32AVX512(SB), NOSPLIT, $0-96
 	ADDQ     AX, DI
 	MOVQ     b+32(FP), R8
 	MOVQ     ldb+40(FP), R9
-	MOVQ     store+88(FP), R10
+	MOVQ     store+104(FP), R10
 	KMOVW    R10, K1
 	SHRQ     $0x10, R10
 	KMOVW    R10, K2
-	MOVQ     load+80(FP), R10
+	MOVQ     load+96(FP), R10
 	KMOVW    R10, K3
 	SHRQ     $0x10, R10
 	KMOVW    R10, K4
@@ -4323,10 +4546,10 @@ TEXT ·Tile14x32AVX512(SB), NOSPLIT, $0-96
 	VPXORD   Z25, Z25, Z25
 	VPXORD   Z26, Z26, Z26
 	VPXORD   Z27, Z27, Z27
-	MOVQ     c+48(FP), R10
-	MOVQ     ldc+56(FP), R11
-	MOVQ     next+64(FP), R12
-	MOVQ     ld+72(FP), R13
+	MOVQ     old+64(FP), R10
+	MOVQ     ldold+72(FP), R11
+	MOVQ     next+80(FP), R12
+	MOVQ     ld+88(FP), R13
 	LEAQ     (R13)(R13*2), R14
 	CMPQ     k+0(FP), $0x00
 	JLE      done
@@ -4475,91 +4698,106 @@ maskedk:
 done:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
-	VADDPS  (AX), Z0, K3, Z0
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
 	VMOVUPS Z0, K1, (AX)
-	VADDPS  64(AX), Z1, K4, Z1
+	VADDPS  64(DX), Z1, K4, Z1
 	VMOVUPS Z1, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z2, K3, Z2
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
 	VMOVUPS Z2, K1, (AX)
-	VADDPS  64(AX), Z3, K4, Z3
+	VADDPS  64(DX), Z3, K4, Z3
 	VMOVUPS Z3, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z4, K3, Z4
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
 	VMOVUPS Z4, K1, (AX)
-	VADDPS  64(AX), Z5, K4, Z5
+	VADDPS  64(DX), Z5, K4, Z5
 	VMOVUPS Z5, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z6, K3, Z6
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
 	VMOVUPS Z6, K1, (AX)
-	VADDPS  64(AX), Z7, K4, Z7
+	VADDPS  64(DX), Z7, K4, Z7
 	VMOVUPS Z7, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z8, K3, Z8
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
 	VMOVUPS Z8, K1, (AX)
-	VADDPS  64(AX), Z9, K4, Z9
+	VADDPS  64(DX), Z9, K4, Z9
 	VMOVUPS Z9, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z10, K3, Z10
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
 	VMOVUPS Z10, K1, (AX)
-	VADDPS  64(AX), Z11, K4, Z11
+	VADDPS  64(DX), Z11, K4, Z11
 	VMOVUPS Z11, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z12, K3, Z12
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K3, Z12
 	VMOVUPS Z12, K1, (AX)
-	VADDPS  64(AX), Z13, K4, Z13
+	VADDPS  64(DX), Z13, K4, Z13
 	VMOVUPS Z13, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z14, K3, Z14
+	ADDQ    BX, DX
+	VADDPS  (DX), Z14, K3, Z14
 	VMOVUPS Z14, K1, (AX)
-	VADDPS  64(AX), Z15, K4, Z15
+	VADDPS  64(DX), Z15, K4, Z15
 	VMOVUPS Z15, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z16, K3, Z16
+	ADDQ    BX, DX
+	VADDPS  (DX), Z16, K3, Z16
 	VMOVUPS Z16, K1, (AX)
-	VADDPS  64(AX), Z17, K4, Z17
+	VADDPS  64(DX), Z17, K4, Z17
 	VMOVUPS Z17, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z18, K3, Z18
+	ADDQ    BX, DX
+	VADDPS  (DX), Z18, K3, Z18
 	VMOVUPS Z18, K1, (AX)
-	VADDPS  64(AX), Z19, K4, Z19
+	VADDPS  64(DX), Z19, K4, Z19
 	VMOVUPS Z19, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z20, K3, Z20
+	ADDQ    BX, DX
+	VADDPS  (DX), Z20, K3, Z20
 	VMOVUPS Z20, K1, (AX)
-	VADDPS  64(AX), Z21, K4, Z21
+	VADDPS  64(DX), Z21, K4, Z21
 	VMOVUPS Z21, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z22, K3, Z22
+	ADDQ    BX, DX
+	VADDPS  (DX), Z22, K3, Z22
 	VMOVUPS Z22, K1, (AX)
-	VADDPS  64(AX), Z23, K4, Z23
+	VADDPS  64(DX), Z23, K4, Z23
 	VMOVUPS Z23, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z24, K3, Z24
+	ADDQ    BX, DX
+	VADDPS  (DX), Z24, K3, Z24
 	VMOVUPS Z24, K1, (AX)
-	VADDPS  64(AX), Z25, K4, Z25
+	VADDPS  64(DX), Z25, K4, Z25
 	VMOVUPS Z25, K2, 64(AX)
 	ADDQ    CX, AX
-	VADDPS  (AX), Z26, K3, Z26
+	ADDQ    BX, DX
+	VADDPS  (DX), Z26, K3, Z26
 	VMOVUPS Z26, K1, (AX)
-	VADDPS  64(AX), Z27, K4, Z27
+	VADDPS  64(DX), Z27, K4, Z27
 	VMOVUPS Z27, K2, 64(AX)
 	VZEROUPPER
 	RET
 
-// func Tile1x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
+// func Tile1x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile1x8AVX2(SB), NOSPLIT, $0-97
+TEXT ·Tile1x8AVX2(SB), NOSPLIT, $0-113
 	MOVQ   a+8(FP), CX
 	MOVQ   arow+16(FP), AX
 	MOVQ   acol+24(FP), AX
 	MOVQ   b+32(FP), DX
 	MOVQ   ldb+40(FP), BX
 	VXORPS Y0, Y0, Y0
-	MOVQ   c+48(FP), SI
-	MOVQ   ldc+56(FP), DI
-	MOVQ   next+64(FP), R8
-	MOVQ   ld+72(FP), R9
+	MOVQ   old+64(FP), SI
+	MOVQ   ldold+72(FP), DI
+	MOVQ   next+80(FP), R8
+	MOVQ   ld+88(FP), R9
 	LEAQ   (R9)(R9*2), R10
 	CMPQ   k+0(FP), $0x00
 	JLE    done
@@ -4593,29 +4831,29 @@ loopk:
 done:
 	MOVQ       c+48(FP), AX
 	MOVQ       ldc+56(FP), CX
-	MOVQ       load+80(FP), CX
+	MOVQ       load+96(FP), CX
 	VMOVUPS    (CX), Y1
-	MOVQ       AX, CX
+	MOVQ       old+64(FP), CX
+	MOVQ       ldold+72(FP), DX
 	VMASKMOVPS (CX), Y1, Y1
 	VADDPS     Y1, Y0, Y0
-	MOVB       full+96(FP), CL
+	MOVB       full+112(FP), CL
 	TESTB      CL, CL
 	JZ         some
-	MOVQ       AX, CX
-	VMOVUPS    Y0, (CX)
+	VMOVUPS    Y0, (AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+88(FP), CX
+	MOVQ       store+104(FP), CX
 	VMOVUPS    (CX), Y1
 	VMASKMOVPS Y0, Y1, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile1x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
+// func Tile1x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile1x16AVX2(SB), NOSPLIT, $0-97
+TEXT ·Tile1x16AVX2(SB), NOSPLIT, $0-113
 	MOVQ   a+8(FP), CX
 	MOVQ   arow+16(FP), AX
 	MOVQ   acol+24(FP), AX
@@ -4623,10 +4861,10 @@ TEXT ·Tile1x16AVX2(SB), NOSPLIT, $0-97
 	MOVQ   ldb+40(FP), BX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	MOVQ   c+48(FP), SI
-	MOVQ   ldc+56(FP), DI
-	MOVQ   next+64(FP), R8
-	MOVQ   ld+72(FP), R9
+	MOVQ   old+64(FP), SI
+	MOVQ   ldold+72(FP), DI
+	MOVQ   next+80(FP), R8
+	MOVQ   ld+88(FP), R9
 	LEAQ   (R9)(R9*2), R10
 	CMPQ   k+0(FP), $0x00
 	JLE    done
@@ -4662,25 +4900,25 @@ loopk:
 done:
 	MOVQ       c+48(FP), AX
 	MOVQ       ldc+56(FP), CX
-	MOVQ       load+80(FP), CX
+	MOVQ       load+96(FP), CX
 	VMOVUPS    (CX), Y2
 	VMOVUPS    32(CX), Y3
-	MOVQ       AX, CX
+	MOVQ       old+64(FP), CX
+	MOVQ       ldold+72(FP), DX
 	VMASKMOVPS (CX), Y2, Y2
 	VADDPS     Y2, Y0, Y0
 	VMASKMOVPS 32(CX), Y3, Y2
 	VADDPS     Y2, Y1, Y1
-	MOVB       full+96(FP), CL
+	MOVB       full+112(FP), CL
 	TESTB      CL, CL
 	JZ         some
-	MOVQ       AX, CX
-	VMOVUPS    Y0, (CX)
-	VMOVUPS    Y1, 32(CX)
+	VMOVUPS    Y0, (AX)
+	VMOVUPS    Y1, 32(AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+88(FP), CX
+	MOVQ       store+104(FP), CX
 	VMOVUPS    (CX), Y2
 	VMOVUPS    32(CX), Y3
 	VMASKMOVPS Y0, Y2, (AX)
@@ -4688,9 +4926,9 @@ some:
 	VZEROUPPER
 	RET
 
-// func Tile2x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
+// func Tile2x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile2x8AVX2(SB), NOSPLIT, $0-97
+TEXT ·Tile2x8AVX2(SB), NOSPLIT, $0-113
 	MOVQ   a+8(FP), CX
 	MOVQ   arow+16(FP), AX
 	MOVQ   acol+24(FP), DX
@@ -4698,10 +4936,10 @@ TEXT ·Tile2x8AVX2(SB), NOSPLIT, $0-97
 	MOVQ   ldb+40(FP), SI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	MOVQ   c+48(FP), DI
-	MOVQ   ldc+56(FP), R8
-	MOVQ   next+64(FP), R9
-	MOVQ   ld+72(FP), R10
+	MOVQ   old+64(FP), DI
+	MOVQ   ldold+72(FP), R8
+	MOVQ   next+80(FP), R9
+	MOVQ   ld+88(FP), R10
 	LEAQ   (R10)(R10*2), R11
 	CMPQ   k+0(FP), $0x00
 	JLE    done
@@ -4737,26 +4975,26 @@ loopk:
 done:
 	MOVQ       c+48(FP), AX
 	MOVQ       ldc+56(FP), CX
-	MOVQ       load+80(FP), DX
+	MOVQ       load+96(FP), DX
 	VMOVUPS    (DX), Y2
-	MOVQ       AX, DX
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
 	VMASKMOVPS (DX), Y2, Y3
 	VADDPS     Y3, Y0, Y0
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y2, Y2
 	VADDPS     Y2, Y1, Y1
-	MOVB       full+96(FP), DL
+	MOVB       full+112(FP), DL
 	TESTB      DL, DL
 	JZ         some
-	MOVQ       AX, DX
-	VMOVUPS    Y0, (DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y1, (DX)
+	VMOVUPS    Y0, (AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y1, (AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+88(FP), DX
+	MOVQ       store+104(FP), DX
 	VMOVUPS    (DX), Y2
 	VMASKMOVPS Y0, Y2, (AX)
 	ADDQ       CX, AX
@@ -4764,9 +5002,9 @@ some:
 	VZEROUPPER
 	RET
 
-// func Tile2x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
+// func Tile2x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile2x16AVX2(SB), NOSPLIT, $0-97
+TEXT ·Tile2x16AVX2(SB), NOSPLIT, $0-113
 	MOVQ   a+8(FP), CX
 	MOVQ   arow+16(FP), AX
 	MOVQ   acol+24(FP), DX
@@ -4776,10 +5014,10 @@ TEXT ·Tile2x16AVX2(SB), NOSPLIT, $0-97
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	MOVQ   c+48(FP), DI
-	MOVQ   ldc+56(FP), R8
-	MOVQ   next+64(FP), R9
-	MOVQ   ld+72(FP), R10
+	MOVQ   old+64(FP), DI
+	MOVQ   ldold+72(FP), R8
+	MOVQ   next+80(FP), R9
+	MOVQ   ld+88(FP), R10
 	LEAQ   (R10)(R10*2), R11
 	CMPQ   k+0(FP), $0x00
 	JLE    done
@@ -4818,33 +5056,33 @@ loopk:
 done:
 	MOVQ       c+48(FP), AX
 	MOVQ       ldc+56(FP), CX
-	MOVQ       load+80(FP), DX
+	MOVQ       load+96(FP), DX
 	VMOVUPS    (DX), Y4
 	VMOVUPS    32(DX), Y5
-	MOVQ       AX, DX
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
 	VMASKMOVPS (DX), Y4, Y6
 	VADDPS     Y6, Y0, Y0
 	VMASKMOVPS 32(DX), Y5, Y6
 	VADDPS     Y6, Y1, Y1
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y4, Y4
 	VADDPS     Y4, Y2, Y2
 	VMASKMOVPS 32(DX), Y5, Y4
 	VADDPS     Y4, Y3, Y3
-	MOVB       full+96(FP), DL
+	MOVB       full+112(FP), DL
 	TESTB      DL, DL
 	JZ         some
-	MOVQ       AX, DX
-	VMOVUPS    Y0, (DX)
-	VMOVUPS    Y1, 32(DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y2, (DX)
-	VMOVUPS    Y3, 32(DX)
+	VMOVUPS    Y0, (AX)
+	VMOVUPS    Y1, 32(AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y2, (AX)
+	VMOVUPS    Y3, 32(AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+88(FP), DX
+	MOVQ       store+104(FP), DX
 	VMOVUPS    (DX), Y4
 	VMOVUPS    32(DX), Y5
 	VMASKMOVPS Y0, Y4, (AX)
@@ -4855,9 +5093,9 @@ some:
 	VZEROUPPER
 	RET
 
-// func Tile3x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
+// func Tile3x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile3x8AVX2(SB), NOSPLIT, $0-97
+TEXT ·Tile3x8AVX2(SB), NOSPLIT, $0-113
 	MOVQ   a+8(FP), CX
 	MOVQ   arow+16(FP), AX
 	MOVQ   acol+24(FP), DX
@@ -4866,10 +5104,10 @@ TEXT ·Tile3x8AVX2(SB), NOSPLIT, $0-97
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
-	MOVQ   c+48(FP), DI
-	MOVQ   ldc+56(FP), R8
-	MOVQ   next+64(FP), R9
-	MOVQ   ld+72(FP), R10
+	MOVQ   old+64(FP), DI
+	MOVQ   ldold+72(FP), R8
+	MOVQ   next+80(FP), R9
+	MOVQ   ld+88(FP), R10
 	LEAQ   (R10)(R10*2), R11
 	CMPQ   k+0(FP), $0x00
 	JLE    done
@@ -4907,31 +5145,31 @@ loopk:
 done:
 	MOVQ       c+48(FP), AX
 	MOVQ       ldc+56(FP), CX
-	MOVQ       load+80(FP), DX
+	MOVQ       load+96(FP), DX
 	VMOVUPS    (DX), Y3
-	MOVQ       AX, DX
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
 	VMASKMOVPS (DX), Y3, Y4
 	VADDPS     Y4, Y0, Y0
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y3, Y4
 	VADDPS     Y4, Y1, Y1
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y3, Y3
 	VADDPS     Y3, Y2, Y2
-	MOVB       full+96(FP), DL
+	MOVB       full+112(FP), DL
 	TESTB      DL, DL
 	JZ         some
-	MOVQ       AX, DX
-	VMOVUPS    Y0, (DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y1, (DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y2, (DX)
+	VMOVUPS    Y0, (AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y1, (AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y2, (AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+88(FP), DX
+	MOVQ       store+104(FP), DX
 	VMOVUPS    (DX), Y3
 	VMASKMOVPS Y0, Y3, (AX)
 	ADDQ       CX, AX
@@ -4941,9 +5179,9 @@ some:
 	VZEROUPPER
 	RET
 
-// func Tile3x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
+// func Tile3x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile3x16AVX2(SB), NOSPLIT, $0-97
+TEXT ·Tile3x16AVX2(SB), NOSPLIT, $0-113
 	MOVQ   a+8(FP), CX
 	MOVQ   arow+16(FP), AX
 	MOVQ   acol+24(FP), DX
@@ -4955,10 +5193,10 @@ TEXT ·Tile3x16AVX2(SB), NOSPLIT, $0-97
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	MOVQ   c+48(FP), DI
-	MOVQ   ldc+56(FP), R8
-	MOVQ   next+64(FP), R9
-	MOVQ   ld+72(FP), R10
+	MOVQ   old+64(FP), DI
+	MOVQ   ldold+72(FP), R8
+	MOVQ   next+80(FP), R9
+	MOVQ   ld+88(FP), R10
 	LEAQ   (R10)(R10*2), R11
 	CMPQ   k+0(FP), $0x00
 	JLE    done
@@ -5000,41 +5238,41 @@ loopk:
 done:
 	MOVQ       c+48(FP), AX
 	MOVQ       ldc+56(FP), CX
-	MOVQ       load+80(FP), DX
+	MOVQ       load+96(FP), DX
 	VMOVUPS    (DX), Y6
 	VMOVUPS    32(DX), Y7
-	MOVQ       AX, DX
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
 	VMASKMOVPS (DX), Y6, Y8
 	VADDPS     Y8, Y0, Y0
 	VMASKMOVPS 32(DX), Y7, Y8
 	VADDPS     Y8, Y1, Y1
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y6, Y8
 	VADDPS     Y8, Y2, Y2
 	VMASKMOVPS 32(DX), Y7, Y8
 	VADDPS     Y8, Y3, Y3
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y6, Y6
 	VADDPS     Y6, Y4, Y4
 	VMASKMOVPS 32(DX), Y7, Y6
 	VADDPS     Y6, Y5, Y5
-	MOVB       full+96(FP), DL
+	MOVB       full+112(FP), DL
 	TESTB      DL, DL
 	JZ         some
-	MOVQ       AX, DX
-	VMOVUPS    Y0, (DX)
-	VMOVUPS    Y1, 32(DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y2, (DX)
-	VMOVUPS    Y3, 32(DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y4, (DX)
-	VMOVUPS    Y5, 32(DX)
+	VMOVUPS    Y0, (AX)
+	VMOVUPS    Y1, 32(AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y2, (AX)
+	VMOVUPS    Y3, 32(AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y4, (AX)
+	VMOVUPS    Y5, 32(AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+88(FP), DX
+	MOVQ       store+104(FP), DX
 	VMOVUPS    (DX), Y6
 	VMOVUPS    32(DX), Y7
 	VMASKMOVPS Y0, Y6, (AX)
@@ -5048,9 +5286,9 @@ some:
 	VZEROUPPER
 	RET
 
-// func Tile4x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
+// func Tile4x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile4x8AVX2(SB), NOSPLIT, $0-97
+TEXT ·Tile4x8AVX2(SB), NOSPLIT, $0-113
 	MOVQ   a+8(FP), CX
 	MOVQ   arow+16(FP), AX
 	MOVQ   acol+24(FP), DX
@@ -5061,10 +5299,10 @@ TEXT ·Tile4x8AVX2(SB), NOSPLIT, $0-97
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	MOVQ   c+48(FP), R8
-	MOVQ   ldc+56(FP), R9
-	MOVQ   next+64(FP), R10
-	MOVQ   ld+72(FP), R11
+	MOVQ   old+64(FP), R8
+	MOVQ   ldold+72(FP), R9
+	MOVQ   next+80(FP), R10
+	MOVQ   ld+88(FP), R11
 	LEAQ   (R11)(R11*2), R12
 	CMPQ   k+0(FP), $0x00
 	JLE    done
@@ -5104,36 +5342,36 @@ loopk:
 done:
 	MOVQ       c+48(FP), AX
 	MOVQ       ldc+56(FP), CX
-	MOVQ       load+80(FP), DX
+	MOVQ       load+96(FP), DX
 	VMOVUPS    (DX), Y4
-	MOVQ       AX, DX
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
 	VMASKMOVPS (DX), Y4, Y5
 	VADDPS     Y5, Y0, Y0
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y4, Y5
 	VADDPS     Y5, Y1, Y1
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y4, Y5
 	VADDPS     Y5, Y2, Y2
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y4, Y4
 	VADDPS     Y4, Y3, Y3
-	MOVB       full+96(FP), DL
+	MOVB       full+112(FP), DL
 	TESTB      DL, DL
 	JZ         some
-	MOVQ       AX, DX
-	VMOVUPS    Y0, (DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y1, (DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y2, (DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y3, (DX)
+	VMOVUPS    Y0, (AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y1, (AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y2, (AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y3, (AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+88(FP), DX
+	MOVQ       store+104(FP), DX
 	VMOVUPS    (DX), Y4
 	VMASKMOVPS Y0, Y4, (AX)
 	ADDQ       CX, AX
@@ -5145,9 +5383,9 @@ some:
 	VZEROUPPER
 	RET
 
-// func Tile4x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
+// func Tile4x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile4x16AVX2(SB), NOSPLIT, $0-97
+TEXT ·Tile4x16AVX2(SB), NOSPLIT, $0-113
 	MOVQ   a+8(FP), CX
 	MOVQ   arow+16(FP), AX
 	MOVQ   acol+24(FP), DX
@@ -5162,10 +5400,10 @@ TEXT ·Tile4x16AVX2(SB), NOSPLIT, $0-97
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	MOVQ   c+48(FP), R8
-	MOVQ   ldc+56(FP), R9
-	MOVQ   next+64(FP), R10
-	MOVQ   ld+72(FP), R11
+	MOVQ   old+64(FP), R8
+	MOVQ   ldold+72(FP), R9
+	MOVQ   next+80(FP), R10
+	MOVQ   ld+88(FP), R11
 	LEAQ   (R11)(R11*2), R12
 	CMPQ   k+0(FP), $0x00
 	JLE    done
@@ -5210,49 +5448,49 @@ loopk:
 done:
 	MOVQ       c+48(FP), AX
 	MOVQ       ldc+56(FP), CX
-	MOVQ       load+80(FP), DX
+	MOVQ       load+96(FP), DX
 	VMOVUPS    (DX), Y8
 	VMOVUPS    32(DX), Y9
-	MOVQ       AX, DX
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
 	VMASKMOVPS (DX), Y8, Y10
 	VADDPS     Y10, Y0, Y0
 	VMASKMOVPS 32(DX), Y9, Y10
 	VADDPS     Y10, Y1, Y1
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y8, Y10
 	VADDPS     Y10, Y2, Y2
 	VMASKMOVPS 32(DX), Y9, Y10
 	VADDPS     Y10, Y3, Y3
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y8, Y10
 	VADDPS     Y10, Y4, Y4
 	VMASKMOVPS 32(DX), Y9, Y10
 	VADDPS     Y10, Y5, Y5
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y8, Y8
 	VADDPS     Y8, Y6, Y6
 	VMASKMOVPS 32(DX), Y9, Y8
 	VADDPS     Y8, Y7, Y7
-	MOVB       full+96(FP), DL
+	MOVB       full+112(FP), DL
 	TESTB      DL, DL
 	JZ         some
-	MOVQ       AX, DX
-	VMOVUPS    Y0, (DX)
-	VMOVUPS    Y1, 32(DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y2, (DX)
-	VMOVUPS    Y3, 32(DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y4, (DX)
-	VMOVUPS    Y5, 32(DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y6, (DX)
-	VMOVUPS    Y7, 32(DX)
+	VMOVUPS    Y0, (AX)
+	VMOVUPS    Y1, 32(AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y2, (AX)
+	VMOVUPS    Y3, 32(AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y4, (AX)
+	VMOVUPS    Y5, 32(AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y6, (AX)
+	VMOVUPS    Y7, 32(AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+88(FP), DX
+	MOVQ       store+104(FP), DX
 	VMOVUPS    (DX), Y8
 	VMOVUPS    32(DX), Y9
 	VMASKMOVPS Y0, Y8, (AX)
@@ -5269,9 +5507,9 @@ some:
 	VZEROUPPER
 	RET
 
-// func Tile5x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
+// func Tile5x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile5x8AVX2(SB), NOSPLIT, $0-97
+TEXT ·Tile5x8AVX2(SB), NOSPLIT, $0-113
 	MOVQ   a+8(FP), CX
 	MOVQ   arow+16(FP), AX
 	MOVQ   acol+24(FP), DX
@@ -5283,10 +5521,10 @@ TEXT ·Tile5x8AVX2(SB), NOSPLIT, $0-97
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
-	MOVQ   c+48(FP), R8
-	MOVQ   ldc+56(FP), R9
-	MOVQ   next+64(FP), R10
-	MOVQ   ld+72(FP), R11
+	MOVQ   old+64(FP), R8
+	MOVQ   ldold+72(FP), R9
+	MOVQ   next+80(FP), R10
+	MOVQ   ld+88(FP), R11
 	LEAQ   (R11)(R11*2), R12
 	CMPQ   k+0(FP), $0x00
 	JLE    done
@@ -5328,41 +5566,41 @@ loopk:
 done:
 	MOVQ       c+48(FP), AX
 	MOVQ       ldc+56(FP), CX
-	MOVQ       load+80(FP), DX
+	MOVQ       load+96(FP), DX
 	VMOVUPS    (DX), Y5
-	MOVQ       AX, DX
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
 	VMASKMOVPS (DX), Y5, Y6
 	VADDPS     Y6, Y0, Y0
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y5, Y6
 	VADDPS     Y6, Y1, Y1
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y5, Y6
 	VADDPS     Y6, Y2, Y2
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y5, Y6
 	VADDPS     Y6, Y3, Y3
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y5, Y5
 	VADDPS     Y5, Y4, Y4
-	MOVB       full+96(FP), DL
+	MOVB       full+112(FP), DL
 	TESTB      DL, DL
 	JZ         some
-	MOVQ       AX, DX
-	VMOVUPS    Y0, (DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y1, (DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y2, (DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y3, (DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y4, (DX)
+	VMOVUPS    Y0, (AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y1, (AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y2, (AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y3, (AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y4, (AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+88(FP), DX
+	MOVQ       store+104(FP), DX
 	VMOVUPS    (DX), Y5
 	VMASKMOVPS Y0, Y5, (AX)
 	ADDQ       CX, AX
@@ -5376,9 +5614,9 @@ some:
 	VZEROUPPER
 	RET
 
-// func Tile5x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
+// func Tile5x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile5x16AVX2(SB), NOSPLIT, $0-97
+TEXT ·Tile5x16AVX2(SB), NOSPLIT, $0-113
 	MOVQ   a+8(FP), CX
 	MOVQ   arow+16(FP), AX
 	MOVQ   acol+24(FP), DX
@@ -5395,10 +5633,10 @@ TEXT ·Tile5x16AVX2(SB), NOSPLIT, $0-97
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
-	MOVQ   c+48(FP), R8
-	MOVQ   ldc+56(FP), R9
-	MOVQ   next+64(FP), R10
-	MOVQ   ld+72(FP), R11
+	MOVQ   old+64(FP), R8
+	MOVQ   ldold+72(FP), R9
+	MOVQ   next+80(FP), R10
+	MOVQ   ld+88(FP), R11
 	LEAQ   (R11)(R11*2), R12
 	CMPQ   k+0(FP), $0x00
 	JLE    done
@@ -5446,57 +5684,57 @@ loopk:
 done:
 	MOVQ       c+48(FP), AX
 	MOVQ       ldc+56(FP), CX
-	MOVQ       load+80(FP), DX
+	MOVQ       load+96(FP), DX
 	VMOVUPS    (DX), Y10
 	VMOVUPS    32(DX), Y11
-	MOVQ       AX, DX
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
 	VMASKMOVPS (DX), Y10, Y12
 	VADDPS     Y12, Y0, Y0
 	VMASKMOVPS 32(DX), Y11, Y12
 	VADDPS     Y12, Y1, Y1
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y10, Y12
 	VADDPS     Y12, Y2, Y2
 	VMASKMOVPS 32(DX), Y11, Y12
 	VADDPS     Y12, Y3, Y3
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y10, Y12
 	VADDPS     Y12, Y4, Y4
 	VMASKMOVPS 32(DX), Y11, Y12
 	VADDPS     Y12, Y5, Y5
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y10, Y12
 	VADDPS     Y12, Y6, Y6
 	VMASKMOVPS 32(DX), Y11, Y12
 	VADDPS     Y12, Y7, Y7
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y10, Y10
 	VADDPS     Y10, Y8, Y8
 	VMASKMOVPS 32(DX), Y11, Y10
 	VADDPS     Y10, Y9, Y9
-	MOVB       full+96(FP), DL
+	MOVB       full+112(FP), DL
 	TESTB      DL, DL
 	JZ         some
-	MOVQ       AX, DX
-	VMOVUPS    Y0, (DX)
-	VMOVUPS    Y1, 32(DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y2, (DX)
-	VMOVUPS    Y3, 32(DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y4, (DX)
-	VMOVUPS    Y5, 32(DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y6, (DX)
-	VMOVUPS    Y7, 32(DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y8, (DX)
-	VMOVUPS    Y9, 32(DX)
+	VMOVUPS    Y0, (AX)
+	VMOVUPS    Y1, 32(AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y2, (AX)
+	VMOVUPS    Y3, 32(AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y4, (AX)
+	VMOVUPS    Y5, 32(AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y6, (AX)
+	VMOVUPS    Y7, 32(AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y8, (AX)
+	VMOVUPS    Y9, 32(AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+88(FP), DX
+	MOVQ       store+104(FP), DX
 	VMOVUPS    (DX), Y10
 	VMOVUPS    32(DX), Y11
 	VMASKMOVPS Y0, Y10, (AX)
@@ -5516,9 +5754,9 @@ some:
 	VZEROUPPER
 	RET
 
-// func Tile6x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
+// func Tile6x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile6x8AVX2(SB), NOSPLIT, $0-97
+TEXT ·Tile6x8AVX2(SB), NOSPLIT, $0-113
 	MOVQ   a+8(FP), CX
 	MOVQ   arow+16(FP), AX
 	MOVQ   acol+24(FP), DX
@@ -5533,10 +5771,10 @@ TEXT ·Tile6x8AVX2(SB), NOSPLIT, $0-97
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	MOVQ   c+48(FP), R9
-	MOVQ   ldc+56(FP), R10
-	MOVQ   next+64(FP), R11
-	MOVQ   ld+72(FP), R12
+	MOVQ   old+64(FP), R9
+	MOVQ   ldold+72(FP), R10
+	MOVQ   next+80(FP), R11
+	MOVQ   ld+88(FP), R12
 	LEAQ   (R12)(R12*2), R13
 	CMPQ   k+0(FP), $0x00
 	JLE    done
@@ -5581,46 +5819,46 @@ loopk:
 done:
 	MOVQ       c+48(FP), AX
 	MOVQ       ldc+56(FP), CX
-	MOVQ       load+80(FP), DX
+	MOVQ       load+96(FP), DX
 	VMOVUPS    (DX), Y6
-	MOVQ       AX, DX
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
 	VMASKMOVPS (DX), Y6, Y7
 	VADDPS     Y7, Y0, Y0
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y6, Y7
 	VADDPS     Y7, Y1, Y1
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y6, Y7
 	VADDPS     Y7, Y2, Y2
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y6, Y7
 	VADDPS     Y7, Y3, Y3
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y6, Y7
 	VADDPS     Y7, Y4, Y4
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y6, Y6
 	VADDPS     Y6, Y5, Y5
-	MOVB       full+96(FP), DL
+	MOVB       full+112(FP), DL
 	TESTB      DL, DL
 	JZ         some
-	MOVQ       AX, DX
-	VMOVUPS    Y0, (DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y1, (DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y2, (DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y3, (DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y4, (DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y5, (DX)
+	VMOVUPS    Y0, (AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y1, (AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y2, (AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y3, (AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y4, (AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y5, (AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+88(FP), DX
+	MOVQ       store+104(FP), DX
 	VMOVUPS    (DX), Y6
 	VMASKMOVPS Y0, Y6, (AX)
 	ADDQ       CX, AX
@@ -5636,9 +5874,9 @@ some:
 	VZEROUPPER
 	RET
 
-// func Tile6x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
+// func Tile6x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile6x16AVX2(SB), NOSPLIT, $0-97
+TEXT ·Tile6x16AVX2(SB), NOSPLIT, $0-113
 	MOVQ   a+8(FP), CX
 	MOVQ   arow+16(FP), AX
 	MOVQ   acol+24(FP), DX
@@ -5659,10 +5897,10 @@ TEXT ·Tile6x16AVX2(SB), NOSPLIT, $0-97
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
-	MOVQ   c+48(FP), R9
-	MOVQ   ldc+56(FP), R10
-	MOVQ   next+64(FP), R11
-	MOVQ   ld+72(FP), R12
+	MOVQ   old+64(FP), R9
+	MOVQ   ldold+72(FP), R10
+	MOVQ   next+80(FP), R11
+	MOVQ   ld+88(FP), R12
 	LEAQ   (R12)(R12*2), R13
 	CMPQ   k+0(FP), $0x00
 	JLE    done
@@ -5714,65 +5952,65 @@ loopk:
 done:
 	MOVQ       c+48(FP), AX
 	MOVQ       ldc+56(FP), CX
-	MOVQ       load+80(FP), DX
+	MOVQ       load+96(FP), DX
 	VMOVUPS    (DX), Y12
 	VMOVUPS    32(DX), Y13
-	MOVQ       AX, DX
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
 	VMASKMOVPS (DX), Y12, Y14
 	VADDPS     Y14, Y0, Y0
 	VMASKMOVPS 32(DX), Y13, Y14
 	VADDPS     Y14, Y1, Y1
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y12, Y14
 	VADDPS     Y14, Y2, Y2
 	VMASKMOVPS 32(DX), Y13, Y14
 	VADDPS     Y14, Y3, Y3
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y12, Y14
 	VADDPS     Y14, Y4, Y4
 	VMASKMOVPS 32(DX), Y13, Y14
 	VADDPS     Y14, Y5, Y5
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y12, Y14
 	VADDPS     Y14, Y6, Y6
 	VMASKMOVPS 32(DX), Y13, Y14
 	VADDPS     Y14, Y7, Y7
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y12, Y14
 	VADDPS     Y14, Y8, Y8
 	VMASKMOVPS 32(DX), Y13, Y14
 	VADDPS     Y14, Y9, Y9
-	ADDQ       CX, DX
+	ADDQ       BX, DX
 	VMASKMOVPS (DX), Y12, Y12
 	VADDPS     Y12, Y10, Y10
 	VMASKMOVPS 32(DX), Y13, Y12
 	VADDPS     Y12, Y11, Y11
-	MOVB       full+96(FP), DL
+	MOVB       full+112(FP), DL
 	TESTB      DL, DL
 	JZ         some
-	MOVQ       AX, DX
-	VMOVUPS    Y0, (DX)
-	VMOVUPS    Y1, 32(DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y2, (DX)
-	VMOVUPS    Y3, 32(DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y4, (DX)
-	VMOVUPS    Y5, 32(DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y6, (DX)
-	VMOVUPS    Y7, 32(DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y8, (DX)
-	VMOVUPS    Y9, 32(DX)
-	ADDQ       CX, DX
-	VMOVUPS    Y10, (DX)
-	VMOVUPS    Y11, 32(DX)
+	VMOVUPS    Y0, (AX)
+	VMOVUPS    Y1, 32(AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y2, (AX)
+	VMOVUPS    Y3, 32(AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y4, (AX)
+	VMOVUPS    Y5, 32(AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y6, (AX)
+	VMOVUPS    Y7, 32(AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y8, (AX)
+	VMOVUPS    Y9, 32(AX)
+	ADDQ       CX, AX
+	VMOVUPS    Y10, (AX)
+	VMOVUPS    Y11, 32(AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+88(FP), DX
+	MOVQ       store+104(FP), DX
 	VMOVUPS    (DX), Y12
 	VMOVUPS    32(DX), Y13
 	VMASKMOVPS Y0, Y12, (AX)
