@@ -262,77 +262,104 @@ func (s *section) packA(kk, begin, end int) {
 	}
 }
 
+// tile is what one goroutine makes at a time: rows begin to end of a section and n
+// columns from n0 on.
+type tile struct {
+	*section
+	begin, end, n0, n int
+
+	// Between the steps sums are here and not in c, if its rows are far apart: they fall
+	// on each other in the cache.
+	sums []float32
+
+	panel, strip []float32 // of B and of A
+}
+
 // tile makes up to s.cols columns from n0 on of the rows from begin to end.
 func (s *section) tile(n0, begin, end int) error {
 	u := s.u
-	n := min(s.cols, s.n-n0)
-	var panel []float32
-	if !s.plainB {
-		buf := scratch(min(kStep, s.kn) * u.width(n))
-		defer release(buf)
-		panel = *buf
+	t := tile{section: s, begin: begin, end: end, n0: n0, n: min(s.cols, s.n-n0)}
+	// Columns of w become a sliver at a time, which is used right away. Of its rows,
+	// more are packed at once, so that whole cache lines and more are read.
+	width := t.n
+	if s.b.transposed {
+		width = min(width, u.cols)
 	}
-	var strip []float32
+	if !s.plainB {
+		buf := scratch(min(kStep, s.kn) * u.width(width))
+		defer release(buf)
+		t.panel = *buf
+	}
 	if s.stripA {
 		buf := scratch(u.rows * min(kStep, s.kn))
 		defer release(buf)
-		strip = *buf
+		t.strip = *buf
 	}
-	// Between the steps sums are here and not in c, if its rows are far apart: they fall
-	// on each other in the cache.
-	var sums []float32
 	if s.kn > 3*kStep && s.ldc >= 1024 {
-		buf := scratch((end - begin) * u.width(n))
+		buf := scratch((end - begin) * u.width(t.n))
 		defer release(buf)
-		sums = *buf
+		t.sums = *buf
 	}
 	for kk := 0; kk < s.kn; kk += kStep {
 		kw := min(kStep, s.kn-kk)
-		if !s.plainB {
-			if err := s.b.pack(u, panel, s.k0+kk, kw, n0, n); err != nil {
-				return err
+		for from := 0; from < t.n; from += width {
+			n := min(width, t.n-from)
+			if !s.plainB {
+				if err := s.b.pack(u, t.panel, s.k0+kk, kw, n0+from, n); err != nil {
+					return err
+				}
 			}
-		}
-		first, last := kk == 0, kk+kw == s.kn
-		next := s.following(kk, n0, n, begin, end)
-		for j := 0; j < n; j += u.cols {
-			w := min(u.cols, n-j)
-			pad := u.width(w)
-			b, ldb := panel, s.b.ld
-			if s.plainB {
-				b = s.b.data[(s.k0+kk)*ldb+n0+j:]
-			} else {
-				b, ldb = panel[j*kw:], pad
-			}
-			for i := begin; i < end; {
-				h := u.height(s.m - i)
-				var a strided
-				switch {
-				case s.plainA:
-					a = s.a.from(s.m0+i, s.k0+kk)
-				case s.stripA:
-					from := s.a.from(s.m0+i, s.k0+kk)
-					u.transpose(strip, h, from.data, from.row, h, kw)
-					a = strided{strip, 1, h}
-				default:
-					a = strided{s.packed[kk*s.m+i*kw:], 1, h}
+			next := t.following(kk, from+width, width)
+			for j := 0; j < n; j += u.cols {
+				b, ldb := t.panel, s.b.ld
+				if s.plainB {
+					b = s.b.data[(s.k0+kk)*ldb+n0+from+j:]
+				} else {
+					b, ldb = t.panel[j*kw:], u.width(min(u.cols, n-j))
 				}
-				c, ldc := s.c[(s.m0+i)*s.ldc+n0+j:], s.ldc
-				old, ldold := c, ldc
-				if !first && sums != nil {
-					old, ldold = sums[j*(end-begin)+(i-begin)*pad:], pad
-				} else if first && !s.add && s.k0 == 0 {
-					old = nil
-				}
-				if !last && sums != nil {
-					c, ldc = sums[j*(end-begin)+(i-begin)*pad:], pad
-				}
-				u.mul(c, ldc, old, ldold, a, b, ldb, h, w, kw, next.take())
-				i += h
+				t.mul(kk, kw, from+j, b, ldb, &next)
 			}
 		}
 	}
 	return nil
+}
+
+// mul adds the products of columns kk to kk+kw of A and a sliver of B to the columns of
+// the tile from j on.
+func (t *tile) mul(kk, kw, j int, b []float32, ldb int, next *prefetch) {
+	s, u := t.section, t.u
+	w := min(u.cols, t.n-j)
+	ldsums := u.width(w)
+	for i := t.begin; i < t.end; {
+		h := u.height(s.m - i)
+		var a strided
+		switch {
+		case s.plainA:
+			a = s.a.from(s.m0+i, s.k0+kk)
+		case s.stripA:
+			from := s.a.from(s.m0+i, s.k0+kk)
+			u.transpose(t.strip, h, from.data, from.row, h, kw)
+			a = strided{t.strip, 1, h}
+		default:
+			a = strided{s.packed[kk*s.m+i*kw:], 1, h}
+		}
+		c, ldc := s.c[(s.m0+i)*s.ldc+t.n0+j:], s.ldc
+		old, ldold := c, ldc
+		if kk == 0 && s.k0 == 0 && !s.add {
+			old = nil
+		}
+		if t.sums != nil {
+			sums := t.sums[j*(t.end-t.begin)+(i-t.begin)*ldsums:]
+			if kk > 0 {
+				old, ldold = sums, ldsums
+			}
+			if kk+kw < s.kn {
+				c, ldc = sums, ldsums
+			}
+		}
+		u.mul(c, ldc, old, ldold, a, b, ldb, h, w, kw, next.take())
+		i += h
+	}
 }
 
 // prefetch goes through the rows of a part of B.
@@ -341,24 +368,27 @@ type prefetch struct {
 	ld, left, atOnce int
 }
 
-// following returns what tile packs after the part at kk, so that it is in the cache
-// by then: memory is read while the processor multiplies.
-func (s *section) following(kk, n0, n, begin, end int) (p prefetch) {
-	k0 := s.k0 + kk + kStep
-	if s.b.data == nil || s.plainB || kk+kStep >= s.kn {
+// following returns what is packed after a part of B, so that it is in the cache by
+// then: memory is read while the processor multiplies. That is the columns of the
+// product from the given one on or, behind the last, the first ones in the next step.
+func (t *tile) following(kk, from, width int) (p prefetch) {
+	if t.b.data == nil || t.plainB {
 		return p
 	}
-	if !s.b.transposed && n < kStep/2 {
-		return p // a kStep of floats would be more than there is of a row
+	if from >= t.n {
+		from, kk = 0, kk+kStep
+		if kk >= t.kn {
+			return p
+		}
 	}
-	p.ld = s.b.ld
-	if s.b.transposed {
-		p.data, p.left = s.b.data[n0*p.ld+k0:], n
-	} else {
-		p.data, p.left = s.b.data[k0*p.ld+n0:], min(kStep, s.k-k0)
+	p.ld = t.b.ld
+	if t.b.transposed {
+		p.data, p.left = t.b.data[(t.n0+from)*p.ld+t.k0+kk:], min(width, t.n-from)
+	} else if t.n >= kStep/2 { // else a kStep of floats is more than a row has
+		p.data, p.left = t.b.data[(t.k0+kk)*p.ld+t.n0:], min(kStep, t.kn-kk)
 	}
 	p.atOnce = 1
-	if calls := (n + s.u.cols - 1) / s.u.cols * ((end - begin) / s.u.rows); calls < p.left {
+	if calls := (width + t.u.cols - 1) / t.u.cols * ((t.end - t.begin) / t.u.rows); calls < p.left {
 		p.atOnce = 4
 	}
 	return p
