@@ -209,7 +209,6 @@ func (s section) parallel() error {
 // tile is what one goroutine makes at a time: rows begin to end of a section and n
 // columns from n0 on.
 type tile struct {
-	*section
 	begin, end, n0, n int
 
 	// Between the steps sums are here and not in c, if its rows are far apart: they fall
@@ -222,7 +221,7 @@ type tile struct {
 // tile makes up to s.cols columns from n0 on of the rows from begin to end.
 func (s *section) tile(n0, begin, end int) error {
 	u := s.u
-	t := tile{section: s, begin: begin, end: end, n0: n0, n: min(s.cols, s.n-n0)}
+	t := tile{begin: begin, end: end, n0: n0, n: min(s.cols, s.n-n0)}
 	// Columns of w become a sliver at a time, which is used right away. Of its rows,
 	// more are packed at once, so that whole cache lines and more are read.
 	width := t.n
@@ -253,7 +252,7 @@ func (s *section) tile(n0, begin, end int) error {
 					return err
 				}
 			}
-			next := t.following(kk, from+width, width)
+			next := s.following(&t, kk, from+width, width)
 			for j := 0; j < n; j += u.cols {
 				b, ldb := t.panel, s.b.ld
 				if s.plainB {
@@ -261,7 +260,7 @@ func (s *section) tile(n0, begin, end int) error {
 				} else {
 					b, ldb = t.panel[j*kw:], u.width(min(u.cols, n-j))
 				}
-				t.mul(kk, kw, from+j, b, ldb, &next)
+				s.mul(&t, kk, kw, from+j, b, ldb, &next)
 			}
 		}
 	}
@@ -270,8 +269,8 @@ func (s *section) tile(n0, begin, end int) error {
 
 // mul adds the products of columns kk to kk+kw of A and a sliver of B to the columns of
 // the tile from j on.
-func (t *tile) mul(kk, kw, j int, b []float32, ldb int, next *prefetch) {
-	s, u := t.section, t.u
+func (s *section) mul(t *tile, kk, kw, j int, b []float32, ldb int, next *prefetch) {
+	u := s.u
 	w := min(u.cols, t.n-j)
 	ldsums := u.width(w)
 	for i := t.begin; i < t.end; {
@@ -315,24 +314,24 @@ type prefetch struct {
 // following returns what is packed after a part of B, so that it is in the cache by
 // then: memory is read while the processor multiplies. That is the columns of the
 // product from the given one on or, behind the last, the first ones in the next step.
-func (t *tile) following(kk, from, width int) (p prefetch) {
-	if t.b.data == nil || t.plainB {
+func (s *section) following(t *tile, kk, from, width int) (p prefetch) {
+	if s.b.data == nil || s.plainB {
 		return p
 	}
 	if from >= t.n {
 		from, kk = 0, kk+kStep
-		if kk >= t.kn {
+		if kk >= s.kn {
 			return p
 		}
 	}
-	p.ld = t.b.ld
-	if t.b.transposed {
-		p.data, p.left = t.b.data[(t.n0+from)*p.ld+t.k0+kk:], min(width, t.n-from)
+	p.ld = s.b.ld
+	if s.b.transposed {
+		p.data, p.left = s.b.data[(t.n0+from)*p.ld+s.k0+kk:], min(width, t.n-from)
 	} else if t.n >= kStep/2 { // else a kStep of floats is more than a row has
-		p.data, p.left = t.b.data[(t.k0+kk)*p.ld+t.n0:], min(kStep, t.kn-kk)
+		p.data, p.left = s.b.data[(s.k0+kk)*p.ld+t.n0:], min(kStep, s.kn-kk)
 	}
 	p.atOnce = 1
-	if calls := (width + t.u.cols - 1) / t.u.cols * ((t.end - t.begin) / t.u.rows); calls < p.left {
+	if calls := (width + s.u.cols - 1) / s.u.cols * ((t.end - t.begin) / s.u.rows); calls < p.left {
 		p.atOnce = 4
 	}
 	return p
