@@ -117,10 +117,10 @@ func transposeAVX2(dst []float32, ldd int, src []float32, ld, rows, cols int) {
 		}
 	}
 	if whole < cols && r > 0 {
-		transpose(dst[whole*ldd:], ldd, src[whole:], ld, r, cols-whole)
+		transposeGo(dst[whole*ldd:], ldd, src[whole:], ld, r, cols-whole)
 	}
 	if r < rows {
-		transpose(dst[r:], ldd, src[r*ld:], ld, rows-r, cols)
+		transposeGo(dst[r:], ldd, src[r*ld:], ld, rows-r, cols)
 	}
 }
 

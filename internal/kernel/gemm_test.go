@@ -116,7 +116,7 @@ func TestMicrokernelPacking(t *testing.T) {
 					fill(rng, dst)
 					fill(rng, src)
 					want := append([]float32(nil), dst...)
-					transpose(want, ldd, src, ld, rows, cols)
+					transposeGo(want, ldd, src, ld, rows, cols)
 					u.transpose(dst, ldd, src, ld, rows, cols)
 					require.Equal(t, want, dst, "transpose %d x %d", rows, cols)
 				})

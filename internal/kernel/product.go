@@ -138,13 +138,12 @@ type section struct {
 	m0, k0 int
 	m, kn  int // numbers of rows and columns
 
-	// A is used as it is if there is little of it and its rows do not fall on each
-	// other in the cache; it is packed by the tile if few tiles share it; or packed
-	// here at once.
+	// A is used as it is if there is little of it; it is packed by the tile if few
+	// columns share it; or packed here at once.
 	plainA, stripA bool
 	packed         []float32
 
-	// B is used as it is if there is little of it and few tiles share it, or packed by
+	// B is used as it is if there is little of it and few rows share it, or packed by
 	// the tile.
 	plainB bool
 
@@ -152,10 +151,15 @@ type section struct {
 	cols int
 }
 
+// apart says that rows with ld floats from one to the next do not fall on each other in
+// the cache.
+func apart(ld int) bool { return ld%512 != 0 }
+
 func (s *section) run() error {
 	u := s.u
-	s.plainB = s.b.data != nil && !s.b.transposed && s.m <= 2*u.rows && s.kn*s.b.ld <= bFloats && (!u.padded || s.n%u.step == 0)
-	s.plainA = s.n <= bCols && s.m*s.kn <= bFloats && s.a.row*s.a.col%512 != 0
+	s.plainB = s.b.data != nil && !s.b.transposed && (!u.padded || s.n%u.step == 0) &&
+		s.kn*s.b.ld <= bFloats && (s.m <= 12*u.rows && apart(s.b.ld) || s.m <= 3*u.rows)
+	s.plainA = s.n <= 2*bCols && s.m*s.kn <= bFloats && apart(s.a.row*s.a.col)
 	s.stripA = !s.plainA && s.n <= u.cols && s.a.col == 1
 	s.cols = bCols
 	if unit := max(u.cols, s.b.step); !s.serial {
