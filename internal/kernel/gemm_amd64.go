@@ -58,6 +58,9 @@ func mulTileAVX512(c []float32, ldc int, old []float32, ldold int, a strided, b 
 	} else {
 		_ = old[(m-1)*ldold+n-1]
 	}
+	if next.at == nil {
+		next.at = &a.data[0] // a page that there is not takes long to look up
+	}
 	tiles512[m][(n-1)/16](k, &a.data[0], bytes(a.row), bytes(a.col), &b[0], bytes(ldb), &c[0], bytes(ldc), &old[0], bytes(ldold), next.at, bytes(next.ld), load, store)
 }
 
@@ -74,6 +77,9 @@ func mulTileAVX2(c []float32, ldc int, old []float32, ldold int, a strided, b []
 		load, old = &firstOf[16], c
 	} else {
 		_ = old[(m-1)*ldold+n-1]
+	}
+	if next.at == nil {
+		next.at = &a.data[0]
 	}
 	tiles256[m][half](k, &a.data[0], bytes(a.row), bytes(a.col), &b[0], bytes(ldb), &c[0], bytes(ldc), &old[0], bytes(ldold), next.at, bytes(next.ld), load, store, n == width)
 }

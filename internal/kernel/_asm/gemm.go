@@ -45,8 +45,11 @@ type column struct {
 	next        Register // from column to column
 }
 
+// rowsOfAPoint is how many rows an address has stand for: those that scaled strides
+// reach.
 const rowsOfAPoint = 5
 
+// loadColumn loads the parameters that say where the first column is.
 func loadColumn(rows int) column {
 	c := column{stride: GP64()}
 	a := Load(Param("a"), GP64()).(GPVirtual)
@@ -87,14 +90,15 @@ func (c column) step() {
 	}
 }
 
+// prefetchStep is how many products come between prefetches.
+const prefetchStep = 16
+
 // sums runs over k in steps of prefetchStep, between which it prefetches: a row of old,
 // which is needed at the end, and a line of each of four rows ld bytes apart from next
 // on, which the caller needs later. All at once would be more than there are buffers
-// for, and what the loop itself reads would wait. column makes the products of
-// one k.
-const prefetchStep = 16
-
-func sums(rows, bytes int, a column, b, ldb Register, labels []string, check func(), column func(loop int)) {
+// for, and what the loop itself reads would wait. Each label is a loop, whose products of
+// one k are made by products; choose goes to another than the first.
+func sums(bytes int, a column, b, ldb Register, labels []string, choose func(), products func(loop int)) {
 	old, ldold := Load(Param("old"), GP64()), Load(Param("ldold"), GP64())
 	next, ld, by3 := Load(Param("next"), GP64()), Load(Param("ld"), GP64()), GP64()
 	LEAQ(Mem{Base: ld, Index: ld, Scale: 2}, by3)
@@ -105,7 +109,7 @@ func sums(rows, bytes int, a column, b, ldb Register, labels []string, check fun
 	k := kParam.Addr // there are not registers enough
 	CMPQ(k, Imm(0))
 	JLE(LabelRef("done"))
-	check()
+	choose()
 	for loop, label := range labels {
 		Label(label)
 		PREFETCHT0(Mem{Base: old})
@@ -124,7 +128,7 @@ func sums(rows, bytes int, a column, b, ldb Register, labels []string, check fun
 		JLE(LabelRef(label + "k"))
 		MOVQ(I32(prefetchStep), n)
 		Label(label + "k")
-		column(loop)
+		products(loop)
 		ADDQ(ldb, b)
 		a.step()
 		DECQ(n)
@@ -138,8 +142,10 @@ func sums(rows, bytes int, a column, b, ldb Register, labels []string, check fun
 	Label("done")
 }
 
+// tileParams are the parameters that all tiles have.
 const tileParams = "k int, a *float32, arow, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr"
 
+// tile512 is a tile of 16 columns a vector by AVX-512, masked where there are fewer.
 func tile512(rows, vectors int) {
 	name := fmt.Sprintf("Tile%dx%dAVX512", rows, 16*vectors)
 	TEXT(name, NOSPLIT, "func("+tileParams+", load, store uint64)")
@@ -168,11 +174,11 @@ func tile512(rows, vectors int) {
 		VPXORD(sum[i], sum[i], sum[i])
 	}
 	// A masked load takes a place that a multiplication could have.
-	check := func() {
+	choose := func() {
 		KORTESTW(store[vectors-1], store[vectors-1])
 		JNC(LabelRef("masked"))
 	}
-	sums(rows, 64*vectors, a, b, ldb, []string{"loop", "masked"}, check, func(loop int) {
+	sums(64*vectors, a, b, ldb, []string{"loop", "masked"}, choose, func(loop int) {
 		var row []VecVirtual
 		for v := range vectors {
 			row = append(row, ZMM())
@@ -207,6 +213,7 @@ func tile512(rows, vectors int) {
 	RET()
 }
 
+// tile256 is a tile of 8 columns a vector by AVX2, of which only stores are masked.
 func tile256(rows, vectors int) {
 	name := fmt.Sprintf("Tile%dx%dAVX2", rows, 8*vectors)
 	TEXT(name, NOSPLIT, "func("+tileParams+", load, store *int32, full bool)")
@@ -222,7 +229,7 @@ func tile256(rows, vectors int) {
 		sum[i] = YMM()
 		VXORPS(sum[i], sum[i], sum[i])
 	}
-	sums(rows, 32*vectors, a, b, ldb, []string{"loop"}, func() {}, func(int) {
+	sums(32*vectors, a, b, ldb, []string{"loop"}, func() {}, func(int) {
 		var row []VecVirtual
 		for v := range vectors {
 			row = append(row, YMM())
