@@ -4,12 +4,26 @@ package kernel
 // n, and there are ldc and ldb floats from row to row of c and b. b is scratch memory
 // with rows of whole cache lines.
 func tileProduct(c []float32, ldc int, a strided, b []float32, ldb, m, n, k int, add bool) {
-	if !add {
-		for r := range m {
-			clear(c[r*ldc:][:n])
+	u := use.micro
+	if u == nil {
+		if !add {
+			for r := range m {
+				clear(c[r*ldc:][:n])
+			}
+		}
+		gemm(c, ldc, a, b, ldb, m, n, k)
+		return
+	}
+	for j := 0; j < n; j += u.cols {
+		w := min(u.cols, n-j)
+		for i := 0; i < m; {
+			h := u.height(m - i)
+			part := a
+			part.data = a.data[i*a.row:]
+			u.mul(c[i*ldc+j:], ldc, part, b[j:], ldb, h, w, k, add)
+			i += h
 		}
 	}
-	gemm(c, ldc, a, b, ldb, m, n, k)
 }
 
 // tileRows copies rows of d floats, with ld floats from row to row, to dst.
@@ -21,6 +35,10 @@ func tileRows(dst []float32, ldd int, src []float32, ld, rows, d int) {
 
 // tileColumns copies rows of d floats to the columns of dst.
 func tileColumns(dst []float32, ldd int, src []float32, ld, rows, d int) {
+	if u := use.micro; u != nil {
+		u.transpose(dst, ldd, src, ld, rows, d)
+		return
+	}
 	transpose(dst, ldd, src, ld, rows, d)
 }
 
