@@ -150,13 +150,13 @@ func (a *Attention) forward(o, lse, q, k, v []float32, i0, n, kh, offset int) {
 		clear(o[(i0+i)*qs+first:][:group*d])
 	}
 	for g := range group {
-		tileRows(queries[g*n*ld:], ld, q[i0*qs+first+g*d:], qs, n, d)
+		tileRows(queries[g*n*ld:], ld, q[i0*qs+first+g*d:], qs, n, d, a.scale())
 	}
 	from, to := a.span(i0+offset, n)
 	for j0 := from; j0 < to; j0 += keyTile {
 		j1 := min(to, j0+keyTile)
 		tileColumns(kt, tileStride, k[j0*ks+kh*d:], ks, j1-j0, d)
-		tileRows(values, ld, v[j0*ks+kh*d:], ks, j1-j0, d)
+		tileRows(values, ld, v[j0*ks+kh*d:], ks, j1-j0, d, 1)
 		for r0 := 0; r0 < n; r0 += queryTile {
 			rows := min(queryTile, n-r0)
 			c0, c1 := a.span(i0+r0+offset, rows)
@@ -177,7 +177,7 @@ func (a *Attention) forward(o, lse, q, k, v []float32, i0, n, kh, offset int) {
 	for g := range group {
 		for r := range n {
 			sum := sums[g*n+r]
-			scaleRow(o[(i0+r)*qs+first+g*d:][:d], 1/sum)
+			use.scale(o[(i0+r)*qs+first+g*d:][:d], 1/sum)
 			if lse != nil {
 				lse[(i0+r)*a.Heads+kh*group+g] = tops[g*n+r] + log(sum)
 			}
@@ -185,36 +185,38 @@ func (a *Attention) forward(o, lse, q, k, v []float32, i0, n, kh, offset int) {
 	}
 }
 
-// accumulate turns the scores x of a token with the keys from c0 on into weights
+// accumulate turns the scaled scores x of a token with the keys from c0 on into weights
 // relative to the greatest score so far, which is top, and adds them to sum. Where
 // the greatest changes, the sum and the output o so far are made relative to it.
 func (a *Attention) accumulate(x, o []float32, top, sum *float32, c0, token int) {
-	own, scale := a.own(x, c0, token)
+	own := a.own(x, c0, token)
 	if len(own) == 0 {
 		return
 	}
 	if a.Cap > 0 {
-		scaleRow(own, scale)
 		SoftCap(own, a.Cap)
-		scale = 1
 	}
 	old := *top
-	if *top = max(old, maxRow(own, scale)); *top != old {
+	if *top = max(old, use.max(own)); *top != old {
 		shrink := Exp(old - *top)
 		*sum *= shrink
-		scaleRow(o, shrink)
+		use.scale(o, shrink)
 	}
-	*sum += expRow(own, scale, *top)
+	*sum += float32(use.expSum(own, own, *top))
 }
 
-// own returns the part of x, scores of a token with the keys from c0 on, that the
-// token sees, sets the rest to 0, and returns what scores are scaled by.
-func (a *Attention) own(x []float32, c0, token int) (own []float32, scale float32) {
+// own returns the part of x, something of a token with the keys from c0 on, that the
+// token sees, and sets the rest to 0.
+func (a *Attention) own(x []float32, c0, token int) []float32 {
 	from, to := a.seen(token)
 	from, to = min(max(0, from-c0), len(x)), min(max(0, to-c0), len(x))
+	if from >= to {
+		clear(x)
+		return nil
+	}
 	clear(x[:from])
-	clear(x[max(from, to):])
-	return x[from:max(from, to)], a.scale()
+	clear(x[to:])
+	return x[from:to]
 }
 
 func log(x float32) float32 { return float32(math.Log(float64(x))) }

@@ -25,6 +25,9 @@ func (a *Attention) few(o, lse, q, k, v []float32, tq, tk int) {
 	from, _ := a.span(tk-tq, tq)
 	runs := (tk - from + fewKeys - 1) / fewKeys
 	rows := tq * a.Heads
+	scaled := scratch(rows * d)
+	defer release(scaled)
+	tileRows(*scaled, d, q, d, rows, d, a.scale())
 	// By run: rows of d floats, their greatest scores, their sums.
 	size := rows * (d + 2)
 	buf := scratch(runs * size)
@@ -39,7 +42,7 @@ func (a *Attention) few(o, lse, q, k, v []float32, tq, tk int) {
 		for c := c0; c < c1; c += nearKeys {
 			for row := range rows {
 				at := c*ks + row%a.Heads/group*d
-				dotRows(weights(row)[c-c0:min(c1, c+nearKeys)-c0], q[row*d:][:d], k[at:], ks)
+				dotRows(weights(row)[c-c0:min(c1, c+nearKeys)-c0], (*scaled)[row*d:][:d], k[at:], ks)
 			}
 		}
 		clear(out[:rows*d])
@@ -61,7 +64,7 @@ func (a *Attention) few(o, lse, q, k, v []float32, tq, tk int) {
 			shares[run] = (*buf)[run*size+rows*d+row]
 			top = max(top, shares[run])
 		}
-		expRow(shares, 1, top)
+		use.expSum(shares, shares, top)
 		y := o[row*d:][:d]
 		clear(y)
 		addRows(y, shares, (*buf)[row*d:], size)
@@ -69,7 +72,7 @@ func (a *Attention) few(o, lse, q, k, v []float32, tq, tk int) {
 		for run, share := range shares {
 			sum += share * (*buf)[run*size+rows*(d+1)+row]
 		}
-		scaleRow(y, 1/sum)
+		use.scale(y, 1/sum)
 		if lse != nil {
 			lse[row] = top + log(sum)
 		}

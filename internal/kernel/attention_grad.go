@@ -72,7 +72,8 @@ func (g *grad) keys(j, kh int) {
 	p, dp, bounded := buf.take(queryTile*tileStride), buf.take(queryTile*tileStride), buf.take(keyTile)
 	tileColumns(kt, tileStride, g.k[j0*ks+kh*d:], ks, j1-j0, d)
 	tileColumns(vt, tileStride, g.v[j0*ks+kh*d:], ks, j1-j0, d)
-	tileRows(keys, ld, g.k[j0*ks+kh*d:], ks, j1-j0, d)
+	// Scores are scaled by way of the queries, and so dk; dq is by way of the keys.
+	tileRows(keys, ld, g.k[j0*ks+kh*d:], ks, j1-j0, d, g.scale())
 	for r := j0; r < j1; r++ {
 		clear(g.dk[r*ks+kh*d:][:d])
 		clear(g.dv[r*ks+kh*d:][:d])
@@ -85,8 +86,8 @@ func (g *grad) keys(j, kh int) {
 			}
 			i0 := i * queryTile
 			m, n := min(queryTile, g.t-i0), c1-c0
-			tileRows(queries, ld, g.q[i0*qs+h*d:], qs, m, d)
-			tileRows(do, ld, g.do[i0*qs+h*d:], qs, m, d)
+			tileRows(queries, ld, g.q[i0*qs+h*d:], qs, m, d, g.scale())
+			tileRows(do, ld, g.do[i0*qs+h*d:], qs, m, d, 1)
 			tileProduct(p, tileStride, strided{queries, ld, 1}, kt[c0-j0:], tileStride, m, n, d, false)
 			tileProduct(dp, tileStride, strided{do, ld, 1}, vt[c0-j0:], tileStride, m, n, d, false)
 			for r := range m {
@@ -104,23 +105,19 @@ func (g *grad) keys(j, kh int) {
 	}
 }
 
-// scores turns the scores x of a token with the keys from c0 on into weights, and
-// the gradient dx of the weights into that of the products of queries and keys.
+// scores turns the scaled scores x of a token with the keys from c0 on into weights,
+// and the gradient dx of the weights into that of the scaled scores.
 func (g *grad) scores(x, dx, bounded []float32, lse, dot float32, c0, token int) {
-	own, scale := g.own(x, c0, token)
-	down, _ := g.own(dx, c0, token)
-	if g.Cap == 0 {
-		expRow(own, scale, lse)
-		gradRow(down, own, dot, scale)
-		return
+	own, down := g.own(x, c0, token), g.own(dx, c0, token)
+	if g.Cap > 0 {
+		SoftCap(own, g.Cap)
+		copy(bounded, own)
 	}
-	scaleRow(own, scale)
-	SoftCap(own, g.Cap)
-	bounded = bounded[:len(own)]
-	copy(bounded, own)
-	expRow(own, 1, lse)
-	gradRow(down, own, dot, scale)
-	SoftCapGrad(down, bounded, g.Cap)
+	use.expSum(own, own, lse)
+	gradRow(down, own, dot)
+	if g.Cap > 0 {
+		SoftCapGrad(down, bounded[:len(own)], g.Cap)
+	}
 }
 
 // turns is whose turn it is at each of several things that are added to by several

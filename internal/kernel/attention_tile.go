@@ -26,10 +26,15 @@ func tileProduct(c []float32, ldc int, a strided, b []float32, ldb, m, n, k int,
 	}
 }
 
-// tileRows copies rows of d floats, with ld floats from row to row, to dst.
-func tileRows(dst []float32, ldd int, src []float32, ld, rows, d int) {
+// tileRows copies rows of d floats, with ld floats from row to row, times scale to
+// dst.
+func tileRows(dst []float32, ldd int, src []float32, ld, rows, d int, scale float32) {
 	for r := range rows {
-		copy(dst[r*ldd:][:d], src[r*ld:][:d])
+		row := dst[r*ldd:][:d]
+		copy(row, src[r*ld:])
+		if scale != 1 {
+			use.scale(row, scale)
+		}
 	}
 }
 
