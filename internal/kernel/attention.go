@@ -43,6 +43,10 @@ const (
 	// sharedTiles is how many tiles of queries, of all heads of a group together,
 	// use what is copied of a tile of keys.
 	sharedTiles = 4
+
+	// tilesTogether is how many tiles of keys use what is copied of a tile of queries
+	// in the backward pass.
+	tilesTogether = 2
 )
 
 // stride returns how many floats apart rows of n floats are in scratch memory: an
@@ -60,10 +64,11 @@ func AttentionBytes(d int) int64 {
 	return 4 * int64(runtime.GOMAXPROCS(0)) * int64(n)
 }
 
-// gradFloats is what a tile takes in Grad: keys and values as columns, keys, queries
-// and gradients of outputs, weights, their gradients, and a row of bounded scores.
+// gradFloats is what Grad takes for tiles of keys: keys and values as columns and
+// keys of each, and queries and gradients of outputs, weights, their gradients, and a
+// row of bounded scores.
 func gradFloats(d int) int {
-	return 2*d*tileStride + (keyTile+2*queryTile)*stride(d) + 2*queryTile*tileStride + keyTile
+	return tilesTogether*(2*d*tileStride+keyTile*stride(d)) + 2*queryTile*(stride(d)+tileStride) + keyTile
 }
 
 // forwardFloats is what n queries of a group of heads take in Forward: keys as
