@@ -169,13 +169,14 @@ func (a *Attention) forward(o, lse, q, k, v []float32, i0, n, kh, offset int) {
 			if c0 >= c1 {
 				continue
 			}
+			seen := i0 + r0 + offset + 1 - c0 // by the first query
 			for g := range group {
 				x, out := g*n+r0, o[(i0+r0)*qs+first+g*d:]
-				tileProduct(scores, tileStride, strided{queries[x*ld:], ld, 1}, kt[c0-j0:], tileStride, rows, c1-c0, d, false)
+				tileProduct(scores, tileStride, strided{queries[x*ld:], ld, 1}, kt[c0-j0:], tileStride, rows, c1-c0, d, false, stair{seen, result})
 				for r := range rows {
 					a.accumulate(scores[r*tileStride:][:c1-c0], out[r*qs:][:d], &tops[x+r], &sums[x+r], c0, i0+r0+r+offset)
 				}
-				tileProduct(out, qs, strided{scores, tileStride, 1}, values[(c0-j0)*ld:], ld, rows, d, c1-c0, true)
+				tileProduct(out, qs, strided{scores, tileStride, 1}, values[(c0-j0)*ld:], ld, rows, d, c1-c0, true, stair{seen, byQueries})
 			}
 		}
 	}

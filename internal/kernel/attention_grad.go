@@ -109,18 +109,18 @@ func (g *grad) keys(j, end, kh int) {
 				if c0 >= c1 {
 					continue
 				}
-				n, to := c1-c0, c0*ks+kh*d
-				tileProduct(p, tileStride, strided{queries, ld, 1}, c.kt[c0-j0:], tileStride, m, n, d, false)
-				tileProduct(dp, tileStride, strided{do, ld, 1}, c.vt[c0-j0:], tileStride, m, n, d, false)
+				n, to, seen := c1-c0, c0*ks+kh*d, i0+1-c0
+				tileProduct(p, tileStride, strided{queries, ld, 1}, c.kt[c0-j0:], tileStride, m, n, d, false, stair{seen, result})
+				tileProduct(dp, tileStride, strided{do, ld, 1}, c.vt[c0-j0:], tileStride, m, n, d, false, stair{seen, result})
 				for r := range m {
 					at := (i0+r)*g.Heads + h
 					g.scores(p[r*tileStride:][:n], dp[r*tileStride:][:n], bounded, g.lse[at], g.dots[at], c0, i0+r)
 				}
-				tileProduct(g.dv[to:], ks, strided{p, 1, tileStride}, do, ld, n, d, m, true)
-				tileProduct(g.dk[to:], ks, strided{dp, 1, tileStride}, queries, ld, n, d, m, true)
+				tileProduct(g.dv[to:], ks, strided{p, 1, tileStride}, do, ld, n, d, m, true, stair{seen, byKeys})
+				tileProduct(g.dk[to:], ks, strided{dp, 1, tileStride}, queries, ld, n, d, m, true, stair{seen, byKeys})
 				turn := h*len(g.spans) + i
 				g.turns.wait(turn, j+x)
-				tileProduct(g.dq[i0*qs+h*d:], qs, strided{dp, tileStride, 1}, c.keys[(c0-j0)*ld:], ld, m, d, n, true)
+				tileProduct(g.dq[i0*qs+h*d:], qs, strided{dp, tileStride, 1}, c.keys[(c0-j0)*ld:], ld, m, d, n, true, stair{seen, byQueries})
 				g.turns.done(turn)
 			}
 		}

@@ -1,9 +1,40 @@
 package kernel
 
+// A stair is which part of a tile of scores matters where the last keys are not seen
+// by the first queries: query i sees the first keys up to `first`+i at the most.
+type stair struct {
+	first int
+	side  side
+}
+
+// side is where the tile is in a product.
+type side int
+
+const (
+	result    side = iota // C: queries x keys
+	byQueries             // A: queries x keys
+	byKeys                // A: keys x queries
+)
+
+// part returns what matters of a product for h rows of A from i on: the first
+// columns, and from where to where in k.
+func (s stair) part(i, h, n, k int) (columns, k0, k1 int) {
+	seen := s.first + i + h - 1
+	switch s.side {
+	case result:
+		return min(n, seen), 0, k
+	case byQueries:
+		return n, 0, min(k, seen)
+	default:
+		return n, max(0, i-s.first+1), k
+	}
+}
+
 // tileProduct sets the m x n matrix c to A·B, or adds A·B to it: A is m x k, B is k x
 // n, and there are ldc and ldb floats from row to row of c and b. b is scratch memory
-// with rows of whole cache lines.
-func tileProduct(c []float32, ldc int, a strided, b []float32, ldb, m, n, k int, add bool) {
+// with rows of whole cache lines. What does not matter may be left out: A is 0 there,
+// or c arbitrary.
+func tileProduct(c []float32, ldc int, a strided, b []float32, ldb, m, n, k int, add bool, s stair) {
 	u := use.micro
 	if u == nil {
 		if !add {
@@ -15,12 +46,14 @@ func tileProduct(c []float32, ldc int, a strided, b []float32, ldb, m, n, k int,
 		return
 	}
 	for j := 0; j < n; j += u.cols {
-		w := min(u.cols, n-j)
 		for i := 0; i < m; {
 			h := u.height(m - i)
-			part := a
-			part.data = a.data[i*a.row:]
-			u.mul(c[i*ldc+j:], ldc, part, b[j:], ldb, h, w, k, add)
+			columns, k0, k1 := s.part(i, h, n, k)
+			if w := min(u.cols, columns-j); w > 0 && k0 < k1 {
+				part := a
+				part.data = a.data[i*a.row+k0*a.col:]
+				u.mul(c[i*ldc+j:], ldc, part, b[k0*ldb+j:], ldb, h, w, k1-k0, add)
+			}
 			i += h
 		}
 	}
