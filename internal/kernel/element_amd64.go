@@ -13,10 +13,10 @@ var elementAVX2 = elementLoops{
 	addScaled:    scaled(simd.AddScaledAVX2),
 	scale:        with1(simd.ScaleAVX2),
 	adamW:        adamW(simd.AdamWAVX2),
-	dot:          product(simd.DotAVX2),
-	max:          maximum(simd.MaxAVX2),
-	sum:          total(simd.SumAVX2),
-	sumSquares:   squares(simd.SumSquaresAVX2),
+	dot:          dotLoop(simd.DotAVX2),
+	max:          maxLoop(simd.MaxAVX2),
+	sum:          sumLoop(simd.SumAVX2),
+	sumSquares:   squaresLoop(simd.SumSquaresAVX2),
 	norm:         norm(simd.NormAVX2),
 	normBias:     normBias(simd.NormBiasAVX2),
 	normDots:     normDots(simd.NormDotsAVX2),
@@ -44,10 +44,10 @@ var elementAVX512 = elementLoops{
 	addScaled:    scaled(simd.AddScaledAVX512),
 	scale:        with1(simd.ScaleAVX512),
 	adamW:        adamW(simd.AdamWAVX512),
-	dot:          product(simd.DotAVX512),
-	max:          maximum(simd.MaxAVX512),
-	sum:          total(simd.SumAVX512),
-	sumSquares:   squares(simd.SumSquaresAVX512),
+	dot:          dotLoop(simd.DotAVX512),
+	max:          maxLoop(simd.MaxAVX512),
+	sum:          sumLoop(simd.SumAVX512),
+	sumSquares:   squaresLoop(simd.SumSquaresAVX512),
 	norm:         norm(simd.NormAVX512),
 	normBias:     normBias(simd.NormBiasAVX512),
 	normDots:     normDots(simd.NormDotsAVX512),
@@ -136,7 +136,7 @@ func adamW(loop func(w, m, v, g *float32, n int, c *float32)) func(w, m, v, g []
 	}
 }
 
-func product(loop func(x, y *float32, n int) float32) func(x, y []float32) float32 {
+func dotLoop(loop func(x, y *float32, n int) float32) func(x, y []float32) float32 {
 	return func(x, y []float32) float32 {
 		n := len(x)
 		if n == 0 {
@@ -147,7 +147,7 @@ func product(loop func(x, y *float32, n int) float32) func(x, y []float32) float
 	}
 }
 
-func maximum(loop func(x *float32, n int) float32) func(x []float32) float32 {
+func maxLoop(loop func(x *float32, n int) float32) func(x []float32) float32 {
 	return func(x []float32) float32 {
 		if len(x) == 0 {
 			return maxGo(x)
@@ -156,7 +156,7 @@ func maximum(loop func(x *float32, n int) float32) func(x []float32) float32 {
 	}
 }
 
-func total(loop func(x *float32, n int) float64) func(x []float32) float64 {
+func sumLoop(loop func(x *float32, n int) float64) func(x []float32) float64 {
 	return func(x []float32) float64 {
 		if len(x) == 0 {
 			return 0
@@ -165,7 +165,7 @@ func total(loop func(x *float32, n int) float64) func(x []float32) float64 {
 	}
 }
 
-func squares(loop func(x *float32, n int, mean float64) float64) func(x []float32, mean float64) float64 {
+func squaresLoop(loop func(x *float32, n int, mean float64) float64) func(x []float32, mean float64) float64 {
 	return func(x []float32, mean float64) float64 {
 		if len(x) == 0 {
 			return 0
