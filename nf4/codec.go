@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
+	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -14,7 +16,7 @@ import (
 // offset of double quantization is known last.
 func Codecs() []tensor.Codec { return []tensor.Codec{codec{nf4Book}, codec{fp4Book}} }
 
-type codec struct{ book *codebook }
+type codec struct{ book codebook }
 
 // DType implements tensor.Codec.
 func (c codec) DType() tensor.DType { return c.book.dtype }
@@ -45,6 +47,9 @@ func (c codec) Open(info tensor.Info, data tensor.Bytes) (tensor.Rows, error) {
 			w.dynamic[i] = float32At(b, i)
 		}
 	}
+	if _, ok := data.(tensor.Memory); ok {
+		return tiled{w}, nil
+	}
 	return w, nil
 }
 
@@ -53,7 +58,7 @@ type weight struct {
 	Header
 	info tensor.Info
 	data tensor.Bytes
-	book *codebook
+	book codebook
 
 	nestedAt, absmaxAt, codesAt int64
 	dynamic                     [256]float32 // the stored 8-bit map
@@ -61,11 +66,15 @@ type weight struct {
 	scratch sync.Pool // *part
 }
 
+// tiled is a weight in memory, any part of which is cheap to reach.
+type tiled struct{ *weight }
+
 // part is the stored bytes that a panel needs: those of the blocks from first
 // on.
 type part struct {
 	first, nestedFirst    int64
 	nested, absmax, codes []byte
+	scales                []float32 // absmax, decoded
 }
 
 // ReadRows implements tensor.Rows. A panel read from a file goes through buffers
@@ -74,27 +83,56 @@ func (w *weight) ReadRows(dst []float32, row int64) error {
 	if err := tensor.CheckRows(w.info, len(dst), row); err != nil || len(dst) == 0 {
 		return err
 	}
-	p, _ := w.scratch.Get().(*part)
-	if p == nil {
-		p = new(part)
-	}
-	at := row * w.info.Shape.Cols()
-	if err := w.load(p, at, at+int64(len(dst))); err != nil {
+	p := w.part()
+	defer w.scratch.Put(p)
+	return w.read(p, dst, row*w.info.Shape.Cols())
+}
+
+// TileStep implements tensor.Tiles.
+func (w tiled) TileStep() int { return int(w.BlockSize) }
+
+// ReadTile implements tensor.Tiles.
+func (w tiled) ReadTile(dst []float32, ld int, row int64, rows, col, cols int) error {
+	if err := tensor.CheckTile(w.info, len(dst), ld, row, rows, col, cols); err != nil || cols == 0 {
 		return err
 	}
-	codes := p.codes
-	for i := p.first; len(dst) > 0; i++ {
-		n := min((i+1)*w.BlockSize-at, int64(len(dst)))
-		w.decode(dst[:n], codes, at&1, w.absmax(p, i))
-		dst = dst[n:]
-		codes = codes[(at&1+n)/2:]
-		at += n
+	p := w.part()
+	defer w.scratch.Put(p)
+	for i := range rows {
+		if err := w.read(p, dst[i*ld:][:cols], (row+int64(i))*w.info.Shape.Cols()+int64(col)); err != nil {
+			return err
+		}
 	}
-	w.scratch.Put(p)
 	return nil
 }
 
-// load fetches the stored bytes of elements from to end.
+func (w *weight) part() *part {
+	if p, ok := w.scratch.Get().(*part); ok {
+		return p
+	}
+	return new(part)
+}
+
+// read decodes len(dst) elements, at least one, from number at on.
+func (w *weight) read(p *part, dst []float32, at int64) error {
+	if err := w.load(p, at, at+int64(len(dst))); err != nil {
+		return err
+	}
+	codes, scales, values := p.codes, p.scales, &w.book.Values
+	// What the panel has of a block that began before it.
+	if n := min((w.BlockSize-at%w.BlockSize)%w.BlockSize, int64(len(dst))); n > 0 {
+		if at%2 != 0 {
+			dst[0] = values[codes[0]&15] * scales[0]
+			dst, codes, n = dst[1:], codes[1:], n-1
+		}
+		kernel.Decode4(dst[:n], codes, values, scales[:1], int(w.BlockSize))
+		dst, codes, scales = dst[n:], codes[n/2:], scales[1:]
+	}
+	kernel.Decode4(dst, codes, values, scales, int(w.BlockSize))
+	return nil
+}
+
+// load fetches the stored bytes of elements from to end and decodes the absmax.
 func (w *weight) load(p *part, from, end int64) (err error) {
 	p.first = from / w.BlockSize
 	blocks := (end-1)/w.BlockSize + 1 - p.first
@@ -110,34 +148,19 @@ func (w *weight) load(p *part, from, end int64) (err error) {
 	if p.absmax, err = w.data.Slice(p.absmax, w.absmaxAt+width*p.first, width*blocks); err != nil {
 		return err
 	}
-	p.codes, err = w.data.Slice(p.codes, w.codesAt+from/2, ceilDiv(end, 2)-from/2)
-	return err
-}
-
-// absmax returns that of block i.
-func (w *weight) absmax(p *part, i int64) float32 {
-	if w.Double {
-		return undouble(w.dynamic[p.absmax[i-p.first]], float32At(p.nested, int(i/nestedBlock-p.nestedFirst)), w.Offset)
+	if p.codes, err = w.data.Slice(p.codes, w.codesAt+from/2, ceilDiv(end, 2)-from/2); err != nil {
+		return err
 	}
-	return float32At(p.absmax, int(i-p.first))
-}
-
-// decode decodes len(dst) elements of one block, the first of them in the high
-// (odd 0) or the low nibble (odd 1) of codes[0].
-func (w *weight) decode(dst []float32, codes []byte, odd int64, absmax float32) {
-	if odd != 0 {
-		dst[0] = w.book.pairs[codes[0]][1] * absmax
-		dst, codes = dst[1:], codes[1:]
+	p.scales = slices.Grow(p.scales[:0], int(blocks))[:blocks]
+	if !w.Double {
+		kernel.DecodeF32(p.scales, p.absmax)
+		return nil
 	}
-	n := len(dst) / 2
-	for i, c := range codes[:n] {
-		v := &w.book.pairs[c]
-		dst[2*i] = v[0] * absmax
-		dst[2*i+1] = v[1] * absmax
+	for i, c := range p.absmax {
+		nested := float32At(p.nested, int((p.first+int64(i))/nestedBlock-p.nestedFirst))
+		p.scales[i] = undouble(w.dynamic[c], nested, w.Offset)
 	}
-	if len(dst)%2 != 0 {
-		dst[2*n] = w.book.pairs[codes[n]][0] * absmax
-	}
+	return nil
 }
 
 func float32At(b []byte, i int) float32 {

@@ -90,6 +90,9 @@ func TestCodecDecodes(t *testing.T) {
 						got := make([]float32, n)
 						require.NoError(t, rows.ReadRows(got, 0))
 						require.Equal(t, want, got, "%v %v %v %s", shape, h, d, name)
+						if name == "memory" {
+							tensortest.TestTiles(t, rows, shape)
+						}
 						if n == 0 {
 							continue
 						}

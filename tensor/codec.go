@@ -13,6 +13,20 @@ type Rows interface {
 	ReadRows(dst []float32, row int64) error
 }
 
+// Tiles is Rows of which parts of rows can be read at the cost of their share:
+// Rows in memory.
+type Tiles interface {
+	Rows
+
+	// TileStep is what the first column of a tile is a multiple of, and its width,
+	// unless it ends with the row.
+	TileStep() int
+
+	// ReadTile decodes columns col to col+cols of the given number of rows, starting
+	// at the given row, to dst, ld floats from row to row.
+	ReadTile(dst []float32, ld int, row int64, rows, col, cols int) error
+}
+
 // A Codec reads the stored bytes of one DType as float32 rows.
 type Codec interface {
 	DType() DType

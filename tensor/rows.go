@@ -8,8 +8,14 @@ import (
 // BlockRows returns the rows of a tensor whose rows are stored one after
 // another in whole blocks, each decodable on its own. decode turns the bytes of
 // whole rows into float32.
+//
+// The rows are Tiles if data is Memory.
 func BlockRows(info Info, data Bytes, decode func(dst []float32, src []byte)) Rows {
-	return &blockRows{info: info, data: data, decode: decode}
+	r := &blockRows{info: info, data: data, decode: decode}
+	if m, ok := data.(Memory); ok && len(info.Shape) > 0 {
+		return &blockTiles{r, m}
+	}
+	return r
 }
 
 type blockRows struct {
@@ -40,6 +46,53 @@ func (r *blockRows) ReadRows(dst []float32, row int64) error {
 		*buf = src
 	}
 	r.scratch.Put(buf)
+	return nil
+}
+
+// blockTiles is blockRows in memory.
+type blockTiles struct {
+	*blockRows
+	data Memory
+}
+
+// TileStep implements Tiles.
+func (r *blockTiles) TileStep() int {
+	elems, _ := r.info.DType.Block()
+	return int(elems)
+}
+
+// ReadTile implements Tiles.
+func (r *blockTiles) ReadTile(dst []float32, ld int, row int64, rows, col, cols int) error {
+	if err := CheckTile(r.info, len(dst), ld, row, rows, col, cols); err != nil || rows == 0 || cols == 0 {
+		return err
+	}
+	elems, bytes := r.info.DType.Block()
+	if int64(col)%elems != 0 || int64(cols)%elems != 0 {
+		return fmt.Errorf("tensor %q: columns %d to %d are not whole blocks of %v", r.info.Name, col, col+cols, r.info.DType)
+	}
+	size, n := r.info.RowSize(), int64(cols)/elems*bytes
+	at := row*size + int64(col)/elems*bytes
+	for i := range rows {
+		src, err := r.data.Slice(nil, at+int64(i)*size, n)
+		if err != nil {
+			return err
+		}
+		r.decode(dst[i*ld:i*ld+cols], src)
+	}
+	return nil
+}
+
+// CheckTile returns an error unless the tile, n floats with ld from row to row,
+// lies within the tensor.
+func CheckTile(info Info, n, ld int, row int64, rows, col, cols int) error {
+	if rows == 0 {
+		return nil
+	}
+	if row < 0 || rows < 0 || row > info.Shape.Rows()-int64(rows) ||
+		col < 0 || cols < 0 || int64(col) > info.Shape.Cols()-int64(cols) || ld < cols || n < (rows-1)*ld+cols {
+		return fmt.Errorf("tensor %q: columns %d to %d of %d rows from row %d of %v asked for, with %d floats for them",
+			info.Name, col, col+cols, rows, row, info.Shape, n)
+	}
 	return nil
 }
 

@@ -1,6 +1,49 @@
 package kernel
 
 // quantLoops are the inner loops of 4-bit and 8-bit block formats.
-type quantLoops struct{}
+type quantLoops struct {
+	// decode4 decodes whole blocks and at most one partial one behind them.
+	decode4 func(dst []float32, codes []byte, values *[16]float32, absmax []float32, block int)
 
-var quantGo = quantLoops{}
+	// encode4 is Encode4 of at least one block.
+	encode4 func(codes []byte, absmax []float32, moments []Moments4, x []float32, block int, c *Codebook) int
+
+	absmax func(x []float32) float32
+
+	// Of products with few rows: see dotsGo and Dot4.
+	dots func(y []float32, ldy int, x []float32, ldx, m int, w []float32, ldw, n, k int)
+	dot4 func(y, x []float32, codes []byte, values *[16]float32, absmax []float32, block int)
+}
+
+var quantGo = quantLoops{
+	decode4: decode4Go, encode4: encode4Go, absmax: absmaxGo, dots: dotsGo, dot4: dot4Go,
+}
+
+// Decode4 decodes a 4-bit block format such as NF4: dst[i] is the value of code i
+// times the absmax of block i/block, rounded once. Code i is in the high nibble of
+// codes[i/2] if i is even, else in the low one. block must be even; the last one may
+// be partial.
+func Decode4(dst []float32, codes []byte, values *[16]float32, absmax []float32, block int) {
+	codes = codes[:(len(dst)+1)/2]
+	absmax = absmax[:(len(dst)+block-1)/block]
+	use.decode4(dst, codes, values, absmax, block)
+}
+
+func decode4Go(dst []float32, codes []byte, values *[16]float32, absmax []float32, block int) {
+	var scaled [16]float32
+	for _, a := range absmax {
+		for i, v := range values {
+			scaled[i] = v * a
+		}
+		n := min(block, len(dst))
+		part := dst[:n]
+		for _, c := range codes[:n/2] {
+			part[0], part[1] = scaled[c>>4], scaled[c&15]
+			part = part[2:]
+		}
+		if len(part) > 0 {
+			part[0] = scaled[codes[n/2]>>4]
+		}
+		dst, codes = dst[n:], codes[n/2:]
+	}
+}

@@ -60,6 +60,7 @@ func TestEncoder(t *testing.T, enc tensor.Encoder, budget float64) {
 
 		r, err := enc.Open(info, tensor.Memory(stored))
 		require.NoError(t, err)
+		TestTiles(t, r, shape)
 		require.Error(t, r.ReadRows(make([]float32, shape.Cols()), shape.Rows()), "a row beyond the last")
 		require.Error(t, r.ReadRows(make([]float32, shape.Cols()+1), 0), "a part of a row")
 		require.Error(t, r.ReadRows(make([]float32, shape.Cols()), -1), "a row before the first")

@@ -250,7 +250,11 @@ func rowsOf(w kernel.Matrix, from, n int) kernel.Matrix {
 	if d, ok := w.(kernel.Dense); ok {
 		return kernel.Dense{Data: d.Data[from*cols : (from+n)*cols], Rows: n, Cols: cols}
 	}
-	return part{w, from, n}
+	p := part{w, from, n}
+	if t, ok := w.(kernel.Tiles); ok {
+		return tiles{p, t}
+	}
+	return p
 }
 
 type part struct {
@@ -264,3 +268,14 @@ func (p part) Dims() (rows, cols int) {
 }
 
 func (p part) DecodeRows(dst []float32, row int) error { return p.Matrix.DecodeRows(dst, p.from+row) }
+
+type tiles struct {
+	part
+	whole kernel.Tiles
+}
+
+func (t tiles) TileStep() int { return t.whole.TileStep() }
+
+func (t tiles) DecodeTile(dst []float32, ld, row, rows, col, cols int) error {
+	return t.whole.DecodeTile(dst, ld, t.from+row, rows, col, cols)
+}

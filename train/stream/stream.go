@@ -322,7 +322,7 @@ func (s *Stream) read(x *slot) (n int64, err error) {
 			return n, err
 		}
 		if len(info.Shape) != 1 {
-			x.matrices[info.Name] = matrix{rows, info.Shape}
+			x.matrices[info.Name] = matrixOf(rows, info.Shape)
 			continue
 		}
 		v := make([]float32, info.Shape.Elems())
@@ -364,7 +364,7 @@ func (s *Stream) Matrix(name string) (kernel.Matrix, error) {
 	if err != nil {
 		return nil, err
 	}
-	return matrix{rows, info.Shape}, nil
+	return matrixOf(rows, info.Shape), nil
 }
 
 // Vector returns a vector outside the blocks.
@@ -376,7 +376,16 @@ func (s *Stream) Vector(name string) ([]float32, error) {
 	return v, nil
 }
 
-// matrix is a tensor as a kernel sees it.
+// matrixOf returns a tensor as a kernel sees it: kernel.Tiles if its rows are
+// tensor.Tiles.
+func matrixOf(rows tensor.Rows, shape tensor.Shape) kernel.Matrix {
+	m := matrix{rows, shape}
+	if t, ok := rows.(tensor.Tiles); ok {
+		return tiles{m, t}
+	}
+	return m
+}
+
 type matrix struct {
 	rows  tensor.Rows
 	shape tensor.Shape
@@ -387,3 +396,13 @@ func (m matrix) Dims() (rows, cols int) { return int(m.shape.Rows()), int(m.shap
 
 // DecodeRows implements kernel.Matrix.
 func (m matrix) DecodeRows(dst []float32, row int) error { return m.rows.ReadRows(dst, int64(row)) }
+
+type tiles struct {
+	matrix
+	tensor.Tiles
+}
+
+// DecodeTile implements kernel.Tiles.
+func (t tiles) DecodeTile(dst []float32, ld, row, rows, col, cols int) error {
+	return t.ReadTile(dst, ld, int64(row), rows, col, cols)
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed18967229/nibble/arch"
+	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/internal/tensortest"
 	"github.com/seed18967229/nibble/tensor"
 	"github.com/seed18967229/nibble/tensor/floats"
@@ -43,6 +44,13 @@ func check(t *testing.T, m *arch.Model, src tensor.Source, l *Lease, layer int) 
 		require.Equal(t, want, got, x.Name)
 		require.NoError(t, w.DecodeRows(got[:cols], rows-1))
 		require.Equal(t, want[(rows-1)*cols:], got[:cols])
+
+		tiles, ok := w.(kernel.Tiles)
+		require.True(t, ok)
+		require.Equal(t, 1, tiles.TileStep())
+		require.NoError(t, tiles.DecodeTile(got[:2*3], 3, rows-2, 2, 1, 3))
+		require.Equal(t, want[(rows-2)*cols+1:][:3], got[:3])
+		require.Equal(t, want[(rows-1)*cols+1:][:3], got[3:6])
 	}
 }
 
