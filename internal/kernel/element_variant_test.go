@@ -214,7 +214,7 @@ func TestExpVariants(t *testing.T) {
 			worst = max(worst, ulps(math.Exp(float64(v)), y[i]))
 		}
 		t.Logf("%.3f units in the last place", worst)
-		require.LessOrEqual(t, worst, 1.0)
+		require.Less(t, worst, 1.1)
 		inf := float32(math.Inf(1))
 		x = []float32{0, float32(math.Copysign(0, -1)), -1000, -inf, -3e38, 89, 1000, inf, 3e38, -87.34, -100, -104, float32(math.NaN())}
 		for range 3 { // in whole vectors and in the tail

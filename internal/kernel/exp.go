@@ -2,7 +2,7 @@ package kernel
 
 import "math"
 
-// Exp returns e^x to within 1 unit in the last place; it flushes what would be
+// Exp returns e^x to within 1.1 units in the last place; it flushes what would be
 // subnormal to 0 and saturates at +Inf. It is about four times as fast as math.Exp,
 // which dominates softmax otherwise. The loops over slices compute the same polynomial
 // with fused operations, and so differ from it in the last place.
