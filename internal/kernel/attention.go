@@ -40,8 +40,8 @@ const (
 	queryTile = 84
 	keyTile   = 128
 
-	// sharedTiles is how many tiles of queries, of all heads of a group together,
-	// use what is copied of a tile of keys.
+	// sharedTiles is about how many tiles of queries, of some heads of a group
+	// together, use what is copied of a tile of keys.
 	sharedTiles = 4
 
 	// tilesTogether is how many tiles of keys use what is copied of a tile of queries
@@ -59,9 +59,8 @@ var tileStride = stride(keyTile)
 // AttentionBytes returns the scratch memory that Forward and Grad take for tiles, with
 // heads of dimension d and as many goroutines as Go may use processors.
 func AttentionBytes(d int) int64 {
-	// The next power of two is how scratch memory is kept.
-	n := 1 << bits.Len(uint(max(gradFloats(d), forwardFloats(d, 1, sharedTiles*queryTile))))
-	return 4 * int64(runtime.GOMAXPROCS(0)) * int64(n)
+	// The next power of two is how scratch memory is kept. Forward takes less.
+	return 4 * int64(runtime.GOMAXPROCS(0)) << bits.Len(uint(gradFloats(d)))
 }
 
 // gradFloats is what Grad takes for tiles of keys: keys and values as columns and
@@ -71,10 +70,10 @@ func gradFloats(d int) int {
 	return tilesTogether*(2*d*tileStride+keyTile*stride(d)) + 2*queryTile*(stride(d)+tileStride) + keyTile
 }
 
-// forwardFloats is what n queries of a group of heads take in Forward: keys as
-// columns, values, queries, scores, greatest scores and sums.
-func forwardFloats(d, group, n int) int {
-	return d*tileStride + (keyTile+group*n)*stride(d) + queryTile*tileStride + 2*group*n
+// forwardFloats is what n queries of some heads take in Forward: keys as columns,
+// values, queries, scores, greatest scores and sums.
+func forwardFloats(d, heads, n int) int {
+	return d*tileStride + (keyTile+heads*n)*stride(d) + queryTile*tileStride + 2*heads*n
 }
 
 func (a *Attention) scale() float32 {
@@ -121,40 +120,44 @@ func (a *Attention) check(tk int) {
 // scores, Heads floats for each query. Grad needs it.
 func (a Attention) Forward(o, lse, q, k, v []float32, tq, tk int) {
 	a.check(tk)
-	if tq*a.Heads <= fewRows*a.KVHeads {
+	if tq == 1 || tq*a.Heads <= fewRows*a.KVHeads {
 		a.few(o, lse, q, k, v, tq, tk)
 		return
 	}
 	group := a.Heads / a.KVHeads
-	queries := queryTile * ((sharedTiles + group - 1) / group)
+	parts := (group + sharedTiles - 1) / sharedTiles // of a group
+	heads := (group + parts - 1) / parts
+	parts = (group + heads - 1) / heads
+	queries := queryTile * ((sharedTiles + heads - 1) / heads)
 	blocks := (tq + queries - 1) / queries
 	work := int64(tq) * int64(tk) * int64(a.Heads*a.HeadDim)
-	Parallel(blocks*a.KVHeads, work, func(i int) {
+	Parallel(blocks*a.KVHeads*parts, work, func(i int) {
 		// The last queries have the most to do, so they are first.
-		i0 := (blocks - 1 - i/a.KVHeads) * queries
-		a.forward(o, lse, q, k, v, i0, min(queries, tq-i0), i%a.KVHeads, tk-tq)
+		i0 := (blocks - 1 - i/(a.KVHeads*parts)) * queries
+		kh, g0 := i/parts%a.KVHeads, i%parts*heads
+		a.forward(o, lse, q, k, v, i0, min(queries, tq-i0), kh*group+g0, min(heads, group-g0), tk-tq)
 	})
 }
 
-// forward computes the output of n queries from i0 on, for the heads that use key
-// head kh. Query i is token i+offset.
-func (a *Attention) forward(o, lse, q, k, v []float32, i0, n, kh, offset int) {
+// forward computes the output of n queries from i0 on, for some heads from h0 on,
+// which share a key head. Query i is token i+offset.
+func (a *Attention) forward(o, lse, q, k, v []float32, i0, n, h0, heads, offset int) {
 	d := a.HeadDim
-	qs, ks, group, ld := a.Heads*d, a.KVHeads*d, a.Heads/a.KVHeads, stride(d)
-	buf := newBuffer(forwardFloats(d, group, n))
+	qs, ks, ld, kh := a.Heads*d, a.KVHeads*d, stride(d), h0/(a.Heads/a.KVHeads)
+	buf := newBuffer(forwardFloats(d, heads, n))
 	defer buf.release()
-	kt, values, queries := buf.take(d*tileStride), buf.take(keyTile*ld), buf.take(group*n*ld)
+	kt, values, queries := buf.take(d*tileStride), buf.take(keyTile*ld), buf.take(heads*n*ld)
 	scores := buf.take(queryTile * tileStride)
 	// The greatest scores and the sums so far, by head and query.
-	tops, sums := buf.take(group*n), buf.take(group*n)
+	tops, sums := buf.take(heads*n), buf.take(heads*n)
 	for x := range tops {
 		tops[x], sums[x] = float32(math.Inf(-1)), 0
 	}
-	first := kh * group * d // column of the group's first head
+	first := h0 * d // column of the first head
 	for i := range n {
-		clear(o[(i0+i)*qs+first:][:group*d])
+		clear(o[(i0+i)*qs+first:][:heads*d])
 	}
-	for g := range group {
+	for g := range heads {
 		tileRows(queries[g*n*ld:], ld, q[i0*qs+first+g*d:], qs, n, d, a.scale())
 	}
 	from, to := a.span(i0+offset, n)
@@ -170,7 +173,7 @@ func (a *Attention) forward(o, lse, q, k, v []float32, i0, n, kh, offset int) {
 				continue
 			}
 			seen := i0 + r0 + offset + 1 - c0 // by the first query
-			for g := range group {
+			for g := range heads {
 				x, out := g*n+r0, o[(i0+r0)*qs+first+g*d:]
 				tileProduct(scores, tileStride, strided{queries[x*ld:], ld, 1}, kt[c0-j0:], tileStride, rows, c1-c0, d, false, stair{seen, result})
 				for r := range rows {
@@ -180,12 +183,12 @@ func (a *Attention) forward(o, lse, q, k, v []float32, i0, n, kh, offset int) {
 			}
 		}
 	}
-	for g := range group {
+	for g := range heads {
 		for r := range n {
 			sum := sums[g*n+r]
 			use.scale(o[(i0+r)*qs+first+g*d:][:d], 1/sum)
 			if lse != nil {
-				lse[(i0+r)*a.Heads+kh*group+g] = tops[g*n+r] + log(sum)
+				lse[(i0+r)*a.Heads+h0+g] = tops[g*n+r] + log(sum)
 			}
 		}
 	}

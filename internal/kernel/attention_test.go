@@ -136,6 +136,9 @@ var attentionCases = []struct {
 	{Attention{Heads: 2, KVHeads: 2, HeadDim: 128}, 193, 193},
 	{Attention{Heads: 1, KVHeads: 1, HeadDim: 256}, 70, 70},
 	{Attention{Heads: 1, KVHeads: 1, HeadDim: 33}, 257, 257},
+	{Attention{Heads: 10, KVHeads: 2, HeadDim: 8}, 90, 90},
+	{Attention{Heads: 9, KVHeads: 1, HeadDim: 8}, 100, 130},
+	{Attention{Heads: 17, KVHeads: 1, HeadDim: 8}, 1, 130},
 	{Attention{Heads: 4, KVHeads: 2, HeadDim: 4}, 1, 40},
 	{Attention{Heads: 4, KVHeads: 2, HeadDim: 64}, 1, 257},
 	{Attention{Heads: 4, KVHeads: 2, HeadDim: 9}, 8, 600},
@@ -225,6 +228,16 @@ func narrow(x []float64) []float32 {
 	return out
 }
 
+// Forward stays within what AttentionBytes says, whatever the groups.
+func TestAttentionScratch(t *testing.T) {
+	for _, d := range []int{1, 64, 80, 128, 256, 512} {
+		for _, heads := range []int{1, 2, 3, 4} {
+			n := queryTile * ((sharedTiles + heads - 1) / heads)
+			require.LessOrEqual(t, forwardFloats(d, heads, n), gradFloats(d), "%d heads of %d", heads, d)
+		}
+	}
+}
+
 // Large scores neither overflow nor lose the running maximum.
 func TestAttentionOfLargeScores(t *testing.T) {
 	rng := rand.New(rand.NewPCG(6, 8))
@@ -253,6 +266,7 @@ func TestAttentionWorkers(t *testing.T) {
 		for _, a := range []Attention{
 			{Heads: 6, KVHeads: 2, HeadDim: 16},
 			{Heads: 3, KVHeads: 1, HeadDim: 20, Window: 300},
+			{Heads: 5, KVHeads: 1, HeadDim: 4},
 			{Heads: 3, KVHeads: 1, HeadDim: 20, Docs: documents(n, 200, 310)},
 		} {
 			qs, ks := a.Heads*a.HeadDim, a.KVHeads*a.HeadDim
