@@ -106,6 +106,34 @@ func (w tiled) ReadTile(dst []float32, ld int, row int64, rows, col, cols int) e
 	return nil
 }
 
+// DotRows adds to y[i] the dot product of x, of as many elements as a row has, with
+// row row+i, without a decoded value in memory. It is what kernel.Dots asks for.
+func (w tiled) DotRows(y, x []float32, row int) error {
+	cols := w.info.Shape.Cols()
+	if err := tensor.CheckRows(w.info, len(y)*int(cols), int64(row)); err != nil || len(y) == 0 {
+		return err
+	}
+	x = x[:cols]
+	p := w.part()
+	defer w.scratch.Put(p)
+	if cols%w.BlockSize == 0 {
+		if err := w.load(p, int64(row)*cols, int64(row+len(y))*cols); err != nil {
+			return err
+		}
+		kernel.Dot4(y, x, p.codes, &w.book.Values, p.scales, int(w.BlockSize))
+		return nil
+	}
+	// Blocks straddle rows.
+	buf := make([]float32, cols)
+	for i := range y {
+		if err := w.read(p, buf, int64(row+i)*cols); err != nil {
+			return err
+		}
+		y[i] += kernel.Dot(x, buf)
+	}
+	return nil
+}
+
 func (w *weight) part() *part {
 	if p, ok := w.scratch.Get().(*part); ok {
 		return p

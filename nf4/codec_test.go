@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -92,6 +93,7 @@ func TestCodecDecodes(t *testing.T) {
 						require.Equal(t, want, got, "%v %v %v %s", shape, h, d, name)
 						if name == "memory" {
 							tensortest.TestTiles(t, rows, shape)
+							testDots(t, rows.(tiled), want)
 						}
 						if n == 0 {
 							continue
@@ -113,6 +115,37 @@ func TestCodecDecodes(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// testDots compares products with those of the decoded values in float64.
+func testDots(t *testing.T, w tiled, values []float32) {
+	rng := rand.New(rand.NewPCG(25, uint64(len(values))))
+	rows, cols := int(w.info.Shape.Rows()), int(w.info.Shape.Cols())
+	if rows == 0 || cols == 0 {
+		return
+	}
+	first := rng.IntN(rows)
+	x, y := make([]float32, cols), make([]float32, 1+rng.IntN(rows-first))
+	for i := range x {
+		x[i] = rng.Float32() - 0.5
+	}
+	for i := range y {
+		y[i] = float32(i)
+	}
+	require.NoError(t, w.DotRows(y, x, first))
+	for i, got := range y {
+		want, size := float64(i), float64(i)
+		for j, v := range x {
+			p := float64(v) * float64(values[(first+i)*cols+j])
+			want, size = want+p, size+math.Abs(p)
+		}
+		require.InDelta(t, want, got, size*float64(cols+2)*0x1p-24)
+	}
+	require.Error(t, w.DotRows(y, x, rows-len(y)+1))
+	require.Error(t, w.DotRows(y, x, -1))
+	if cols > 1 {
+		require.Panics(t, func() { _ = w.DotRows(y[:1], x[1:len(x):len(x)], 0) })
 	}
 }
 
