@@ -94,7 +94,7 @@ func (c *Checkpoint) OwnTypes(codecs tensor.Codecs) (func(tensor.Info) tensor.DT
 func narrows(src tensor.Source, codecs tensor.Codecs, info tensor.Info, d tensor.DType) (bool, error) {
 	round := func(v float32) float32 { return kernel.F16ToF32(kernel.F32ToF16(v)) }
 	if d == tensor.BF16 {
-		round = func(v float32) float32 { x := [1]float32{v}; kernel.RoundBF16(x[:]); return x[0] }
+		round = func(v float32) float32 { return kernel.BF16ToF32(kernel.F32ToBF16(v)) }
 	}
 	exact := true
 	err := pipeline.EachPanel(context.Background(), codecs, src, info.Name, func(w []float32, _ int64) error {

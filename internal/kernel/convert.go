@@ -3,14 +3,45 @@ package kernel
 import (
 	"encoding/binary"
 	"math"
+	"unsafe"
 )
 
 // The conversions below read and write little-endian bytes. len(dst) and
-// len(src) must correspond; a shorter byte slice panics.
+// len(src) must correspond; a shorter byte slice panics. dst and src do not overlap.
+// All variants give the same bits.
+
+// convertLoops are the inner loops between number formats.
+type convertLoops struct {
+	decodeBF16, decodeF16, decodeF64 func(dst []float32, src []byte)
+	encodeBF16, encodeF16, encodeF64 func(dst []byte, src []float32)
+
+	roundBF16 func(x []float32)
+}
+
+var convertGo = convertLoops{
+	decodeBF16: decodeBF16Go, decodeF16: decodeF16Go, decodeF64: decodeF64Go,
+	encodeBF16: encodeBF16Go, encodeF16: encodeF16Go, encodeF64: encodeF64Go,
+	roundBF16: roundBF16Go,
+}
+
+// littleEndian says that float32 values lie in memory as they do in files.
+var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
+
+// memory returns the bytes of x.
+func memory(x []float32) []byte {
+	if len(x) == 0 {
+		return nil
+	}
+	return unsafe.Slice((*byte)(unsafe.Pointer(&x[0])), 4*len(x))
+}
 
 // DecodeF32 copies float32 values out of their bytes.
 func DecodeF32(dst []float32, src []byte) {
 	src = src[:4*len(dst)]
+	if littleEndian {
+		copy(memory(dst), src)
+		return
+	}
 	for i := range dst {
 		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
 	}
@@ -19,53 +50,54 @@ func DecodeF32(dst []float32, src []byte) {
 // EncodeF32 copies float32 values into bytes.
 func EncodeF32(dst []byte, src []float32) {
 	dst = dst[:4*len(src)]
+	if littleEndian {
+		copy(dst, memory(src))
+		return
+	}
 	for i, x := range src {
 		binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(x))
 	}
 }
 
-// DecodeF64 rounds float64 values to the nearest float32.
-func DecodeF64(dst []float32, src []byte) {
-	src = src[:8*len(dst)]
+// DecodeF64 rounds float64 values to the nearest float32, ties to even.
+func DecodeF64(dst []float32, src []byte) { use.decodeF64(dst, src[:8*len(dst)]) }
+
+func decodeF64Go(dst []float32, src []byte) {
 	for i := range dst {
 		dst[i] = float32(math.Float64frombits(binary.LittleEndian.Uint64(src[8*i:])))
 	}
 }
 
 // EncodeF64 widens float32 values to float64.
-func EncodeF64(dst []byte, src []float32) {
-	dst = dst[:8*len(src)]
+func EncodeF64(dst []byte, src []float32) { use.encodeF64(dst[:8*len(src)], src) }
+
+func encodeF64Go(dst []byte, src []float32) {
 	for i, x := range src {
 		binary.LittleEndian.PutUint64(dst[8*i:], math.Float64bits(float64(x)))
 	}
 }
-
-// convertLoops are the inner loops between number formats.
-type convertLoops struct {
-	decodeBF16 func(dst []float32, src []byte)
-}
-
-var convertGo = convertLoops{decodeBF16: decodeBF16Go}
 
 // DecodeBF16 widens bfloat16 values; every one is exact.
 func DecodeBF16(dst []float32, src []byte) { use.decodeBF16(dst, src[:2*len(dst)]) }
 
 func decodeBF16Go(dst []float32, src []byte) {
 	for i := range dst {
-		dst[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(src[2*i:])) << 16)
+		dst[i] = BF16ToF32(binary.LittleEndian.Uint16(src[2*i:]))
 	}
 }
 
 // EncodeBF16 rounds to the nearest bfloat16, ties to even. A NaN stays one and
 // becomes quiet.
-func EncodeBF16(dst []byte, src []float32) {
-	dst = dst[:2*len(src)]
+func EncodeBF16(dst []byte, src []float32) { use.encodeBF16(dst[:2*len(src)], src) }
+
+func encodeBF16Go(dst []byte, src []float32) {
 	for i, x := range src {
-		binary.LittleEndian.PutUint16(dst[2*i:], bf16Bits(x))
+		binary.LittleEndian.PutUint16(dst[2*i:], F32ToBF16(x))
 	}
 }
 
-func bf16Bits(x float32) uint16 {
+// F32ToBF16 rounds one value to the bits of the nearest bfloat16, ties to even.
+func F32ToBF16(x float32) uint16 {
 	b := math.Float32bits(x)
 	if b&0x7fffffff > 0x7f800000 {
 		return uint16(b>>16) | 0x40
@@ -74,15 +106,21 @@ func bf16Bits(x float32) uint16 {
 }
 
 // RoundBF16 rounds each value to the nearest bfloat16 in place, ties to even.
-func RoundBF16(x []float32) {
+func RoundBF16(x []float32) { use.roundBF16(x) }
+
+func roundBF16Go(x []float32) {
 	for i, v := range x {
-		x[i] = math.Float32frombits(uint32(bf16Bits(v)) << 16)
+		x[i] = BF16ToF32(F32ToBF16(v))
 	}
 }
 
+// BF16ToF32 widens one bfloat16 given by its bits.
+func BF16ToF32(h uint16) float32 { return math.Float32frombits(uint32(h) << 16) }
+
 // DecodeF16 widens IEEE half-precision values; every one is exact.
-func DecodeF16(dst []float32, src []byte) {
-	src = src[:2*len(dst)]
+func DecodeF16(dst []float32, src []byte) { use.decodeF16(dst, src[:2*len(dst)]) }
+
+func decodeF16Go(dst []float32, src []byte) {
 	for i := range dst {
 		dst[i] = F16ToF32(binary.LittleEndian.Uint16(src[2*i:]))
 	}
@@ -102,8 +140,9 @@ func F16ToF32(h uint16) float32 {
 
 // EncodeF16 rounds to the nearest half-precision value, ties to even. What is
 // too large becomes Inf, a NaN stays one and becomes quiet.
-func EncodeF16(dst []byte, src []float32) {
-	dst = dst[:2*len(src)]
+func EncodeF16(dst []byte, src []float32) { use.encodeF16(dst[:2*len(src)], src) }
+
+func encodeF16Go(dst []byte, src []float32) {
 	for i, x := range src {
 		binary.LittleEndian.PutUint16(dst[2*i:], F32ToF16(x))
 	}

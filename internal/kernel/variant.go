@@ -16,9 +16,10 @@ type variant struct {
 	quantLoops
 	elementLoops
 	gemmLoops
+	attentionLoops
 }
 
-var plain = variant{"go", convertGo, quantGo, elementGo, gemmGo}
+var plain = variant{"go", convertGo, quantGo, elementGo, gemmGo, attentionGo}
 
 // variantEnv names a variant to use instead of the best that the machine has.
 const variantEnv = "NIBBLE_KERNEL"

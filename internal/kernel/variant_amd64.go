@@ -19,6 +19,6 @@ func variants() []*variant {
 }
 
 var (
-	avx2   = variant{"avx2", convertAVX2, quantAVX2, elementAVX2, gemmAVX2}
-	avx512 = variant{"avx512", convertAVX512, quantAVX512, elementAVX512, gemmAVX512}
+	avx2   = variant{"avx2", convertAVX2, quantAVX2, elementAVX2, gemmAVX2, attentionAVX2}
+	avx512 = variant{"avx512", convertAVX512, quantAVX512, elementAVX512, gemmAVX512, attentionAVX512}
 )

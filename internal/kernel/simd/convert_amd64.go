@@ -4,7 +4,72 @@
 
 package simd
 
-// DecodeBF16AVX2 widens n bfloat16 values, a multiple of 16.
+// DecodeBF16AVX2 widens n bfloat16 values. n is a multiple of 32.
 //
 //go:noescape
 func DecodeBF16AVX2(dst *float32, src *byte, n int)
+
+// EncodeBF16AVX2 rounds n values to bfloat16. n is a multiple of 32.
+//
+//go:noescape
+func EncodeBF16AVX2(dst *byte, src *float32, n int)
+
+// DecodeF16AVX2 widens n half-precision values. n is a multiple of 32.
+//
+//go:noescape
+func DecodeF16AVX2(dst *float32, src *byte, n int)
+
+// EncodeF16AVX2 rounds n values to half precision. n is a multiple of 32.
+//
+//go:noescape
+func EncodeF16AVX2(dst *byte, src *float32, n int)
+
+// DecodeF64AVX2 rounds n float64 values to float32. n is a multiple of 32.
+//
+//go:noescape
+func DecodeF64AVX2(dst *float32, src *byte, n int)
+
+// EncodeF64AVX2 widens n values to float64. n is a multiple of 32.
+//
+//go:noescape
+func EncodeF64AVX2(dst *byte, src *float32, n int)
+
+// RoundBF16AVX2 rounds n values to bfloat16 in place. n is a multiple of 32.
+//
+//go:noescape
+func RoundBF16AVX2(x *float32, n int)
+
+// DecodeBF16AVX512 widens n bfloat16 values. n is a multiple of 32.
+//
+//go:noescape
+func DecodeBF16AVX512(dst *float32, src *byte, n int)
+
+// EncodeBF16AVX512 rounds n values to bfloat16. n is a multiple of 32.
+//
+//go:noescape
+func EncodeBF16AVX512(dst *byte, src *float32, n int)
+
+// DecodeF16AVX512 widens n half-precision values. n is a multiple of 32.
+//
+//go:noescape
+func DecodeF16AVX512(dst *float32, src *byte, n int)
+
+// EncodeF16AVX512 rounds n values to half precision. n is a multiple of 32.
+//
+//go:noescape
+func EncodeF16AVX512(dst *byte, src *float32, n int)
+
+// DecodeF64AVX512 rounds n float64 values to float32. n is a multiple of 32.
+//
+//go:noescape
+func DecodeF64AVX512(dst *float32, src *byte, n int)
+
+// EncodeF64AVX512 widens n values to float64. n is a multiple of 32.
+//
+//go:noescape
+func EncodeF64AVX512(dst *byte, src *float32, n int)
+
+// RoundBF16AVX512 rounds n values to bfloat16 in place. n is a multiple of 32.
+//
+//go:noescape
+func RoundBF16AVX512(x *float32, n int)

@@ -15,15 +15,566 @@ loop:
 	TESTQ     DX, DX
 	JZ        done
 	VPMOVZXWD (CX), Y0
-	VPMOVZXWD 16(CX), Y1
 	VPSLLD    $0x10, Y0, Y0
-	VPSLLD    $0x10, Y1, Y1
-	VMOVDQU   Y0, (AX)
-	VMOVDQU   Y1, 32(AX)
-	ADDQ      $0x20, CX
-	ADDQ      $0x40, AX
-	SUBQ      $0x10, DX
+	VMOVUPS   Y0, (AX)
+	VPMOVZXWD 16(CX), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVUPS   Y0, 32(AX)
+	VPMOVZXWD 32(CX), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVUPS   Y0, 64(AX)
+	VPMOVZXWD 48(CX), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVUPS   Y0, 96(AX)
+	ADDQ      $+64, CX
+	ADDQ      $+128, AX
+	SUBQ      $0x20, DX
 	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func EncodeBF16AVX2(dst *byte, src *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·EncodeBF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVUPS f00000001<>+0(SB), Y0
+	VMOVUPS f00007fff<>+0(SB), Y1
+	VMOVUPS f00400000<>+0(SB), Y2
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VMOVUPS   (CX), Y3
+	VPSRLD    $0x10, Y3, Y4
+	VCMPPS    $0x03, Y3, Y3, Y5
+	VPAND     Y0, Y4, Y4
+	VPADDD    Y1, Y4, Y4
+	VPADDD    Y3, Y4, Y4
+	VPOR      Y2, Y3, Y3
+	VBLENDVPS Y5, Y3, Y4, Y4
+	VMOVUPS   32(CX), Y3
+	VPSRLD    $0x10, Y3, Y5
+	VCMPPS    $0x03, Y3, Y3, Y6
+	VPAND     Y0, Y5, Y5
+	VPADDD    Y1, Y5, Y5
+	VPADDD    Y3, Y5, Y5
+	VPOR      Y2, Y3, Y3
+	VBLENDVPS Y6, Y3, Y5, Y5
+	VPSRLD    $0x10, Y4, Y4
+	VPSRLD    $0x10, Y5, Y5
+	VPACKUSDW Y5, Y4, Y4
+	VPERMQ    $0xd8, Y4, Y4
+	VMOVDQU   Y4, (AX)
+	VMOVUPS   64(CX), Y3
+	VPSRLD    $0x10, Y3, Y4
+	VCMPPS    $0x03, Y3, Y3, Y5
+	VPAND     Y0, Y4, Y4
+	VPADDD    Y1, Y4, Y4
+	VPADDD    Y3, Y4, Y4
+	VPOR      Y2, Y3, Y3
+	VBLENDVPS Y5, Y3, Y4, Y4
+	VMOVUPS   96(CX), Y3
+	VPSRLD    $0x10, Y3, Y5
+	VCMPPS    $0x03, Y3, Y3, Y6
+	VPAND     Y0, Y5, Y5
+	VPADDD    Y1, Y5, Y5
+	VPADDD    Y3, Y5, Y5
+	VPOR      Y2, Y3, Y3
+	VBLENDVPS Y6, Y3, Y5, Y5
+	VPSRLD    $0x10, Y4, Y4
+	VPSRLD    $0x10, Y5, Y5
+	VPACKUSDW Y5, Y4, Y4
+	VPERMQ    $0xd8, Y4, Y4
+	VMOVDQU   Y4, 32(AX)
+	ADDQ      $+128, CX
+	ADDQ      $+64, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+DATA f00000001<>+0(SB)/4, $0x00000001
+DATA f00000001<>+4(SB)/4, $0x00000001
+DATA f00000001<>+8(SB)/4, $0x00000001
+DATA f00000001<>+12(SB)/4, $0x00000001
+DATA f00000001<>+16(SB)/4, $0x00000001
+DATA f00000001<>+20(SB)/4, $0x00000001
+DATA f00000001<>+24(SB)/4, $0x00000001
+DATA f00000001<>+28(SB)/4, $0x00000001
+GLOBL f00000001<>(SB), RODATA|NOPTR, $32
+
+DATA f00007fff<>+0(SB)/4, $0x00007fff
+DATA f00007fff<>+4(SB)/4, $0x00007fff
+DATA f00007fff<>+8(SB)/4, $0x00007fff
+DATA f00007fff<>+12(SB)/4, $0x00007fff
+DATA f00007fff<>+16(SB)/4, $0x00007fff
+DATA f00007fff<>+20(SB)/4, $0x00007fff
+DATA f00007fff<>+24(SB)/4, $0x00007fff
+DATA f00007fff<>+28(SB)/4, $0x00007fff
+GLOBL f00007fff<>(SB), RODATA|NOPTR, $32
+
+DATA f00400000<>+0(SB)/4, $0x00400000
+DATA f00400000<>+4(SB)/4, $0x00400000
+DATA f00400000<>+8(SB)/4, $0x00400000
+DATA f00400000<>+12(SB)/4, $0x00400000
+DATA f00400000<>+16(SB)/4, $0x00400000
+DATA f00400000<>+20(SB)/4, $0x00400000
+DATA f00400000<>+24(SB)/4, $0x00400000
+DATA f00400000<>+28(SB)/4, $0x00400000
+GLOBL f00400000<>(SB), RODATA|NOPTR, $32
+
+// func DecodeF16AVX2(dst *float32, src *byte, n int)
+// Requires: AVX, AVX2, F16C
+TEXT ·DecodeF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVUPS f00400000<>+0(SB), Y0
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VCVTPH2PS (CX), Y1
+	VPMOVZXWD (CX), Y2
+	VPSLLD    $0x0d, Y2, Y2
+	VCMPPS    $0x03, Y1, Y1, Y3
+	VPANDN    Y0, Y2, Y2
+	VPAND     Y3, Y2, Y2
+	VPANDN    Y1, Y2, Y1
+	VMOVUPS   Y1, (AX)
+	VCVTPH2PS 16(CX), Y1
+	VPMOVZXWD 16(CX), Y2
+	VPSLLD    $0x0d, Y2, Y2
+	VCMPPS    $0x03, Y1, Y1, Y3
+	VPANDN    Y0, Y2, Y2
+	VPAND     Y3, Y2, Y2
+	VPANDN    Y1, Y2, Y1
+	VMOVUPS   Y1, 32(AX)
+	VCVTPH2PS 32(CX), Y1
+	VPMOVZXWD 32(CX), Y2
+	VPSLLD    $0x0d, Y2, Y2
+	VCMPPS    $0x03, Y1, Y1, Y3
+	VPANDN    Y0, Y2, Y2
+	VPAND     Y3, Y2, Y2
+	VPANDN    Y1, Y2, Y1
+	VMOVUPS   Y1, 64(AX)
+	VCVTPH2PS 48(CX), Y1
+	VPMOVZXWD 48(CX), Y2
+	VPSLLD    $0x0d, Y2, Y2
+	VCMPPS    $0x03, Y1, Y1, Y3
+	VPANDN    Y0, Y2, Y2
+	VPAND     Y3, Y2, Y2
+	VPANDN    Y1, Y2, Y1
+	VMOVUPS   Y1, 96(AX)
+	ADDQ      $+64, CX
+	ADDQ      $+128, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func EncodeF16AVX2(dst *byte, src *float32, n int)
+// Requires: AVX, F16C
+TEXT ·EncodeF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VMOVUPS   (CX), Y0
+	VCVTPS2PH $0x00, Y0, (AX)
+	VMOVUPS   32(CX), Y0
+	VCVTPS2PH $0x00, Y0, 16(AX)
+	VMOVUPS   64(CX), Y0
+	VCVTPS2PH $0x00, Y0, 32(AX)
+	VMOVUPS   96(CX), Y0
+	VCVTPS2PH $0x00, Y0, 48(AX)
+	ADDQ      $+128, CX
+	ADDQ      $+64, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func DecodeF64AVX2(dst *float32, src *byte, n int)
+// Requires: AVX
+TEXT ·DecodeF64AVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	TESTQ      DX, DX
+	JZ         done
+	VCVTPD2PSY (CX), X0
+	VMOVUPS    X0, (AX)
+	VCVTPD2PSY 32(CX), X0
+	VMOVUPS    X0, 16(AX)
+	VCVTPD2PSY 64(CX), X0
+	VMOVUPS    X0, 32(AX)
+	VCVTPD2PSY 96(CX), X0
+	VMOVUPS    X0, 48(AX)
+	VCVTPD2PSY 128(CX), X0
+	VMOVUPS    X0, 64(AX)
+	VCVTPD2PSY 160(CX), X0
+	VMOVUPS    X0, 80(AX)
+	VCVTPD2PSY 192(CX), X0
+	VMOVUPS    X0, 96(AX)
+	VCVTPD2PSY 224(CX), X0
+	VMOVUPS    X0, 112(AX)
+	ADDQ       $+256, CX
+	ADDQ       $+128, AX
+	SUBQ       $0x20, DX
+	JMP        loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func EncodeF64AVX2(dst *byte, src *float32, n int)
+// Requires: AVX
+TEXT ·EncodeF64AVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VCVTPS2PD (CX), Y0
+	VMOVUPD   Y0, (AX)
+	VCVTPS2PD 16(CX), Y0
+	VMOVUPD   Y0, 32(AX)
+	VCVTPS2PD 32(CX), Y0
+	VMOVUPD   Y0, 64(AX)
+	VCVTPS2PD 48(CX), Y0
+	VMOVUPD   Y0, 96(AX)
+	VCVTPS2PD 64(CX), Y0
+	VMOVUPD   Y0, 128(AX)
+	VCVTPS2PD 80(CX), Y0
+	VMOVUPD   Y0, 160(AX)
+	VCVTPS2PD 96(CX), Y0
+	VMOVUPD   Y0, 192(AX)
+	VCVTPS2PD 112(CX), Y0
+	VMOVUPD   Y0, 224(AX)
+	ADDQ      $+128, CX
+	ADDQ      $+256, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func RoundBF16AVX2(x *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·RoundBF16AVX2(SB), NOSPLIT, $0-16
+	MOVQ    x+0(FP), AX
+	MOVQ    n+8(FP), CX
+	VMOVUPS f00000001<>+0(SB), Y0
+	VMOVUPS f00007fff<>+0(SB), Y1
+	VMOVUPS f00400000<>+0(SB), Y2
+	VMOVUPS fffff0000<>+0(SB), Y3
+
+loop:
+	TESTQ     CX, CX
+	JZ        done
+	VMOVUPS   (AX), Y4
+	VPSRLD    $0x10, Y4, Y5
+	VCMPPS    $0x03, Y4, Y4, Y6
+	VPAND     Y0, Y5, Y5
+	VPADDD    Y1, Y5, Y5
+	VPADDD    Y4, Y5, Y5
+	VPOR      Y2, Y4, Y4
+	VBLENDVPS Y6, Y4, Y5, Y5
+	VPAND     Y3, Y5, Y5
+	VMOVUPS   Y5, (AX)
+	VMOVUPS   32(AX), Y4
+	VPSRLD    $0x10, Y4, Y5
+	VCMPPS    $0x03, Y4, Y4, Y6
+	VPAND     Y0, Y5, Y5
+	VPADDD    Y1, Y5, Y5
+	VPADDD    Y4, Y5, Y5
+	VPOR      Y2, Y4, Y4
+	VBLENDVPS Y6, Y4, Y5, Y5
+	VPAND     Y3, Y5, Y5
+	VMOVUPS   Y5, 32(AX)
+	VMOVUPS   64(AX), Y4
+	VPSRLD    $0x10, Y4, Y5
+	VCMPPS    $0x03, Y4, Y4, Y6
+	VPAND     Y0, Y5, Y5
+	VPADDD    Y1, Y5, Y5
+	VPADDD    Y4, Y5, Y5
+	VPOR      Y2, Y4, Y4
+	VBLENDVPS Y6, Y4, Y5, Y5
+	VPAND     Y3, Y5, Y5
+	VMOVUPS   Y5, 64(AX)
+	VMOVUPS   96(AX), Y4
+	VPSRLD    $0x10, Y4, Y5
+	VCMPPS    $0x03, Y4, Y4, Y6
+	VPAND     Y0, Y5, Y5
+	VPADDD    Y1, Y5, Y5
+	VPADDD    Y4, Y5, Y5
+	VPOR      Y2, Y4, Y4
+	VBLENDVPS Y6, Y4, Y5, Y5
+	VPAND     Y3, Y5, Y5
+	VMOVUPS   Y5, 96(AX)
+	ADDQ      $+128, AX
+	SUBQ      $0x20, CX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+DATA fffff0000<>+0(SB)/4, $0xffff0000
+DATA fffff0000<>+4(SB)/4, $0xffff0000
+DATA fffff0000<>+8(SB)/4, $0xffff0000
+DATA fffff0000<>+12(SB)/4, $0xffff0000
+DATA fffff0000<>+16(SB)/4, $0xffff0000
+DATA fffff0000<>+20(SB)/4, $0xffff0000
+DATA fffff0000<>+24(SB)/4, $0xffff0000
+DATA fffff0000<>+28(SB)/4, $0xffff0000
+GLOBL fffff0000<>(SB), RODATA|NOPTR, $32
+
+// func DecodeBF16AVX512(dst *float32, src *byte, n int)
+// Requires: AVX, AVX512F
+TEXT ·DecodeBF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VPMOVZXWD (CX), Z0
+	VPSLLD    $0x10, Z0, Z0
+	VMOVUPS   Z0, (AX)
+	VPMOVZXWD 32(CX), Z0
+	VPSLLD    $0x10, Z0, Z0
+	VMOVUPS   Z0, 64(AX)
+	ADDQ      $+64, CX
+	ADDQ      $+128, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func EncodeBF16AVX512(dst *byte, src *float32, n int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·EncodeBF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS f00000001<>+0(SB), Z0
+	VBROADCASTSS f00007fff<>+0(SB), Z1
+	VBROADCASTSS f00400000<>+0(SB), Z2
+	VMOVDQU64    packOrder<>+0(SB), Z3
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VMOVUPS   (CX), Z4
+	VPSRLD    $0x10, Z4, Z5
+	VCMPPS    $0x03, Z4, Z4, K1
+	VPANDD    Z0, Z5, Z5
+	VPADDD    Z1, Z5, Z5
+	VPADDD    Z4, Z5, Z5
+	VPORD     Z2, Z4, K1, Z5
+	VMOVUPS   64(CX), Z4
+	VPSRLD    $0x10, Z4, Z6
+	VCMPPS    $0x03, Z4, Z4, K1
+	VPANDD    Z0, Z6, Z6
+	VPADDD    Z1, Z6, Z6
+	VPADDD    Z4, Z6, Z6
+	VPORD     Z2, Z4, K1, Z6
+	VPSRLD    $0x10, Z5, Z5
+	VPSRLD    $0x10, Z6, Z6
+	VPACKUSDW Z6, Z5, Z5
+	VPERMQ    Z5, Z3, Z5
+	VMOVDQU64 Z5, (AX)
+	ADDQ      $+128, CX
+	ADDQ      $+64, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+DATA packOrder<>+0(SB)/8, $0x0000000000000000
+DATA packOrder<>+8(SB)/8, $0x0000000000000002
+DATA packOrder<>+16(SB)/8, $0x0000000000000004
+DATA packOrder<>+24(SB)/8, $0x0000000000000006
+DATA packOrder<>+32(SB)/8, $0x0000000000000001
+DATA packOrder<>+40(SB)/8, $0x0000000000000003
+DATA packOrder<>+48(SB)/8, $0x0000000000000005
+DATA packOrder<>+56(SB)/8, $0x0000000000000007
+GLOBL packOrder<>(SB), RODATA|NOPTR, $64
+
+// func DecodeF16AVX512(dst *float32, src *byte, n int)
+// Requires: AVX, AVX512F
+TEXT ·DecodeF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS f00400000<>+0(SB), Z0
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VCVTPH2PS (CX), Z1
+	VPMOVZXWD (CX), Z2
+	VPSLLD    $0x0d, Z2, Z2
+	VCMPPS    $0x03, Z1, Z1, K1
+	VPANDND   Z0, Z2, Z2
+	VPANDND   Z1, Z2, K1, Z1
+	VMOVUPS   Z1, (AX)
+	VCVTPH2PS 32(CX), Z1
+	VPMOVZXWD 32(CX), Z2
+	VPSLLD    $0x0d, Z2, Z2
+	VCMPPS    $0x03, Z1, Z1, K1
+	VPANDND   Z0, Z2, Z2
+	VPANDND   Z1, Z2, K1, Z1
+	VMOVUPS   Z1, 64(AX)
+	ADDQ      $+64, CX
+	ADDQ      $+128, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func EncodeF16AVX512(dst *byte, src *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·EncodeF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VMOVUPS   (CX), Z0
+	VCVTPS2PH $0x00, Z0, (AX)
+	VMOVUPS   64(CX), Z0
+	VCVTPS2PH $0x00, Z0, 32(AX)
+	ADDQ      $+128, CX
+	ADDQ      $+64, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func DecodeF64AVX512(dst *float32, src *byte, n int)
+// Requires: AVX, AVX512F
+TEXT ·DecodeF64AVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VMOVUPD   (CX), Z0
+	VCVTPD2PS Z0, Y0
+	VMOVUPS   Y0, (AX)
+	VMOVUPD   64(CX), Z0
+	VCVTPD2PS Z0, Y0
+	VMOVUPS   Y0, 32(AX)
+	VMOVUPD   128(CX), Z0
+	VCVTPD2PS Z0, Y0
+	VMOVUPS   Y0, 64(AX)
+	VMOVUPD   192(CX), Z0
+	VCVTPD2PS Z0, Y0
+	VMOVUPS   Y0, 96(AX)
+	ADDQ      $+256, CX
+	ADDQ      $+128, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func EncodeF64AVX512(dst *byte, src *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·EncodeF64AVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VCVTPS2PD (CX), Z0
+	VMOVUPD   Z0, (AX)
+	VCVTPS2PD 32(CX), Z0
+	VMOVUPD   Z0, 64(AX)
+	VCVTPS2PD 64(CX), Z0
+	VMOVUPD   Z0, 128(AX)
+	VCVTPS2PD 96(CX), Z0
+	VMOVUPD   Z0, 192(AX)
+	ADDQ      $+128, CX
+	ADDQ      $+256, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func RoundBF16AVX512(x *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·RoundBF16AVX512(SB), NOSPLIT, $0-16
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VBROADCASTSS f00000001<>+0(SB), Z0
+	VBROADCASTSS f00007fff<>+0(SB), Z1
+	VBROADCASTSS f00400000<>+0(SB), Z2
+	VBROADCASTSS fffff0000<>+0(SB), Z3
+
+loop:
+	TESTQ   CX, CX
+	JZ      done
+	VMOVUPS (AX), Z4
+	VPSRLD  $0x10, Z4, Z5
+	VCMPPS  $0x03, Z4, Z4, K1
+	VPANDD  Z0, Z5, Z5
+	VPADDD  Z1, Z5, Z5
+	VPADDD  Z4, Z5, Z5
+	VPORD   Z2, Z4, K1, Z5
+	VPANDD  Z3, Z5, Z5
+	VMOVUPS Z5, (AX)
+	VMOVUPS 64(AX), Z4
+	VPSRLD  $0x10, Z4, Z5
+	VCMPPS  $0x03, Z4, Z4, K1
+	VPANDD  Z0, Z5, Z5
+	VPADDD  Z1, Z5, Z5
+	VPADDD  Z4, Z5, Z5
+	VPORD   Z2, Z4, K1, Z5
+	VPANDD  Z3, Z5, Z5
+	VMOVUPS Z5, 64(AX)
+	ADDQ    $+128, AX
+	SUBQ    $0x20, CX
+	JMP     loop
 
 done:
 	VZEROUPPER
