@@ -184,9 +184,15 @@ func (w *weight) load(p *part, from, end int64) (err error) {
 		kernel.DecodeF32(p.scales, p.absmax)
 		return nil
 	}
-	for i, c := range p.absmax {
-		nested := float32At(p.nested, int((p.first+int64(i))/nestedBlock-p.nestedFirst))
-		p.scales[i] = undouble(w.dynamic[c], nested, w.Offset)
+	for at := 0; at < len(p.absmax); {
+		block := (p.first + int64(at)) / nestedBlock
+		end := min(len(p.absmax), int((block+1)*nestedBlock-p.first))
+		scales := p.scales[at:end]
+		kernel.Decode8(scales, p.absmax[at:end], &w.dynamic, float32At(p.nested, int(block-p.nestedFirst)))
+		for i := range scales {
+			scales[i] += w.Offset
+		}
+		at = end
 	}
 	return nil
 }

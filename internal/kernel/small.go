@@ -40,7 +40,7 @@ func mulTSmall(y, x []float32, m int, w Matrix) error {
 			return nil
 		})
 	case Dots:
-		if m > dotRows {
+		if m > codesM {
 			break
 		}
 		return batches(dotBatch, func(at, n int) error {
@@ -66,9 +66,9 @@ func mulTSmall(y, x []float32, m int, w Matrix) error {
 	})
 }
 
-// dotRows is the number of rows of x up to which multiplying each of them by the codes
+// codesM is the number of rows of x up to which multiplying each of them by the codes
 // is faster than decoding them once.
-const dotRows = 2
+const codesM = 2
 
 // mulTTiles multiplies by n rows of w from the given one on, tile by tile.
 func mulTTiles(y, x []float32, m int, w Tiles, at, n int) error {
@@ -95,7 +95,7 @@ func mulTTiles(y, x []float32, m int, w Tiles, at, n int) error {
 func dotsGo(y []float32, ldy int, x []float32, ldx, m int, w []float32, ldw, n, k int) {
 	for i := range m {
 		for j := range n {
-			y[i*ldy+j] += Dot(x[i*ldx:][:k], w[j*ldw:][:k])
+			y[i*ldy+j] += dotGo(x[i*ldx:][:k], w[j*ldw:][:k])
 		}
 	}
 }

@@ -59,7 +59,7 @@ func (d *dotsLoops) run(y []float32, ldy int, x []float32, ldx, m int, w []float
 				for b := range nr {
 					sum := out[a*nr+b]
 					if whole < k {
-						sum += Dot(x[(i+a)*ldx+whole:][:k-whole], w[(j+b)*ldw+whole:])
+						sum += dotGo(x[(i+a)*ldx+whole:][:k-whole], w[(j+b)*ldw+whole:][:k-whole])
 					}
 					y[(i+a)*ldy+j+b] += sum
 				}

@@ -67,7 +67,7 @@ func TestDot4Variants(t *testing.T) {
 					cols := block * blocks
 					guarded(t, []int{4 * rows, 4 * cols, rows * cols / 2, 4 * rows * blocks}, func(b [][]byte) {
 						y, x := normals(rng, floatsOf(b[0])), normals(rng, floatsOf(b[1]))
-						fill(rng, b[2])
+						fillBytes(rng, b[2])
 						absmax := normals(rng, floatsOf(b[3]))
 						w := make([]float32, rows*cols)
 						decode4Go(w, b[2], &nf4Values, absmax, block)
@@ -100,7 +100,7 @@ type coded struct {
 
 func newCoded(rng *rand.Rand, rows, cols, block int) coded {
 	c := coded{rows, cols, block, make([]byte, rows*cols/2), make([]float32, rows*cols/block)}
-	fill(rng, c.codes)
+	fillBytes(rng, c.codes)
 	for i := range c.absmax {
 		c.absmax[i] = rng.Float32()
 	}

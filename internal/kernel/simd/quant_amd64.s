@@ -714,6 +714,206 @@ top:
 	VZEROUPPER
 	RET
 
+// func Encode8AVX512(codes *byte, x *float32, heap *float32, mul float32, n int)
+// Requires: AVX, AVX512F, SSE
+TEXT ·Encode8AVX512(SB), NOSPLIT, $0-40
+	MOVQ         codes+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         heap+16(FP), DX
+	MOVSS        mul+24(FP), X0
+	VBROADCASTSS X0, Z0
+	MOVQ         n+32(FP), BX
+	VMOVUPS      (DX), Z5
+	VMOVUPS      64(DX), Z6
+	VMOVUPS      128(DX), Z7
+	VMOVUPS      192(DX), Z8
+	VMOVUPS      256(DX), Z9
+	VMOVUPS      320(DX), Z10
+	VMOVUPS      384(DX), Z11
+	VMOVUPS      448(DX), Z12
+	VMOVUPS      512(DX), Z13
+	VMOVUPS      576(DX), Z14
+	VMOVUPS      640(DX), Z15
+	VMOVUPS      704(DX), Z16
+	VMOVUPS      768(DX), Z17
+	VMOVUPS      832(DX), Z18
+	VMOVUPS      896(DX), Z19
+	VMOVUPS      960(DX), Z20
+	VBROADCASTSS 4(DX), Z1
+	VPBROADCASTD one<>+0(SB), Z2
+	VPADDD       Z2, Z2, Z3
+	VPADDD       Z2, Z3, Z4
+
+loop:
+	VMULPS    (CX), Z0, Z21
+	VCMPPS    $0x1e, Z1, Z21, K1
+	VPBLENDMD Z4, Z3, K1, Z22
+	VPERMPS   Z5, Z22, Z23
+	VCMPPS    $0x1e, Z23, Z21, K2
+	VPADDD    Z22, Z22, Z22
+	VPADDD    Z2, Z22, K2, Z22
+	VPERMPS   Z5, Z22, Z23
+	VCMPPS    $0x1e, Z23, Z21, K3
+	VPADDD    Z22, Z22, Z22
+	VPADDD    Z2, Z22, K3, Z22
+	VPERMPS   Z5, Z22, Z23
+	VCMPPS    $0x1e, Z23, Z21, K3
+	VPADDD    Z22, Z22, Z22
+	VPADDD    Z2, Z22, K3, Z22
+	VPERMPS   Z6, Z22, Z23
+	VCMPPS    $0x1e, Z23, Z21, K3
+	VPADDD    Z22, Z22, Z22
+	VPADDD    Z2, Z22, K3, Z22
+	VMOVAPS   Z22, Z23
+	VPERMI2PS Z8, Z7, Z23
+	VCMPPS    $0x1e, Z23, Z21, K3
+	VPADDD    Z22, Z22, Z22
+	VPADDD    Z2, Z22, K3, Z22
+	VMOVAPS   Z22, Z23
+	VPERMI2PS Z10, Z9, Z23
+	VMOVAPS   Z22, Z24
+	VPERMI2PS Z12, Z11, Z24
+	VBLENDMPS Z24, Z23, K1, Z23
+	VCMPPS    $0x1e, Z23, Z21, K3
+	VPADDD    Z22, Z22, Z22
+	VPADDD    Z2, Z22, K3, Z22
+	VMOVAPS   Z22, Z23
+	VPERMI2PS Z14, Z13, Z23
+	VMOVAPS   Z22, Z24
+	VPERMI2PS Z16, Z15, Z24
+	VBLENDMPS Z24, Z23, K2, Z23
+	VMOVAPS   Z22, Z24
+	VPERMI2PS Z18, Z17, Z24
+	VMOVAPS   Z22, Z25
+	VPERMI2PS Z20, Z19, Z25
+	VBLENDMPS Z25, Z24, K2, Z24
+	VBLENDMPS Z24, Z23, K1, Z23
+	VCMPPS    $0x1e, Z23, Z21, K3
+	VPADDD    Z22, Z22, Z22
+	VPADDD    Z2, Z22, K3, Z22
+	VPMOVDB   Z22, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x10, AX
+	SUBQ      $0x10, BX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func Encode8AVX2(codes *byte, x *float32, heap *float32, mul float32, n int)
+// Requires: AVX, AVX2, SSE
+TEXT ·Encode8AVX2(SB), NOSPLIT, $0-40
+	MOVQ         codes+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         heap+16(FP), DX
+	MOVSS        mul+24(FP), X0
+	VBROADCASTSS X0, Y0
+	MOVQ         n+32(FP), BX
+	VMOVUPS      (DX), Y1
+	VBROADCASTSS 4(DX), Y2
+
+loop:
+	VMULPS       (CX), Y0, Y3
+	VCMPPS       $0x1e, Y2, Y3, Y5
+	VMOVDQU      two<>+0(SB), Y4
+	VPSUBD       Y5, Y4, Y4
+	VPERMPS      Y1, Y4, Y5
+	VCMPPS       $0x1e, Y5, Y3, Y5
+	VPADDD       Y4, Y4, Y4
+	VPSUBD       Y5, Y4, Y4
+	VPERMPS      Y1, Y4, Y5
+	VCMPPS       $0x1e, Y5, Y3, Y5
+	VPADDD       Y4, Y4, Y4
+	VPSUBD       Y5, Y4, Y4
+	VPCMPEQD     Y6, Y6, Y6
+	VXORPS       Y5, Y5, Y5
+	VGATHERDPS   Y6, (DX)(Y4*4), Y5
+	VCMPPS       $0x1e, Y5, Y3, Y5
+	VPADDD       Y4, Y4, Y4
+	VPSUBD       Y5, Y4, Y4
+	VPCMPEQD     Y6, Y6, Y6
+	VXORPS       Y5, Y5, Y5
+	VGATHERDPS   Y6, (DX)(Y4*4), Y5
+	VCMPPS       $0x1e, Y5, Y3, Y5
+	VPADDD       Y4, Y4, Y4
+	VPSUBD       Y5, Y4, Y4
+	VPCMPEQD     Y6, Y6, Y6
+	VXORPS       Y5, Y5, Y5
+	VGATHERDPS   Y6, (DX)(Y4*4), Y5
+	VCMPPS       $0x1e, Y5, Y3, Y5
+	VPADDD       Y4, Y4, Y4
+	VPSUBD       Y5, Y4, Y4
+	VPCMPEQD     Y6, Y6, Y6
+	VXORPS       Y5, Y5, Y5
+	VGATHERDPS   Y6, (DX)(Y4*4), Y5
+	VCMPPS       $0x1e, Y5, Y3, Y5
+	VPADDD       Y4, Y4, Y4
+	VPSUBD       Y5, Y4, Y4
+	VPCMPEQD     Y6, Y6, Y6
+	VXORPS       Y5, Y5, Y5
+	VGATHERDPS   Y6, (DX)(Y4*4), Y5
+	VCMPPS       $0x1e, Y5, Y3, Y5
+	VPADDD       Y4, Y4, Y4
+	VPSUBD       Y5, Y4, Y4
+	VPSHUFB      bytes256<>+0(SB), Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X3
+	VPUNPCKLDQ   X3, X4, X3
+	VMOVQ        X3, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x08, AX
+	SUBQ         $0x08, BX
+	JNZ          loop
+	VZEROUPPER
+	RET
+
+// func Decode8AVX512(dst *float32, codes *byte, values *float32, scale float32, n int)
+// Requires: AVX, AVX512F, SSE
+TEXT ·Decode8AVX512(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         values+16(FP), DX
+	MOVSS        scale+24(FP), X0
+	VBROADCASTSS X0, Z0
+	MOVQ         n+32(FP), BX
+	KXNORW       K2, K2, K2
+
+loop:
+	VPMOVZXBD  (CX), Z1
+	KMOVW      K2, K1
+	VPXORD     Z2, Z2, Z2
+	VGATHERDPS (DX)(Z1*4), K1, Z2
+	VMULPS     Z0, Z2, Z2
+	VMOVUPS    Z2, (AX)
+	ADDQ       $0x40, AX
+	ADDQ       $0x10, CX
+	SUBQ       $0x10, BX
+	JNZ        loop
+	VZEROUPPER
+	RET
+
+// func Decode8AVX2(dst *float32, codes *byte, values *float32, scale float32, n int)
+// Requires: AVX, AVX2, SSE
+TEXT ·Decode8AVX2(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         values+16(FP), DX
+	MOVSS        scale+24(FP), X0
+	VBROADCASTSS X0, Y0
+	MOVQ         n+32(FP), BX
+
+loop:
+	VPMOVZXBD  (CX), Y1
+	VPCMPEQD   Y3, Y3, Y3
+	VXORPS     Y2, Y2, Y2
+	VGATHERDPS Y3, (DX)(Y1*4), Y2
+	VMULPS     Y0, Y2, Y2
+	VMOVUPS    Y2, (AX)
+	ADDQ       $0x20, AX
+	ADDQ       $0x08, CX
+	SUBQ       $0x08, BX
+	JNZ        loop
+	VZEROUPPER
+	RET
+
 // func Dots1x1AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
 // Requires: AVX, AVX512F, AVX512VL
 TEXT ·Dots1x1AVX512(SB), NOSPLIT, $0-48
