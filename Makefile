@@ -1,11 +1,13 @@
 # Everything needs Go alone, except the targets that say what else they need.
 export CGO_ENABLED = 0
 
-.PHONY: help build test race lint asm fuzz bench bench-convert interop interop-python clean
+.PHONY: help build test test-purego test-arm64 race lint asm fuzz bench bench-convert bench-peers interop interop-python clean
 
 help:
 	@echo "make build    build ./nibble"
 	@echo "make test     vet and test everything"
+	@echo "make test-purego  test what has assembly, without it"
+	@echo "make test-arm64   test the kernels as an arm64 program (needs qemu-user)"
 	@echo "make race     the same under the race detector (needs a C compiler)"
 	@echo "make lint     gofmt, go vet, staticcheck"
 	@echo "make asm      write the assembly anew"
@@ -21,6 +23,23 @@ build:
 test:
 	go vet ./...
 	go test ./...
+
+# The packages whose inner loops are in assembly where the machine has it.
+KERNELS = ./internal/kernel/... ./nf4/... ./tensor/...
+
+test-purego:
+	go vet -tags purego $(KERNELS)
+	go test -tags purego $(KERNELS)
+
+# Every test of the kernels, cross-built; only what runs them must be there.
+QEMU_ARM64 ?= $(firstword $(shell command -v qemu-aarch64-static qemu-aarch64 2>/dev/null))
+test-arm64:
+	GOARCH=arm64 go build ./...
+ifeq ($(QEMU_ARM64),)
+	@echo "test-arm64: skipped, there is no qemu-aarch64 (Debian: apt-get install qemu-user-static)"
+else
+	GOARCH=arm64 go test -exec $(QEMU_ARM64) ./internal/kernel
+endif
 
 race:
 	CGO_ENABLED=1 go test -race -timeout 30m ./...

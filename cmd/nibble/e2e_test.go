@@ -394,7 +394,7 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 
 func TestHelpAndCompletion(t *testing.T) {
 	require.Contains(t, ok(t), "Exit codes")
-	for _, c := range []string{"inspect", "verify", "diff", "convert", "quantize", "dequantize", "merge", "train", "eval", "generate", "demo", "version"} {
+	for _, c := range []string{"inspect", "verify", "diff", "convert", "quantize", "dequantize", "merge", "train", "eval", "generate", "bench", "demo", "version"} {
 		require.Contains(t, ok(t, "--help"), "\n  "+c)
 		require.Contains(t, ok(t, c, "--help"), "Usage:")
 	}
@@ -454,7 +454,11 @@ func TestREADME(t *testing.T) {
 		if !ok {
 			continue
 		}
-		cmd := exec.Command(binary, strings.Fields(strings.Replace(args, "--iters 200", "--iters 2", 1))...)
+		args = strings.Replace(args, "--iters 200", "--iters 2", 1)
+		if args == "bench" {
+			args = "bench --only fma,memory,disk --runs 1 --memory 8MiB --disk-size 1MiB"
+		}
+		cmd := exec.Command(binary, strings.Fields(args)...)
 		cmd.Dir = dir
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s\n%s", line, out)
@@ -463,7 +467,7 @@ func TestREADME(t *testing.T) {
 		}
 		ran++
 	}
-	require.Equal(t, 16, ran, "one example or more for each command")
+	require.Equal(t, 17, ran, "one example or more for each command")
 }
 
 func TestInspectWhatIsNoModelWeKnow(t *testing.T) {

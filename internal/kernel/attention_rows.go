@@ -64,7 +64,7 @@ func dotRows(s, x, y []float32, ld int) { use.dotRows(s, x, rowsOf(y, ld, len(s)
 
 func dotRowsGo(s, x, y []float32, ld int) {
 	for i := range s {
-		s[i] = Dot(x, y[i*ld:])
+		s[i] = dotGo(x, y[i*ld:])
 	}
 }
 
@@ -73,7 +73,7 @@ func addRows(y, w, x []float32, ld int) { use.addRows(y, w, rowsOf(x, ld, len(w)
 
 func addRowsGo(y, w, x []float32, ld int) {
 	for i, s := range w {
-		AddScaled(y, s, x[i*ld:][:len(y)])
+		addScaledGo(y, s, x[i*ld:][:len(y)])
 	}
 }
 

@@ -9,7 +9,7 @@ var elementAVX2 = elementLoops{
 	addScaled:    scaled(simd.AddScaledAVX2),
 	scale:        with1(simd.ScaleAVX2),
 	adamW:        adamW(simd.AdamWAVX2),
-	dot:          product(simd.DotAVX2),
+	dot:          dotProduct(simd.DotAVX2),
 	max:          maximum(simd.MaxAVX2),
 	sum:          total(simd.SumAVX2),
 	sumSquares:   squares(simd.SumSquaresAVX2),
@@ -37,7 +37,7 @@ var elementAVX512 = elementLoops{
 	addScaled:    scaled(simd.AddScaledAVX512),
 	scale:        with1(simd.ScaleAVX512),
 	adamW:        adamW(simd.AdamWAVX512),
-	dot:          product(simd.DotAVX512),
+	dot:          dotProduct(simd.DotAVX512),
 	max:          maximum(simd.MaxAVX512),
 	sum:          total(simd.SumAVX512),
 	sumSquares:   squares(simd.SumSquaresAVX512),
@@ -126,7 +126,7 @@ func adamW(loop func(w, m, v, g *float32, n int, c *float32)) func(w, m, v, g []
 	}
 }
 
-func product(loop func(x, y *float32, n int) float32) func(x, y []float32) float32 {
+func dotProduct(loop func(x, y *float32, n int) float32) func(x, y []float32) float32 {
 	return func(x, y []float32) float32 {
 		n := len(x)
 		if n == 0 {

@@ -40,7 +40,7 @@ func mulTSmall(y, x []float32, m int, w Matrix) error {
 			return nil
 		})
 	case Dots:
-		if m > codesM {
+		if m > codeRows {
 			break
 		}
 		return batches(dotBatch, func(at, n int) error {
@@ -66,9 +66,9 @@ func mulTSmall(y, x []float32, m int, w Matrix) error {
 	})
 }
 
-// codesM is the number of rows of x up to which multiplying each of them by the codes
+// codeRows is the number of rows of x up to which multiplying each of them by the codes
 // is faster than decoding them once.
-const codesM = 2
+const codeRows = 2
 
 // mulTTiles multiplies by n rows of w from the given one on, tile by tile.
 func mulTTiles(y, x []float32, m int, w Tiles, at, n int) error {

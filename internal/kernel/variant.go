@@ -17,14 +17,15 @@ type variant struct {
 	elementLoops
 	gemmLoops
 	attentionLoops
+	peakLoops
 }
 
-var plain = variant{"go", convertGo, quantGo, elementGo, gemmGo, attentionGo}
+var plain = variant{"go", convertGo, quantGo, elementGo, gemmGo, attentionGo, peakGo}
 
 // variantEnv names a variant to use instead of the best that the machine has.
 const variantEnv = "NIBBLE_KERNEL"
 
-// use is what runs. Only tests change it.
+// use is what runs. Only tests and With change it.
 var use, variantErr = choose(os.Getenv(variantEnv))
 
 func choose(name string) (*variant, error) {
@@ -54,4 +55,17 @@ func Variants() []string {
 		names = append(names, v.name)
 	}
 	return names
+}
+
+// With calls f with the loops of that name, one of Variants, in use: to measure
+// them. Nothing else may use the package meanwhile.
+func With(name string, f func() error) error {
+	v, err := choose(name)
+	if err != nil {
+		return err
+	}
+	old := use
+	use = v
+	defer func() { use = old }()
+	return f()
 }

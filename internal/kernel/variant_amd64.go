@@ -19,6 +19,25 @@ func variants() []*variant {
 }
 
 var (
-	avx2   = variant{"avx2", convertAVX2, quantAVX2, elementAVX2, gemmAVX2, attentionAVX2}
-	avx512 = variant{"avx512", convertAVX512, quantAVX512, elementAVX512, gemmAVX512, attentionAVX512}
+	avx2   = variant{"avx2", convertAVX2, quantAVX2, elementAVX2, gemmAVX2, attentionAVX2, peakAVX2}
+	avx512 = variant{"avx512", convertAVX512, quantAVX512, elementAVX512, gemmAVX512, attentionAVX512, peakAVX512}
 )
+
+// Features returns which extensions of the instruction set that the loops use this
+// machine has.
+func Features() []string {
+	x := &cpu.X86
+	var list []string
+	for _, f := range []struct {
+		name string
+		has  bool
+	}{
+		{"AVX2", x.HasAVX2}, {"FMA", x.HasFMA}, {"F16C", x.HasF16C},
+		{"AVX512F", x.HasAVX512F}, {"AVX512BW", x.HasAVX512BW}, {"AVX512DQ", x.HasAVX512DQ}, {"AVX512VL", x.HasAVX512VL},
+	} {
+		if f.has {
+			list = append(list, f.name)
+		}
+	}
+	return list
+}
