@@ -47,10 +47,13 @@ func (c codec) Open(info tensor.Info, data tensor.Bytes) (tensor.Rows, error) {
 			w.dynamic[i] = float32At(b, i)
 		}
 	}
-	if _, ok := data.(tensor.Memory); ok {
-		return tiled{w}, nil
+	if _, ok := data.(tensor.Memory); !ok {
+		return w, nil
 	}
-	return w, nil
+	if info.Shape.Cols()%h.BlockSize == 0 {
+		return dotted{tiled{w}}, nil
+	}
+	return tiled{w}, nil
 }
 
 // weight is an opened tensor.
@@ -68,6 +71,9 @@ type weight struct {
 
 // tiled is a weight in memory, any part of which is cheap to reach.
 type tiled struct{ *weight }
+
+// dotted is one of which no block straddles rows.
+type dotted struct{ tiled }
 
 // part is the stored bytes that a panel needs: those of the blocks from first
 // on.
@@ -106,31 +112,20 @@ func (w tiled) ReadTile(dst []float32, ld int, row int64, rows, col, cols int) e
 	return nil
 }
 
-// DotRows adds to y[i] the dot product of x, of as many elements as a row has, with
-// row row+i, without a decoded value in memory. It is what kernel.Dots asks for.
-func (w tiled) DotRows(y, x []float32, row int) error {
+// DotRows adds to y[i*ldy+j] the dot product of row i of the m rows of x, one after
+// another, with row row+j, for each j below n, without a decoded value in memory. It
+// is what kernel.Dots asks for.
+func (w dotted) DotRows(y []float32, ldy int, x []float32, m, row, n int) error {
 	cols := w.info.Shape.Cols()
-	if err := tensor.CheckRows(w.info, len(y)*int(cols), int64(row)); err != nil || len(y) == 0 {
+	if err := tensor.CheckRows(w.info, n*int(cols), int64(row)); err != nil || n == 0 || cols == 0 {
 		return err
 	}
-	x = x[:cols]
 	p := w.part()
 	defer w.scratch.Put(p)
-	if cols%w.BlockSize == 0 {
-		if err := w.load(p, int64(row)*cols, int64(row+len(y))*cols); err != nil {
-			return err
-		}
-		kernel.Dot4(y, x, p.codes, &w.book.Values, p.scales, int(w.BlockSize))
-		return nil
+	if err := w.load(p, int64(row)*cols, int64(row+n)*cols); err != nil {
+		return err
 	}
-	// Blocks straddle rows.
-	buf := make([]float32, cols)
-	for i := range y {
-		if err := w.read(p, buf, int64(row+i)*cols); err != nil {
-			return err
-		}
-		y[i] += kernel.Dot(x, buf)
-	}
+	kernel.Dot4(y, ldy, x, m, int(cols), p.codes, &w.book.Values, p.scales, int(w.BlockSize), n)
 	return nil
 }
 

@@ -13,14 +13,16 @@ type quantLoops struct {
 	encode8 func(codes []byte, x []float32, m *Map8, mul float32)
 	decode8 func(dst []float32, codes []byte, values *[256]float32, scale float32)
 
-	// Of products with few rows: see dotsGo and Dot4.
-	dots func(y []float32, ldy int, x []float32, ldx, m int, w []float32, ldw, n, k int)
-	dot4 func(y, x []float32, codes []byte, values *[16]float32, absmax []float32, block int)
+	// Of products with few rows: see dotsGo and Dot4, which is faster than to decode
+	// tiles for up to codeRows rows.
+	codeRows int
+	dots     func(y []float32, ldy int, x []float32, ldx, m int, w []float32, ldw, n, k int)
+	dot4     func(y []float32, ldy int, x []float32, m, cols int, codes []byte, values *[16]float32, absmax []float32, block, n int)
 }
 
 var quantGo = quantLoops{
 	decode4: decode4Go, encode4: encode4Go, absmax: absmaxGo, encode8: encode8Go, decode8: decode8Go,
-	dots: dotsGo, dot4: dot4Go,
+	codeRows: smallM, dots: dotsGo, dot4: dot4Go,
 }
 
 // Decode4 decodes a 4-bit block format such as NF4: dst[i] is the value of code i

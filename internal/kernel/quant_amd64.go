@@ -10,12 +10,12 @@ import (
 
 var quantAVX2 = quantLoops{
 	decode4: decode4AVX2, encode4: encode4AVX2, absmax: absmaxAVX2, encode8: encode8AVX2, decode8: decode8AVX2,
-	dots: dotsAVX2, dot4: dot4AVX2,
+	codeRows: 4, dots: dotsAVX2, dot4: dot4AVX2,
 }
 
 var quantAVX512 = quantLoops{
 	decode4: decode4AVX512, encode4: encode4AVX512, absmax: absmaxAVX2, encode8: encode8AVX512, decode8: decode8AVX512,
-	dots: dotsAVX512, dot4: dot4AVX512,
+	codeRows: smallM, dots: dotsAVX512, dot4: dot4AVX512,
 }
 
 func decode4AVX2(dst []float32, codes []byte, values *[16]float32, absmax []float32, block int) {

@@ -288,4 +288,6 @@ type dots struct {
 	whole kernel.Dots
 }
 
-func (d dots) DotRows(y, x []float32, row int) error { return d.whole.DotRows(y, x, d.from+row) }
+func (d dots) DotRows(y []float32, ldy int, x []float32, m, row, n int) error {
+	return d.whole.DotRows(y, ldy, x, m, d.from+row, n)
+}

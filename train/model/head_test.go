@@ -28,10 +28,10 @@ func (c counting) DecodeTile(dst []float32, ld, row, rows, col, cols int) error 
 	return nil
 }
 
-func (c counting) DotRows(y, x []float32, row int) error {
-	for i := range y {
-		for j, v := range x {
-			y[i] += v * float32(10*(row+i)+j)
+func (c counting) DotRows(y []float32, ldy int, x []float32, m, row, n int) error {
+	for i := range m * n {
+		for j, v := range x[i/n*c.cols:][:c.cols] {
+			y[i/n*ldy+i%n] += v * float32(10*(row+i%n)+j)
 		}
 	}
 	return nil
@@ -55,6 +55,6 @@ func TestRowsOf(t *testing.T) {
 	require.NoError(t, p.DecodeTile(got[:4], 2, 0, 2, 2, 2))
 	require.Equal(t, []float32{12, 13, 22, 23}, got[:4])
 	y := []float32{1}
-	require.NoError(t, p.DotRows(y, []float32{1, 0, 0, 1}, 2))
+	require.NoError(t, p.DotRows(y, 1, []float32{1, 0, 0, 1}, 1, 2, 1))
 	require.Equal(t, []float32{1 + 30 + 33}, y)
 }

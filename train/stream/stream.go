@@ -413,7 +413,7 @@ func (t tiles) DecodeTile(dst []float32, ld, row, rows, col, cols int) error {
 
 // dotter is what kernel.Dots has beside kernel.Tiles.
 type dotter interface {
-	DotRows(y, x []float32, row int) error
+	DotRows(y []float32, ldy int, x []float32, m, row, n int) error
 }
 
 type dots struct {

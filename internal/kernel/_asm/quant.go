@@ -25,8 +25,10 @@ func quant() {
 	dots()
 	splitAVX512()
 	splitAVX2()
-	dot4(w512)
-	dot4(w256)
+	for mr := 1; mr <= 4; mr++ {
+		dot4(w512, mr)
+		dot4(w256, mr)
+	}
 }
 
 // words makes read-only data of 32-bit words.

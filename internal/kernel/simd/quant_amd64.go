@@ -105,6 +105,30 @@ func Dots2x1AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
 //go:noescape
 func Dots2x2AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
 
+// Dots3x1AVX512 computes the dot products of 3 rows of x with 1 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 16. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots3x1AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// Dots3x4AVX512 computes the dot products of 3 rows of x with 4 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 16. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots3x4AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// Dots3x1AVX2 computes the dot products of 3 rows of x with 1 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 8. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots3x1AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// Dots3x2AVX2 computes the dot products of 3 rows of x with 2 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 8. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots3x2AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
 // Dots4x1AVX512 computes the dot products of 4 rows of x with 1 of w, rows ldx and ldw floats
 // apart, over k floats, a multiple of 16. out gets those of the first row of x first.
 //
@@ -139,14 +163,58 @@ func SplitAVX512(dst *float32, x *float32, n int)
 //go:noescape
 func SplitAVX2(dst *float32, x *float32, n int)
 
-// Dot4AVX512 adds to y the dot products of x, in the order of SplitAVX512, with rows of blocks of codes
-// that follow one another. block is a multiple of 64.
+// Dot4x1AVX512 adds to y the dot products of 1 rows of x, in the order of SplitAVX512, with rows of
+// blocks of codes; row j of them adds to element j of a row of y. All that is between rows is in
+// bytes: ldy and ldx from row to row, the skips from the end of one to the next. block is a multiple of 64.
 //
 //go:noescape
-func Dot4AVX512(y *float32, x *float32, codes *byte, values *float32, absmax *float32, rows int, blocks int, block int)
+func Dot4x1AVX512(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
 
-// Dot4AVX2 adds to y the dot products of x, in the order of SplitAVX2, with rows of blocks of codes
-// that follow one another. block is a multiple of 32.
+// Dot4x1AVX2 adds to y the dot products of 1 rows of x, in the order of SplitAVX2, with rows of
+// blocks of codes; row j of them adds to element j of a row of y. All that is between rows is in
+// bytes: ldy and ldx from row to row, the skips from the end of one to the next. block is a multiple of 32.
 //
 //go:noescape
-func Dot4AVX2(y *float32, x *float32, codes *byte, values *float32, absmax *float32, rows int, blocks int, block int)
+func Dot4x1AVX2(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+
+// Dot4x2AVX512 adds to y the dot products of 2 rows of x, in the order of SplitAVX512, with rows of
+// blocks of codes; row j of them adds to element j of a row of y. All that is between rows is in
+// bytes: ldy and ldx from row to row, the skips from the end of one to the next. block is a multiple of 64.
+//
+//go:noescape
+func Dot4x2AVX512(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+
+// Dot4x2AVX2 adds to y the dot products of 2 rows of x, in the order of SplitAVX2, with rows of
+// blocks of codes; row j of them adds to element j of a row of y. All that is between rows is in
+// bytes: ldy and ldx from row to row, the skips from the end of one to the next. block is a multiple of 32.
+//
+//go:noescape
+func Dot4x2AVX2(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+
+// Dot4x3AVX512 adds to y the dot products of 3 rows of x, in the order of SplitAVX512, with rows of
+// blocks of codes; row j of them adds to element j of a row of y. All that is between rows is in
+// bytes: ldy and ldx from row to row, the skips from the end of one to the next. block is a multiple of 64.
+//
+//go:noescape
+func Dot4x3AVX512(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+
+// Dot4x3AVX2 adds to y the dot products of 3 rows of x, in the order of SplitAVX2, with rows of
+// blocks of codes; row j of them adds to element j of a row of y. All that is between rows is in
+// bytes: ldy and ldx from row to row, the skips from the end of one to the next. block is a multiple of 32.
+//
+//go:noescape
+func Dot4x3AVX2(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+
+// Dot4x4AVX512 adds to y the dot products of 4 rows of x, in the order of SplitAVX512, with rows of
+// blocks of codes; row j of them adds to element j of a row of y. All that is between rows is in
+// bytes: ldy and ldx from row to row, the skips from the end of one to the next. block is a multiple of 64.
+//
+//go:noescape
+func Dot4x4AVX512(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+
+// Dot4x4AVX2 adds to y the dot products of 4 rows of x, in the order of SplitAVX2, with rows of
+// blocks of codes; row j of them adds to element j of a row of y. All that is between rows is in
+// bytes: ldy and ldx from row to row, the skips from the end of one to the next. block is a multiple of 32.
+//
+//go:noescape
+func Dot4x4AVX2(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
