@@ -32,10 +32,10 @@ func NewMap8(values [256]float32) *Map8 {
 // Encode8 gives each element of x, multiplied by mul and rounded, its code. len(codes)
 // must be len(x).
 func Encode8(codes []byte, x []float32, m *Map8, mul float32) {
-	use.encode8(codes[:len(x)], x, m, mul)
+	use.encodeMap8(codes[:len(x)], x, m, mul)
 }
 
-func encode8Go(codes []byte, x []float32, m *Map8, mul float32) {
+func encodeMap8Go(codes []byte, x []float32, m *Map8, mul float32) {
 	for i, v := range x {
 		codes[i] = m.Code(v * mul)
 	}
@@ -57,10 +57,10 @@ func (m *Map8) Code(s float32) uint8 {
 // Decode8 sets dst[i] to the value of codes[i] times scale, rounded once. len(codes)
 // must be len(dst).
 func Decode8(dst []float32, codes []byte, values *[256]float32, scale float32) {
-	use.decode8(dst, codes[:len(dst)], values, scale)
+	use.decodeMap8(dst, codes[:len(dst)], values, scale)
 }
 
-func decode8Go(dst []float32, codes []byte, values *[256]float32, scale float32) {
+func decodeMap8Go(dst []float32, codes []byte, values *[256]float32, scale float32) {
 	for i, c := range codes {
 		dst[i] = values[c] * scale
 	}

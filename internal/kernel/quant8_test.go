@@ -20,7 +20,7 @@ func map8() *Map8 {
 	return NewMap8(values)
 }
 
-func TestEncode8Variants(t *testing.T) {
+func TestEncodeMap8Variants(t *testing.T) {
 	m := map8()
 	require.True(t, slices.IsSorted(m.Values[:]))
 	var bounds []float32
@@ -69,7 +69,7 @@ func TestEncode8Variants(t *testing.T) {
 	})
 }
 
-func TestDecode8Variants(t *testing.T) {
+func TestDecodeMap8Variants(t *testing.T) {
 	m := map8()
 	rng := rand.New(rand.NewPCG(43, 44))
 	eachVariant(t, func(t *testing.T) {

@@ -9,12 +9,12 @@ import (
 )
 
 var quantAVX2 = quantLoops{
-	decode4: decode4AVX2, decode4BF16: decode4BF16AVX2, encode4: encode4AVX2, absmax: absmaxAVX2, encode8: encode8AVX2, decode8: decode8AVX2,
+	decode4: decode4AVX2, decode4BF16: decode4BF16AVX2, encode4: encode4AVX2, absmax: absmaxAVX2, encodeMap8: encodeMap8AVX2, decodeMap8: decodeMap8AVX2,
 	codeRows: 4, dots: dotsAVX2, dot4: dot4AVX2,
 }
 
 var quantAVX512 = quantLoops{
-	decode4: decode4AVX512, decode4BF16: decode4BF16AVX512, encode4: encode4AVX512, absmax: absmaxAVX2, encode8: encode8AVX512, decode8: decode8AVX512,
+	decode4: decode4AVX512, decode4BF16: decode4BF16AVX512, encode4: encode4AVX512, absmax: absmaxAVX2, encodeMap8: encodeMap8AVX512, decodeMap8: decodeMap8AVX512,
 	codeRows: smallM, dots: dotsAVX512, dot4: dot4AVX512,
 }
 
@@ -114,34 +114,34 @@ func absmaxAVX2(x []float32) float32 {
 	return math.Float32frombits(max(top, math.Float32bits(absmaxGo(x[n:]))))
 }
 
-func encode8AVX2(codes []byte, x []float32, m *Map8, mul float32) {
+func encodeMap8AVX2(codes []byte, x []float32, m *Map8, mul float32) {
 	n := len(x) &^ 7
 	if n > 0 {
-		simd.Encode8AVX2(&codes[0], &x[0], &m.heap[0], mul, n)
+		simd.EncodeMap8AVX2(&codes[0], &x[0], &m.heap[0], mul, n)
 	}
-	encode8Go(codes[n:], x[n:], m, mul)
+	encodeMap8Go(codes[n:], x[n:], m, mul)
 }
 
-func decode8AVX2(dst []float32, codes []byte, values *[256]float32, scale float32) {
-	n := len(dst) &^ 7
-	if n > 0 {
-		simd.Decode8AVX2(&dst[0], &codes[0], &values[0], scale, n)
-	}
-	decode8Go(dst[n:], codes[n:], values, scale)
-}
-
-func encode8AVX512(codes []byte, x []float32, m *Map8, mul float32) {
-	n := len(x) &^ 15
-	if n > 0 {
-		simd.Encode8AVX512(&codes[0], &x[0], &m.heap[0], mul, n)
-	}
-	encode8Go(codes[n:], x[n:], m, mul)
-}
-
-func decode8AVX512(dst []float32, codes []byte, values *[256]float32, scale float32) {
+func decodeMap8AVX2(dst []float32, codes []byte, values *[256]float32, scale float32) {
 	n := len(dst) &^ 15
 	if n > 0 {
-		simd.Decode8AVX512(&dst[0], &codes[0], &values[0], scale, n)
+		simd.Decode8AVX2(&dst[0], &codes[0], &values[0], n, scale)
 	}
-	decode8Go(dst[n:], codes[n:], values, scale)
+	decodeMap8Go(dst[n:], codes[n:], values, scale)
+}
+
+func encodeMap8AVX512(codes []byte, x []float32, m *Map8, mul float32) {
+	n := len(x) &^ 15
+	if n > 0 {
+		simd.EncodeMap8AVX512(&codes[0], &x[0], &m.heap[0], mul, n)
+	}
+	encodeMap8Go(codes[n:], x[n:], m, mul)
+}
+
+func decodeMap8AVX512(dst []float32, codes []byte, values *[256]float32, scale float32) {
+	n := len(dst) &^ 15
+	if n > 0 {
+		simd.Decode8AVX512(&dst[0], &codes[0], &values[0], n, scale)
+	}
+	decodeMap8Go(dst[n:], codes[n:], values, scale)
 }

@@ -21,8 +21,6 @@ func quant() {
 	absmaxAVX2()
 	encode8AVX512()
 	encode8AVX2()
-	decode8AVX512()
-	decode8AVX2()
 	dots()
 	splitAVX512()
 	splitAVX2()

@@ -7,8 +7,8 @@ import (
 )
 
 func encode8AVX512() {
-	TEXT("Encode8AVX512", NOSPLIT, "func(codes *byte, x *float32, heap *float32, mul float32, n int)")
-	Doc("Encode8AVX512 gives n floats times mul their 8-bit codes; n is a multiple of 16.")
+	TEXT("EncodeMap8AVX512", NOSPLIT, "func(codes *byte, x *float32, heap *float32, mul float32, n int)")
+	Doc("EncodeMap8AVX512 gives n floats times mul their 8-bit codes; n is a multiple of 16.")
 	Pragma("noescape")
 	p := pointers("codes", "x", "heap")
 	codes, x, heap := p[0], p[1], p[2]
@@ -74,8 +74,8 @@ func lookupTree(table []VecVirtual, idx VecVirtual, above []Register) VecVirtual
 }
 
 func encode8AVX2() {
-	TEXT("Encode8AVX2", NOSPLIT, "func(codes *byte, x *float32, heap *float32, mul float32, n int)")
-	Doc("Encode8AVX2 is Encode8AVX512 with 256 bits; n is a multiple of 8.")
+	TEXT("EncodeMap8AVX2", NOSPLIT, "func(codes *byte, x *float32, heap *float32, mul float32, n int)")
+	Doc("EncodeMap8AVX2 is Encode8AVX512 with 256 bits; n is a multiple of 8.")
 	Pragma("noescape")
 	p := pointers("codes", "x", "heap")
 	codes, x, heap := p[0], p[1], p[2]
@@ -109,57 +109,6 @@ func encode8AVX2() {
 	VPUNPCKLDQ(z, j.AsX(), z)
 	VMOVQ(z, Mem{Base: codes})
 	ADDQ(Imm(32), x)
-	ADDQ(Imm(8), codes)
-	SUBQ(Imm(8), n)
-	JNZ(LabelRef("loop"))
-	VZEROUPPER()
-	RET()
-}
-
-func decode8AVX512() {
-	TEXT("Decode8AVX512", NOSPLIT, "func(dst *float32, codes *byte, values *float32, scale float32, n int)")
-	Doc("Decode8AVX512 sets n floats to the values of 8-bit codes times scale; n is a multiple of 16.")
-	Pragma("noescape")
-	p := pointers("dst", "codes", "values")
-	dst, codes, values := p[0], p[1], p[2]
-	scale, idx, t, all, ones := ZMM(), ZMM(), ZMM(), K(), K()
-	m := Load(Param("scale"), XMM())
-	VBROADCASTSS(m, scale)
-	n := Load(Param("n"), GP64())
-	KXNORW(ones, ones, ones)
-	Label("loop")
-	VPMOVZXBD(Mem{Base: codes}, idx)
-	KMOVW(ones, all) // a gather clears its mask
-	VPXORD(t, t, t)
-	VGATHERDPS(Mem{Base: values, Index: idx, Scale: 4}, all, t)
-	VMULPS(scale, t, t)
-	VMOVUPS(t, Mem{Base: dst})
-	ADDQ(Imm(64), dst)
-	ADDQ(Imm(16), codes)
-	SUBQ(Imm(16), n)
-	JNZ(LabelRef("loop"))
-	VZEROUPPER()
-	RET()
-}
-
-func decode8AVX2() {
-	TEXT("Decode8AVX2", NOSPLIT, "func(dst *float32, codes *byte, values *float32, scale float32, n int)")
-	Doc("Decode8AVX2 is Decode8AVX512 with 256 bits; n is a multiple of 8.")
-	Pragma("noescape")
-	p := pointers("dst", "codes", "values")
-	dst, codes, values := p[0], p[1], p[2]
-	scale, idx, t, all := YMM(), YMM(), YMM(), YMM()
-	m := Load(Param("scale"), XMM())
-	VBROADCASTSS(m, scale)
-	n := Load(Param("n"), GP64())
-	Label("loop")
-	VPMOVZXBD(Mem{Base: codes}, idx)
-	VPCMPEQD(all, all, all)
-	VXORPS(t, t, t)
-	VGATHERDPS(all, Mem{Base: values, Index: idx, Scale: 4}, t)
-	VMULPS(scale, t, t)
-	VMOVUPS(t, Mem{Base: dst})
-	ADDQ(Imm(32), dst)
 	ADDQ(Imm(8), codes)
 	SUBQ(Imm(8), n)
 	JNZ(LabelRef("loop"))

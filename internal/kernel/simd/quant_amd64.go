@@ -42,25 +42,15 @@ func Encode4AVX2(codes *byte, absmax *float32, moments *float32, x *float32, blo
 //go:noescape
 func AbsmaxAVX2(x *float32, n int) float32
 
-// Encode8AVX512 gives n floats times mul their 8-bit codes; n is a multiple of 16.
+// EncodeMap8AVX512 gives n floats times mul their 8-bit codes; n is a multiple of 16.
 //
 //go:noescape
-func Encode8AVX512(codes *byte, x *float32, heap *float32, mul float32, n int)
+func EncodeMap8AVX512(codes *byte, x *float32, heap *float32, mul float32, n int)
 
-// Encode8AVX2 is Encode8AVX512 with 256 bits; n is a multiple of 8.
+// EncodeMap8AVX2 is Encode8AVX512 with 256 bits; n is a multiple of 8.
 //
 //go:noescape
-func Encode8AVX2(codes *byte, x *float32, heap *float32, mul float32, n int)
-
-// Decode8AVX512 sets n floats to the values of 8-bit codes times scale; n is a multiple of 16.
-//
-//go:noescape
-func Decode8AVX512(dst *float32, codes *byte, values *float32, scale float32, n int)
-
-// Decode8AVX2 is Decode8AVX512 with 256 bits; n is a multiple of 8.
-//
-//go:noescape
-func Decode8AVX2(dst *float32, codes *byte, values *float32, scale float32, n int)
+func EncodeMap8AVX2(codes *byte, x *float32, heap *float32, mul float32, n int)
 
 // Dots1x1AVX512 computes the dot products of 1 rows of x with 1 of w, rows ldx and ldw floats
 // apart, over k floats, a multiple of 16. out gets those of the first row of x first.

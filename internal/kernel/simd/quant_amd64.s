@@ -768,9 +768,9 @@ top:
 	VZEROUPPER
 	RET
 
-// func Encode8AVX512(codes *byte, x *float32, heap *float32, mul float32, n int)
+// func EncodeMap8AVX512(codes *byte, x *float32, heap *float32, mul float32, n int)
 // Requires: AVX, AVX512F, SSE
-TEXT ·Encode8AVX512(SB), NOSPLIT, $0-40
+TEXT ·EncodeMap8AVX512(SB), NOSPLIT, $0-40
 	MOVQ         codes+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         heap+16(FP), DX
@@ -853,9 +853,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func Encode8AVX2(codes *byte, x *float32, heap *float32, mul float32, n int)
+// func EncodeMap8AVX2(codes *byte, x *float32, heap *float32, mul float32, n int)
 // Requires: AVX, AVX2, SSE
-TEXT ·Encode8AVX2(SB), NOSPLIT, $0-40
+TEXT ·EncodeMap8AVX2(SB), NOSPLIT, $0-40
 	MOVQ         codes+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         heap+16(FP), DX
@@ -916,55 +916,6 @@ loop:
 	ADDQ         $0x08, AX
 	SUBQ         $0x08, BX
 	JNZ          loop
-	VZEROUPPER
-	RET
-
-// func Decode8AVX512(dst *float32, codes *byte, values *float32, scale float32, n int)
-// Requires: AVX, AVX512F, SSE
-TEXT ·Decode8AVX512(SB), NOSPLIT, $0-40
-	MOVQ         dst+0(FP), AX
-	MOVQ         codes+8(FP), CX
-	MOVQ         values+16(FP), DX
-	MOVSS        scale+24(FP), X0
-	VBROADCASTSS X0, Z0
-	MOVQ         n+32(FP), BX
-	KXNORW       K2, K2, K2
-
-loop:
-	VPMOVZXBD  (CX), Z1
-	KMOVW      K2, K1
-	VPXORD     Z2, Z2, Z2
-	VGATHERDPS (DX)(Z1*4), K1, Z2
-	VMULPS     Z0, Z2, Z2
-	VMOVUPS    Z2, (AX)
-	ADDQ       $0x40, AX
-	ADDQ       $0x10, CX
-	SUBQ       $0x10, BX
-	JNZ        loop
-	VZEROUPPER
-	RET
-
-// func Decode8AVX2(dst *float32, codes *byte, values *float32, scale float32, n int)
-// Requires: AVX, AVX2, SSE
-TEXT ·Decode8AVX2(SB), NOSPLIT, $0-40
-	MOVQ         dst+0(FP), AX
-	MOVQ         codes+8(FP), CX
-	MOVQ         values+16(FP), DX
-	MOVSS        scale+24(FP), X0
-	VBROADCASTSS X0, Y0
-	MOVQ         n+32(FP), BX
-
-loop:
-	VPMOVZXBD  (CX), Y1
-	VPCMPEQD   Y3, Y3, Y3
-	VXORPS     Y2, Y2, Y2
-	VGATHERDPS Y3, (DX)(Y1*4), Y2
-	VMULPS     Y0, Y2, Y2
-	VMOVUPS    Y2, (AX)
-	ADDQ       $0x20, AX
-	ADDQ       $0x08, CX
-	SUBQ       $0x08, BX
-	JNZ        loop
 	VZEROUPPER
 	RET
 
