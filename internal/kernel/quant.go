@@ -13,8 +13,6 @@ type quantLoops struct {
 	// encode4 is Encode4 of at least one block.
 	encode4 func(codes []byte, absmax []float32, moments []Moments4, x []float32, block int, c *Codebook) int
 
-	absmax func(x []float32) float32
-
 	encodeMap8 func(codes []byte, x []float32, m *Map8, mul float32)
 	decodeMap8 func(dst []float32, codes []byte, values *[256]float32, scale float32)
 
@@ -26,7 +24,7 @@ type quantLoops struct {
 }
 
 var quantGo = quantLoops{
-	decode4: decode4Go, decode4BF16: decode4BF16Go, encode4: encode4Go, absmax: absmaxGo, encodeMap8: encodeMap8Go, decodeMap8: decodeMap8Go,
+	decode4: decode4Go, decode4BF16: decode4BF16Go, encode4: encode4Go, encodeMap8: encodeMap8Go, decodeMap8: decodeMap8Go,
 	codeRows: smallM, dots: dotsGo, dot4: dot4Go,
 }
 

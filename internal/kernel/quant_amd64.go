@@ -2,19 +2,15 @@
 
 package kernel
 
-import (
-	"math"
-
-	"github.com/seed18967229/nibble/internal/kernel/simd"
-)
+import "github.com/seed18967229/nibble/internal/kernel/simd"
 
 var quantAVX2 = quantLoops{
-	decode4: decode4AVX2, decode4BF16: decode4BF16AVX2, encode4: encode4AVX2, absmax: absmaxAVX2, encodeMap8: encodeMap8AVX2, decodeMap8: decodeMap8AVX2,
+	decode4: decode4AVX2, decode4BF16: decode4BF16AVX2, encode4: encode4AVX2, encodeMap8: encodeMap8AVX2, decodeMap8: decodeMap8AVX2,
 	codeRows: 4, dots: dotsAVX2, dot4: dot4AVX2,
 }
 
 var quantAVX512 = quantLoops{
-	decode4: decode4AVX512, decode4BF16: decode4BF16AVX512, encode4: encode4AVX512, absmax: absmaxAVX2, encodeMap8: encodeMap8AVX512, decodeMap8: decodeMap8AVX512,
+	decode4: decode4AVX512, decode4BF16: decode4BF16AVX512, encode4: encode4AVX512, encodeMap8: encodeMap8AVX512, decodeMap8: decodeMap8AVX512,
 	codeRows: smallM, dots: dotsAVX512, dot4: dot4AVX512,
 }
 
@@ -102,16 +98,6 @@ func encode4AVX512(codes []byte, absmax []float32, moments []Moments4, x []float
 		f = simd.Encode4GridAVX512
 	}
 	return f(&codes[0], &absmax[0], &moments[0].Err, &x[0], len(absmax), block, &c.table.heap[0])
-}
-
-func absmaxAVX2(x []float32) float32 {
-	n := len(x) &^ 31
-	if n == 0 {
-		return absmaxGo(x)
-	}
-	top := math.Float32bits(simd.AbsmaxAVX2(&x[0], n))
-	// As bits a NaN is larger than all else.
-	return math.Float32frombits(max(top, math.Float32bits(absmaxGo(x[n:]))))
 }
 
 func encodeMap8AVX2(codes []byte, x []float32, m *Map8, mul float32) {

@@ -135,7 +135,7 @@ func Encode4(codes []byte, absmax []float32, moments []Moments4, x []float32, bl
 func encode4Go(codes []byte, absmax []float32, moments []Moments4, x []float32, block int, c *Codebook) int {
 	for i := range absmax {
 		part := x[i*block : (i+1)*block]
-		top := absmaxGo(part)
+		top := magnitudeGo(part)
 		if !(top <= math.MaxFloat32) {
 			return i
 		}
@@ -150,7 +150,7 @@ func encode4Go(codes []byte, absmax []float32, moments []Moments4, x []float32, 
 // number of elements leaves the code of zero in the last low nibble. ok is false if
 // an element is NaN or infinite.
 func Encode4Last(codes []byte, x []float32, c *Codebook) (absmax float32, m Moments4, ok bool) {
-	top := absmaxGo(x)
+	top := magnitudeGo(x)
 	if !(top <= math.MaxFloat32) {
 		return 0, m, false
 	}
@@ -201,12 +201,4 @@ func sum16(l *[16]float32) float32 {
 
 // Absmax returns the largest magnitude in x, 0 if it is empty. It is an infinity or
 // a NaN if there is one in x.
-func Absmax(x []float32) float32 { return use.absmax(x) }
-
-func absmaxGo(x []float32) float32 {
-	var bits uint32
-	for _, v := range x {
-		bits = max(bits, math.Float32bits(v)&^(1<<31))
-	}
-	return math.Float32frombits(bits)
-}
+func Absmax(x []float32) float32 { return use.magnitude(x) }

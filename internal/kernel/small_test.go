@@ -64,7 +64,7 @@ func TestDot4Variants(t *testing.T) {
 		for _, block := range []int{2, 32, 64, 96, 128, 4096} {
 			for _, blocks := range []int{1, 2, 5, 70} {
 				cols := block * blocks
-				if cols > 3*splitFloats {
+				if cols > 24576 {
 					continue
 				}
 				for _, n := range []int{1, 2, 7} {

@@ -18,7 +18,6 @@ func quant() {
 	encode4AVX512("Encode4AVX512", false)
 	encode4AVX512("Encode4GridAVX512", true)
 	encode4AVX2()
-	absmaxAVX2()
 	encode8AVX512()
 	encode8AVX2()
 	dots()

@@ -347,14 +347,3 @@ func absmaxLoop(x, n, from, left Register) VecVirtual {
 	maxLanes(z)
 	return z
 }
-
-func absmaxAVX2() {
-	TEXT("AbsmaxAVX2", NOSPLIT, "func(x *float32, n int) float32")
-	Doc("AbsmaxAVX2 returns the largest magnitude of n floats, a multiple of 32 and not 0, by their bits.")
-	Pragma("noescape")
-	p := pointers("x", "n")
-	z := absmaxLoop(p[0], p[1], GP64(), GP64())
-	Store(z, ReturnIndex(0))
-	VZEROUPPER()
-	RET()
-}

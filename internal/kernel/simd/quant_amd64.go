@@ -37,11 +37,6 @@ func Encode4GridAVX512(codes *byte, absmax *float32, moments *float32, x *float3
 //go:noescape
 func Encode4AVX2(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
 
-// AbsmaxAVX2 returns the largest magnitude of n floats, a multiple of 32 and not 0, by their bits.
-//
-//go:noescape
-func AbsmaxAVX2(x *float32, n int) float32
-
 // EncodeMap8AVX512 gives n floats times mul their 8-bit codes; n is a multiple of 16.
 //
 //go:noescape

@@ -735,39 +735,6 @@ done:
 	VZEROUPPER
 	RET
 
-// func AbsmaxAVX2(x *float32, n int) float32
-// Requires: AVX, AVX2, SSE
-TEXT ·AbsmaxAVX2(SB), NOSPLIT, $0-20
-	MOVQ         x+0(FP), AX
-	MOVQ         n+8(FP), CX
-	VPBROADCASTD absMask<>+0(SB), Y0
-	VPXOR        Y1, Y1, Y1
-	VPXOR        Y2, Y2, Y2
-	MOVQ         AX, AX
-
-top:
-	VPAND        (AX), Y0, Y3
-	VPMAXUD      Y3, Y1, Y1
-	VPAND        32(AX), Y0, Y3
-	VPMAXUD      Y3, Y2, Y2
-	VPAND        64(AX), Y0, Y3
-	VPMAXUD      Y3, Y1, Y1
-	VPAND        96(AX), Y0, Y3
-	VPMAXUD      Y3, Y2, Y2
-	ADDQ         $0x80, AX
-	SUBQ         $0x20, CX
-	JNZ          top
-	VPMAXUD      Y2, Y1, Y1
-	VEXTRACTI128 $0x01, Y1, X0
-	VPMAXUD      X0, X1, X0
-	VPSHUFD      $0x0e, X0, X1
-	VPMAXUD      X1, X0, X0
-	VPSHUFD      $0x01, X0, X1
-	VPMAXUD      X1, X0, X0
-	MOVSS        X0, ret+16(FP)
-	VZEROUPPER
-	RET
-
 // func EncodeMap8AVX512(codes *byte, x *float32, heap *float32, mul float32, n int)
 // Requires: AVX, AVX512F, SSE
 TEXT ·EncodeMap8AVX512(SB), NOSPLIT, $0-40
