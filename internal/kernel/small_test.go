@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -178,6 +179,28 @@ func TestSmallProducts(t *testing.T) {
 						require.InDelta(t, want, got, size*cols*0x1p-24, "%T %d", a, m)
 					}
 				}
+			}
+		}
+	})
+}
+
+// The bits do not depend on how many goroutines share the rows.
+func TestSmallWorkers(t *testing.T) {
+	rng := rand.New(rand.NewPCG(37, 38))
+	const rows, cols, m = 200, 1088, 5
+	w := newCoded(rng, rows, cols, 64)
+	x := normals(rng, make([]float32, m*cols))
+	eachVariant(t, func(t *testing.T) {
+		for _, a := range []Matrix{w, tilesOnly{w}, rowsOnly{w}} {
+			run := func(workers int) []float32 {
+				defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(workers))
+				y := make([]float32, m*rows)
+				require.NoError(t, MulT(y, x, m, a, false))
+				return y
+			}
+			want := run(1)
+			for range 5 {
+				requireBits(t, want, run(4), fmt.Sprintf("%T", a))
 			}
 		}
 	})
