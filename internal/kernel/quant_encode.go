@@ -33,8 +33,10 @@ type codeTable struct {
 	codes  [16]uint32  // by rank of their values
 	ranked [16]float32 // values by rank
 
-	// Where the codes are in order and no 15th of a unit has two thresholds, the
-	// threshold in each and the number of those below it: see gridOf. grid says so.
+	// grid says that the codes are in order and that no two thresholds are nearest to
+	// the same multiple of 1/15. Element 16+i of bounds is then the threshold nearest
+	// to i/15, Inf if there is none, and that of ranks the number of those nearest to
+	// smaller multiples.
 	bounds [32]float32
 	ranks  [32]uint32
 	grid   bool
@@ -76,7 +78,7 @@ func NewCodebook(values [16]float32, order [16]uint8) *Codebook {
 	return c
 }
 
-// gridOf returns where in the grid a value in [-1, 1] is.
+// gridOf returns where in the grid a value in [-1, 1] is. It never falls as s rises.
 func gridOf(s float32) int { return int(math.RoundToEven(15*float64(s))) + 16 }
 
 // lay fills the grid, if these codes can have one.

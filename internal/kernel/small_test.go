@@ -210,7 +210,7 @@ func BenchmarkSmall(b *testing.B) {
 	const rows, cols = 4096, 4096
 	rng := rand.New(rand.NewPCG(1, 2))
 	w := newCoded(rng, 4*rows, cols, 64) // more than the last cache has for one
-	all := make([]float32, rows*cols)
+	all := normals(rng, make([]float32, rows*cols))
 	for _, m := range []int{1, 2, 3, 4, 8, 16} {
 		x, y := normals(rng, make([]float32, m*cols)), make([]float32, m*4*rows)
 		for _, a := range []struct {

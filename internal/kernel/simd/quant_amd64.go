@@ -26,8 +26,8 @@ func Decode4BF16AVX512(dst *byte, codes *byte, values *float32, absmax *float32,
 //go:noescape
 func Encode4AVX512(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
 
-// Encode4GridAVX512 is Encode4AVX512 for codes in the order of their values, of which a 32nd of
-// [-1, 1] has no more than one threshold.
+// Encode4GridAVX512 is Encode4AVX512 for codes in the order of their values, where no two thresholds
+// are nearest to the same multiple of 1/15.
 //
 //go:noescape
 func Encode4GridAVX512(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
