@@ -2,8 +2,8 @@ package nf4
 
 import (
 	"fmt"
-	"math"
 
+	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -33,37 +33,27 @@ var fp4Codes = [16]float32{
 // what the CUDA kernel does; both codes mean zero.
 var fp4Order = [16]uint8{11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3}
 
-// bins divide [-1, 1] so finely that no two thresholds share a bin: the nearest
-// two, those around FP4's zero, are 0.0026 apart and a bin is 0.00195 wide.
-const bins = 1024
-
-// bin finds the code of a scaled value with one comparison.
-type bin struct {
-	bound  float32 // the threshold within the bin, +Inf if there is none
-	lo, hi uint8   // the codes at or below it and above it
-}
-
-// codebook is one 4-bit encoding.
+// codebook is one 4-bit encoding. A value at a threshold, the midpoint of two
+// values in float32, gets the lower code, as torch.bucketize(right=False) has it.
 type codebook struct {
-	dtype  tensor.DType
-	values [16]float32
-	bins   [bins + 1]bin
+	*kernel.Codebook
+	dtype tensor.DType
 }
 
 var (
-	nf4Book = newCodebook(tensor.NF4, nf4Codes, nf4Order)
-	fp4Book = newCodebook(tensor.FP4, fp4Codes, fp4Order)
+	nf4Book = codebook{kernel.NewCodebook(nf4Codes, nf4Order), tensor.NF4}
+	fp4Book = codebook{kernel.NewCodebook(fp4Codes, fp4Order), tensor.FP4}
 )
 
 // bookOf returns the codebook of a DType.
-func bookOf(d tensor.DType) (*codebook, error) {
+func bookOf(d tensor.DType) (codebook, error) {
 	switch d {
 	case tensor.NF4:
 		return nf4Book, nil
 	case tensor.FP4:
 		return fp4Book, nil
 	}
-	return nil, fmt.Errorf("%w: %v is not a 4-bit block encoding", tensor.ErrUnsupported, d)
+	return codebook{}, fmt.Errorf("%w: %v is not a 4-bit block encoding", tensor.ErrUnsupported, d)
 }
 
 // Codebook returns the value of each code of NF4 or FP4.
@@ -72,40 +62,8 @@ func Codebook(d tensor.DType) ([16]float32, error) {
 	if err != nil {
 		return [16]float32{}, err
 	}
-	return b.values, nil
-}
-
-// newCodebook builds the tables. The thresholds are the midpoints of
-// neighbouring values, taken in float32; a value at a threshold gets the lower
-// code, as torch.bucketize(right=False) has it.
-func newCodebook(d tensor.DType, values [16]float32, order [16]uint8) *codebook {
-	b := &codebook{dtype: d, values: values}
-	rank := 0
-	for i := range b.bins {
-		e := bin{bound: float32(math.Inf(1)), lo: order[rank], hi: order[rank]}
-		if rank < 15 {
-			if t := midpoint(values[order[rank]], values[order[rank+1]]); binOf(t) == i {
-				rank++
-				e.bound, e.hi = t, order[rank]
-			}
-		}
-		b.bins[i] = e
-	}
-	return b
+	return b.Values, nil
 }
 
 // midpoint returns (a+b)/2, rounded as two operations in float32.
 func midpoint(a, b float32) float32 { return float32(a+b) / 2 }
-
-// binOf never falls as s, from -1 to 1, rises. That is all the search needs:
-// a threshold in a lower bin is below s, one in a higher bin above it.
-func binOf(s float32) int { return int(float32(s+1) * (bins / 2)) }
-
-// code returns the code of a value scaled to [-1, 1].
-func (b *codebook) code(s float32) uint8 {
-	e := &b.bins[binOf(s)]
-	if s > e.bound {
-		return e.hi
-	}
-	return e.lo
-}

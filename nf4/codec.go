@@ -16,7 +16,7 @@ import (
 // offset of double quantization is known last.
 func Codecs() []tensor.Codec { return []tensor.Codec{codec{nf4Book}, codec{fp4Book}} }
 
-type codec struct{ book *codebook }
+type codec struct{ book codebook }
 
 // DType implements tensor.Codec.
 func (c codec) DType() tensor.DType { return c.book.dtype }
@@ -58,7 +58,7 @@ type weight struct {
 	Header
 	info tensor.Info
 	data tensor.Bytes
-	book *codebook
+	book codebook
 
 	nestedAt, absmaxAt, codesAt int64
 	dynamic                     [256]float32 // the stored 8-bit map
@@ -118,7 +118,7 @@ func (w *weight) read(p *part, dst []float32, at int64) error {
 	if err := w.load(p, at, at+int64(len(dst))); err != nil {
 		return err
 	}
-	codes, scales, values := p.codes, p.scales, &w.book.values
+	codes, scales, values := p.codes, p.scales, &w.book.Values
 	// What the panel has of a block that began before it.
 	if n := min((w.BlockSize-at%w.BlockSize)%w.BlockSize, int64(len(dst))); n > 0 {
 		if at%2 != 0 {

@@ -3,7 +3,9 @@ package nf4
 import (
 	"fmt"
 	"math"
+	"slices"
 
+	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -22,6 +24,9 @@ func CheckBlockSize(n int64) error {
 	}
 	return nil
 }
+
+// together is how many blocks are encoded in one call.
+const together = 64
 
 // tiny stands in for a smaller absmax when values are divided by it.
 const tiny = float32(1e-38)
@@ -45,11 +50,11 @@ func (e *NonFiniteError) Unwrap() error { return tensor.ErrMalformed }
 // row-major order. The pieces need not end where blocks do. It keeps a partial
 // block and 12 bytes for each block that is done.
 type Encoder struct {
-	book    *codebook
-	block   []float32 // the partial block
-	scaled  []float32 // scratch of one block
-	done    int64     // elements in whole blocks
-	want    int64     // elements of the tensor
+	book    codebook
+	block   []float32         // the partial block
+	some    []kernel.Moments4 // scratch: of blocks encoded together
+	done    int64             // elements in whole blocks
+	want    int64             // elements of the tensor
 	absmax  []float32
 	moments [][2]float32 // of each block, scaled: sum of error*value, of value^2
 	errSum  float64      // sum of error^2 if each block has its exact absmax
@@ -70,7 +75,7 @@ func NewEncoder(d tensor.DType, blockSize int, elems int64) (*Encoder, error) {
 	return &Encoder{
 		book:    book,
 		block:   make([]float32, 0, blockSize),
-		scaled:  make([]float32, blockSize),
+		some:    make([]kernel.Moments4, together),
 		want:    elems,
 		absmax:  make([]float32, 0, blocks),
 		moments: make([][2]float32, 0, blocks),
@@ -79,7 +84,7 @@ func NewEncoder(d tensor.DType, blockSize int, elems int64) (*Encoder, error) {
 
 // EncoderMemory returns how many bytes the Encoder of such a tensor takes.
 func EncoderMemory(blockSize int, elems int64) int64 {
-	return 2*4*int64(blockSize) + 12*ceilDiv(elems, int64(blockSize))
+	return 4*int64(blockSize) + 12*together + 12*ceilDiv(elems, int64(blockSize))
 }
 
 // Append appends the packed codes of the blocks that x completes to codes: a
@@ -103,11 +108,13 @@ func (e *Encoder) Append(codes []byte, x []float32) ([]byte, error) {
 		}
 		e.block = e.block[:0]
 	}
-	for ; len(x) >= size; x = x[size:] {
+	for len(x) >= size {
+		n := min(len(x)/size, together) * size
 		var err error
-		if codes, err = e.encode(codes, x[:size]); err != nil {
+		if codes, err = e.encode(codes, x[:n]); err != nil {
 			return codes, err
 		}
+		x = x[n:]
 	}
 	e.block = append(e.block, x...)
 	return codes, nil
@@ -122,7 +129,14 @@ func (e *Encoder) Finish(codes []byte) ([]byte, error) {
 	if len(e.block) == 0 {
 		return codes, nil
 	}
-	return e.encode(codes, e.block)
+	n := len(codes)
+	codes = append(codes, make([]byte, (len(e.block)+1)/2)...)
+	top, m, ok := kernel.Encode4Last(codes[n:], e.block, e.book.Codebook)
+	if !ok {
+		return codes[:n], e.nonFinite(e.block)
+	}
+	e.count(top, m, len(e.block))
+	return codes, nil
 }
 
 // Absmax returns the largest magnitude of each block so far. The slice is the
@@ -150,55 +164,44 @@ func (e *Encoder) RelRMS(dq *DoubleQuant) float64 {
 	return math.Sqrt(max(0, total) / e.sum)
 }
 
-// encode quantizes one block.
+// encode quantizes whole blocks, at most together of them.
 func (e *Encoder) encode(codes []byte, x []float32) ([]byte, error) {
-	var bits uint32
-	for _, v := range x {
-		bits = max(bits, math.Float32bits(v)&^(1<<31))
+	size := cap(e.block)
+	at, first, n := len(codes), len(e.absmax), len(x)/size
+	codes = slices.Grow(codes, len(x)/2)[:at+len(x)/2]
+	e.absmax = slices.Grow(e.absmax, n)[:first+n]
+	done := kernel.Encode4(codes[at:], e.absmax[first:], e.some[:n], x, size, e.book.Codebook)
+	tops := e.absmax[first:][:done]
+	e.absmax = e.absmax[:first]
+	for i, top := range tops {
+		e.count(top, e.some[i], size)
 	}
-	if bits >= 0x7f800000 {
-		for i, v := range x {
-			if math.Float32bits(v)&^(1<<31) >= 0x7f800000 {
-				return codes, &NonFiniteError{e.done + int64(i), v}
-			}
-		}
+	if done < n {
+		return codes[:at+done*size/2], e.nonFinite(x[done*size:])
 	}
-	s := e.scaled[:copy(e.scaled, x)]
-	top := scale(s, math.Float32frombits(bits), len(s) == cap(e.block))
-
-	var m moments
-	for i := 0; i+1 < len(s); i += 2 {
-		hi, lo := e.book.code(s[i]), e.book.code(s[i+1])
-		codes = append(codes, hi<<4|lo)
-		m.add(s[i], e.book.values[hi])
-		m.add(s[i+1], e.book.values[lo])
-	}
-	if len(s)%2 != 0 {
-		last := s[len(s)-1]
-		hi := e.book.code(last)
-		codes = append(codes, hi<<4|e.book.code(0))
-		m.add(last, e.book.values[hi])
-	}
-	unit := float64(max(top, tiny))
-	e.errSum += unit * unit * float64(m.err)
-	e.sum += unit * unit * float64(m.sum)
-	e.moments = append(e.moments, [2]float32{m.mixed, m.square})
-	e.absmax = append(e.absmax, top)
-	e.done += int64(len(x))
 	return codes, nil
 }
 
-// moments are the sums over a scaled block that give its squared error for any
-// absmax it may be decoded with.
-type moments struct{ err, sum, mixed, square float32 }
+// nonFinite returns the error for the first element of x, which is what comes next,
+// that is NaN or infinite.
+func (e *Encoder) nonFinite(x []float32) error {
+	for i, v := range x {
+		if math.Float32bits(v)&^(1<<31) >= 0x7f800000 {
+			return &NonFiniteError{e.done + int64(i), v}
+		}
+	}
+	panic("nf4: a block of finite numbers was refused")
+}
 
-// add counts a scaled element and the value of its code.
-func (m *moments) add(s, v float32) {
-	d := s - v
-	m.err += d * d
-	m.sum += s * s
-	m.mixed += d * v
-	m.square += v * v
+// count takes note of a block that is done.
+func (e *Encoder) count(absmax float32, m kernel.Moments4, n int) {
+	unit := float64(max(absmax, tiny))
+	// Of s = v + (s-v), the square is v^2 + 2(s-v)v + (s-v)^2.
+	e.errSum += unit * unit * float64(m.Err)
+	e.sum += unit * unit * (float64(m.Square) + 2*float64(m.Mixed) + float64(m.Err))
+	e.moments = append(e.moments, [2]float32{m.Mixed, m.Square})
+	e.absmax = append(e.absmax, absmax)
+	e.done += int64(n)
 }
 
 // scale divides a block by its absmax, in place, and returns the absmax that is

@@ -84,6 +84,7 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 	p.add("inside a block", 4*inner*micro)
 	p.add("logits and their gradient", 4*(4*h*tokens+logits))
 	p.add("panels of decoded weights", panel)
+	p.add("tiles of attention", kernel.AttentionBytes(int(a.HeadDim)))
 	p.add("rotary table", 4*a.HeadDim*int64(cfg.MaxSeqLength))
 	p.add("the program", programBytes)
 

@@ -345,13 +345,14 @@ func (b *benchmarks) addAttention() {
 	part := func(x []float32, i int) []float32 { return x[i*size : (i+1)*size] }
 	q, k, v, do := part(b.from.Floats, 0), part(b.from.Floats, 1), part(b.from.Floats, 2), part(b.from.Floats, 3)
 	o, dq, dk, dv := part(b.to.Floats, 0), part(b.to.Floats, 1), part(b.to.Floats, 2), part(b.to.Floats, 3)
+	lse := make([]float32, t*a.Heads)
 	variant, _ := kernel.Variant()
 	// Forward is two products of t x d by half of t x t, backward five.
 	work := float64(a.Heads) * 7 * 2 * t * t / 2 * d
 	b.each(benchRate{Section: "attention", Name: fmt.Sprintf("%d tokens, %d heads of %d", t, a.Heads, d), Unit: "GFLOP/s"}, func(threads int) benchmark {
 		return benchmark{Case: speed.Case{Work: work, Run: func() error {
-			a.Forward(o, q, k, v, t, t)
-			a.Grad(dq, dk, dv, do, q, k, v, t)
+			a.Forward(o, lse, q, k, v, t, t)
+			a.Grad(dq, dk, dv, do, o, lse, q, k, v, t)
 			return nil
 		}}, of: peakOf(variant, threads)}
 	})

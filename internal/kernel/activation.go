@@ -13,6 +13,8 @@ const (
 	GELUTanh
 	// GELU is x times the normal distribution's function of x.
 	GELU
+
+	activationCount = iota
 )
 
 // gelu's tanh form is x * sigmoid(2u) with u = sqrt(2/pi) * (x + 0.044715 x^3).
@@ -49,62 +51,80 @@ func (a Activation) slope(x float32) (slope, value float32) {
 
 // Apply computes y = f(x), element by element.
 func (a Activation) Apply(y, x []float32) {
-	byElements(len(x), func(from, to int) {
-		for i := from; i < to; i++ {
-			y[i] = a.value(x[i])
-		}
-	})
+	byElements(len(x), func(from, to int) { use.act[a].apply(y[from:to], x[from:to]) })
 }
 
 // Grad computes the gradient of Apply with respect to x from that of its
 // result. dx may be dy.
 func (a Activation) Grad(dx, dy, x []float32) {
-	byElements(len(x), func(from, to int) {
-		for i := from; i < to; i++ {
-			s, _ := a.slope(x[i])
-			dx[i] = dy[i] * s
-		}
-	})
+	byElements(len(x), func(from, to int) { use.act[a].grad(dx[from:to], dy[from:to], x[from:to]) })
 }
 
-// Gated computes y = f(gate) * up, element by element (Shazeer, 2020).
+// Gated computes y = f(gate) * up, element by element (Shazeer, 2020). y may be gate
+// or up.
 func (a Activation) Gated(y, gate, up []float32) {
-	byElements(len(y), func(from, to int) {
-		for i := from; i < to; i++ {
-			y[i] = a.value(gate[i]) * up[i]
-		}
-	})
+	byElements(len(y), func(from, to int) { use.act[a].gated(y[from:to], gate[from:to], up[from:to]) })
 }
 
 // GatedGrad computes the gradients of Gated with respect to gate and up from
 // the gradient dy of its result. dgate may be gate, and dup may be up or dy.
 func (a Activation) GatedGrad(dgate, dup, dy, gate, up []float32) {
 	byElements(len(dy), func(from, to int) {
-		for i := from; i < to; i++ {
-			u, d := up[i], dy[i]
-			s, v := a.slope(gate[i])
-			dup[i] = d * v
-			dgate[i] = d * u * s
-		}
+		use.act[a].gatedGrad(dgate[from:to], dup[from:to], dy[from:to], gate[from:to], up[from:to])
 	})
+}
+
+// loops are the plain ones.
+func (a Activation) loops() activationLoops {
+	return activationLoops{
+		apply: func(y, x []float32) {
+			for i, v := range x {
+				y[i] = a.value(v)
+			}
+		},
+		grad: func(dx, dy, x []float32) {
+			for i, v := range x {
+				s, _ := a.slope(v)
+				dx[i] = dy[i] * s
+			}
+		},
+		gated: func(y, gate, up []float32) {
+			for i, v := range gate {
+				y[i] = a.value(v) * up[i]
+			}
+		},
+		gatedGrad: func(dgate, dup, dy, gate, up []float32) {
+			for i, v := range gate {
+				u, d := up[i], dy[i]
+				s, v := a.slope(v)
+				dup[i] = d * v
+				dgate[i] = d * u * s
+			}
+		},
+	}
 }
 
 // SoftCap replaces x by limit * tanh(x/limit), which keeps it within the limit
 // (Bello et al., 2016).
 func SoftCap(x []float32, limit float32) {
-	byElements(len(x), func(from, to int) {
-		for i := from; i < to; i++ {
-			x[i] = capped(x[i], limit)
-		}
-	})
+	byElements(len(x), func(from, to int) { use.softCap(x[from:to], limit) })
+}
+
+func softCapGo(x []float32, limit float32) {
+	for i, v := range x {
+		x[i] = capped(v, limit)
+	}
 }
 
 func capped(x, limit float32) float32 {
 	return float32(float64(limit) * math.Tanh(float64(x)/float64(limit)))
 }
 
-// SoftCapGrad multiplies dx by the derivative of SoftCap where its result is y.
-func SoftCapGrad(dx, y []float32, limit float32) {
+// SoftCapGrad multiplies dx by the derivative of SoftCap where its result is y, which
+// is at least as long.
+func SoftCapGrad(dx, y []float32, limit float32) { use.softCapGrad(dx[:len(y)], y, limit) }
+
+func softCapGradGo(dx, y []float32, limit float32) {
 	for i, v := range y {
 		r := v / limit
 		dx[i] *= 1 - r*r

@@ -11,35 +11,37 @@ type AdamW struct {
 	Step int
 }
 
-// Update changes the weights w and the moments m and v by the gradient g.
+// Update changes the weights w and the moments m and v by the gradient g. All variants
+// give the same bits.
 func (a AdamW) Update(w, m, v, g []float32) {
-	b1, b2 := float32(a.Beta1), float32(a.Beta2)
-	decay := float32(1 - a.LR*a.WeightDecay)
-	c1 := 1 - math.Pow(a.Beta1, float64(a.Step))
-	c2 := math.Sqrt(1 - math.Pow(a.Beta2, float64(a.Step)))
-	size, root, eps := float32(a.LR/c1), float32(c2), float32(a.Eps)
+	c := a.constants()
 	byElements(len(w), func(from, to int) {
-		for i := from; i < to; i++ {
-			x := g[i]
-			m[i] = b1*m[i] + (1-b1)*x
-			v[i] = b2*v[i] + (1-b2)*x*x
-			w[i] = w[i]*decay - size*(m[i]/(float32(math.Sqrt(float64(v[i])))/root+eps))
-		}
+		use.adamW(w[from:to], m[from:to], v[from:to], g[from:to], &c)
 	})
 }
 
-// SumSquares returns the sum of the squares of x, in float64.
-func SumSquares(x []float32) float64 {
-	var sum float64
-	for _, v := range x {
-		sum += float64(v) * float64(v)
-	}
-	return sum
+// adamWConstants are the numbers of a step as the loops take them.
+type adamWConstants struct {
+	b1, rest1, b2, rest2, decay, size, root, eps float32
 }
 
-// Scale multiplies x by s.
-func Scale(x []float32, s float32) {
-	for i := range x {
-		x[i] *= s
+func (a AdamW) constants() adamWConstants {
+	b1, b2 := float32(a.Beta1), float32(a.Beta2)
+	return adamWConstants{
+		b1: b1, rest1: 1 - b1, b2: b2, rest2: 1 - b2,
+		decay: float32(1 - a.LR*a.WeightDecay),
+		size:  float32(a.LR / (1 - math.Pow(a.Beta1, float64(a.Step)))),
+		root:  float32(math.Sqrt(1 - math.Pow(a.Beta2, float64(a.Step)))),
+		eps:   float32(a.Eps),
+	}
+}
+
+// adamWGo rounds after each operation, on machines that could fuse two as well.
+func adamWGo(w, m, v, g []float32, c *adamWConstants) {
+	for i, x := range g {
+		m[i] = float32(c.b1*m[i]) + float32(c.rest1*x)
+		v[i] = float32(c.b2*v[i]) + float32(float32(c.rest2*x)*x)
+		root := float32(math.Sqrt(float64(v[i])))
+		w[i] = float32(w[i]*c.decay) - float32(c.size*(m[i]/(root/c.root+c.eps)))
 	}
 }

@@ -17,6 +17,7 @@ func byRows(m, cost int, f func(from, to int)) {
 type Rotation struct {
 	cos, sin    []float32
 	half, dim   int
+	width       int // of the table
 	interleaved bool
 }
 
@@ -27,18 +28,27 @@ type Rotation struct {
 // i with i + len(invFreq).
 func NewRotation(n, dim int, invFreq []float64, scale float64, interleaved bool) *Rotation {
 	r := &Rotation{half: len(invFreq), dim: dim, interleaved: interleaved}
-	r.cos, r.sin = make([]float32, n*r.half), make([]float32, n*r.half)
+	// Beside neighbouring elements each number stands twice.
+	copies := 1
+	if interleaved {
+		copies = 2
+	}
+	r.width = copies * r.half
+	r.cos, r.sin = make([]float32, n*r.width), make([]float32, n*r.width)
 	for p := range n {
 		for i, f := range invFreq {
 			sin, cos := math.Sincos(float64(p) * f)
-			r.cos[p*r.half+i], r.sin[p*r.half+i] = float32(cos*scale), float32(sin*scale)
+			for j := range copies {
+				at := p*r.width + copies*i + j
+				r.cos[at], r.sin[at] = float32(cos*scale), float32(sin*scale)
+			}
 		}
 	}
 	return r
 }
 
 // Positions returns the number of positions the table has.
-func (r *Rotation) Positions() int { return len(r.cos) / r.half }
+func (r *Rotation) Positions() int { return len(r.cos) / r.width }
 
 // Apply rotates the heads of each of the rows of x in place; the rows have
 // heads*dim elements, and row i is at position pos[i].
@@ -48,50 +58,37 @@ func (r *Rotation) Apply(x []float32, heads int, pos []int32) { r.rotate(x, head
 func (r *Rotation) Grad(dx []float32, heads int, pos []int32) { r.rotate(dx, heads, pos, -1) }
 
 func (r *Rotation) rotate(x []float32, heads int, pos []int32, sign float32) {
-	step, partner := 1, r.half
+	turn := use.rotateHalves
 	if r.interleaved {
-		step, partner = 2, 1
+		turn = use.rotatePairs
 	}
 	byRows(len(pos), 4*heads*r.dim, func(from, to int) {
 		for i := from; i < to; i++ {
-			at := int(pos[i]) * r.half
-			cos, sin := r.cos[at:at+r.half], r.sin[at:at+r.half]
-			for h := range heads {
-				v := x[(i*heads+h)*r.dim:][:r.dim]
-				for j, c := range cos {
-					a, b, s := v[j*step], v[j*step+partner], sign*sin[j]
-					v[j*step] = a*c - b*s
-					v[j*step+partner] = b*c + a*s
-				}
-			}
+			at := int(pos[i]) * r.width
+			turn(x[i*heads*r.dim:(i+1)*heads*r.dim], r.cos[at:at+r.width], r.sin[at:at+r.width], heads, r.dim, sign)
 		}
 	})
 }
 
-// Add adds x to y.
-func Add(y, x []float32) {
-	byElements(len(x), func(from, to int) {
-		for i := from; i < to; i++ {
-			y[i] += x[i]
+func rotateHalvesGo(x, cos, sin []float32, heads, dim int, sign float32) {
+	half := len(cos)
+	for h := range heads {
+		v := x[h*dim:][:dim]
+		for j, c := range cos {
+			a, b, s := v[j], v[j+half], sign*sin[j]
+			v[j] = a*c - b*s
+			v[j+half] = b*c + a*s
 		}
-	})
-}
-
-// AddRow adds the vector b to each of the m rows of y.
-func AddRow(y, b []float32, m int) {
-	for i := range m {
-		AddScaled(y[i*len(b):(i+1)*len(b)], 1, b)
 	}
 }
 
-// SumRows adds the sum of the m rows of dy to db: the gradient of AddRow.
-func SumRows(db, dy []float32, m int) {
-	for i := range m {
-		AddScaled(db, 1, dy[i*len(db):(i+1)*len(db)])
+func rotatePairsGo(x, cos, sin []float32, heads, dim int, sign float32) {
+	for h := range heads {
+		v := x[h*dim:][:dim]
+		for j := 0; j < len(cos); j += 2 {
+			a, b, c, s := v[j], v[j+1], cos[j], sign*sin[j]
+			v[j] = a*c - b*s
+			v[j+1] = b*c + a*s
+		}
 	}
-}
-
-func byElements(n int, f func(from, to int)) {
-	const group = 4096
-	Parallel((n+group-1)/group, int64(n)*8, func(i int) { f(i*group, min(n, (i+1)*group)) })
 }

@@ -45,18 +45,53 @@ func pow2(n int32) float32 { return math.Float32frombits(uint32(n+127) << 23) }
 
 // softmax replaces x by its softmax.
 func softmax(x []float32) {
+	use.scale(x, float32(1/use.expSum(x, x, use.max(x))))
+}
+
+// sumGroup is how many exponentials are summed in float32 before the sum is taken on
+// in float64. Variants sum at least 4 times as many, in as many lanes and more: none
+// adds more than this many numbers in float32, so that a sum is right to
+// sumGroup * 2^-24 at the worst.
+const sumGroup = 256
+
+func maxGo(x []float32) float32 {
 	top := float32(math.Inf(-1))
 	for _, v := range x {
 		top = max(top, v)
 	}
-	var sum float32
+	return top
+}
+
+func expSumGo(y, x []float32, shift float32) float64 {
+	var sum float64
+	var group float32
 	for i, v := range x {
-		e := Exp(v - top)
-		x[i] = e
-		sum += e
+		e := Exp(v - shift)
+		y[i] = e
+		group += e
+		if i%sumGroup == sumGroup-1 {
+			sum += float64(group)
+			group = 0
+		}
 	}
-	inv := 1 / sum
-	for i := range x {
-		x[i] *= inv
+	return sum + float64(group)
+}
+
+func sumExpGo(x []float32, shift float32) float64 {
+	var sum float64
+	var group float32
+	for i, v := range x {
+		group += Exp(v - shift)
+		if i%sumGroup == sumGroup-1 {
+			sum += float64(group)
+			group = 0
+		}
+	}
+	return sum + float64(group)
+}
+
+func expScaleGo(x []float32, shift, rest, s float32) {
+	for i, v := range x {
+		x[i] = s * Exp(v-shift-rest)
 	}
 }

@@ -1,7 +1,10 @@
 package kernel
 
 // gemmLoops are the inner loops of products of matrices.
-type gemmLoops struct{}
+type gemmLoops struct {
+	// micro is nil for plain Go.
+	micro *microkernel
+}
 
 var gemmGo = gemmLoops{}
 
@@ -16,9 +19,20 @@ type strided struct {
 const kBlock = 256
 
 // gemm adds A·B to C: c is m x n with ldc floats from row to row, a is m x k, b
-// is k x n with ldb floats from row to row. Each element of C receives its
-// products in the order of k, four summed at a time.
+// is k x n with ldb floats from row to row. It starts no goroutines.
 func gemm(c []float32, ldc int, a strided, b []float32, ldb, m, n, k int) {
+	u := use.micro
+	if u == nil {
+		mulAddGo(c, ldc, a, b, ldb, m, n, k)
+		return
+	}
+	p := product{c: c, ldc: ldc, a: a, b: operand{data: b, ld: ldb}, m: m, n: n, k: k, add: true, serial: true}
+	_ = u.multiply(&p) // matrices in memory cannot fail to decode
+}
+
+// mulAddGo is gemm in plain Go. Each element of C receives its products in the order
+// of k, four summed at a time.
+func mulAddGo(c []float32, ldc int, a strided, b []float32, ldb, m, n, k int) {
 	if n == 0 {
 		return
 	}

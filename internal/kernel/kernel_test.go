@@ -148,15 +148,6 @@ func TestWorkersDoNotChangeBits(t *testing.T) {
 		AddOuter(dw, dy, x, m, n, k)
 		return append(append(y, dx...), dw...)
 	})
-	a := Attention{Heads: 6, KVHeads: 2, HeadDim: 8}
-	tt := 100
-	q, kk, v, do := normal(rng, tt*48), normal(rng, tt*16), normal(rng, tt*16), normal(rng, tt*48)
-	withWorkers(t, func() []float32 {
-		o, dq, dk, dv := make([]float32, tt*48), make([]float32, tt*48), make([]float32, tt*16), make([]float32, tt*16)
-		a.Forward(o, q, kk, v, tt, tt)
-		a.Grad(dq, dk, dv, do, q, kk, v, tt)
-		return append(append(append(o, dq...), dk...), dv...)
-	})
 	norm := normal(rng, k)
 	withWorkers(t, func() []float32 {
 		y, dx, dw := make([]float32, m*k), make([]float32, m*k), make([]float32, k)
@@ -367,80 +358,6 @@ func TestSoftCap(t *testing.T) {
 	dx := append([]float32(nil), dy...)
 	SoftCapGrad(dx, y, 3)
 	checkGrad(t, "x", x, wide(dy), f, dx)
-}
-
-// attend is attention in float64, as the definition has it.
-func attend(a Attention, q, k, v []float64, tq, tk int) []float64 {
-	d := a.HeadDim
-	o := make([]float64, len(q))
-	for i := range tq {
-		for h := range a.Heads {
-			kh := h / (a.Heads / a.KVHeads)
-			var p []float64
-			var sum float64
-			own := tk - tq + i
-			for j := range own + 1 {
-				var s float64
-				for e := range d {
-					s += q[(i*a.Heads+h)*d+e] * k[(j*a.KVHeads+kh)*d+e]
-				}
-				if a.Scale != 0 {
-					s *= float64(a.Scale)
-				} else {
-					s /= math.Sqrt(float64(d))
-				}
-				if a.Cap != 0 {
-					s = float64(a.Cap) * math.Tanh(s/float64(a.Cap))
-				}
-				if a.Window > 0 && own-j >= a.Window {
-					p = append(p, 0)
-					continue
-				}
-				p = append(p, math.Exp(s))
-				sum += p[j]
-			}
-			for j, w := range p {
-				for e := range d {
-					o[(i*a.Heads+h)*d+e] += w / sum * v[(j*a.KVHeads+kh)*d+e]
-				}
-			}
-		}
-	}
-	return o
-}
-
-func TestAttention(t *testing.T) {
-	rng := rand.New(rand.NewPCG(6, 6))
-	for _, c := range []struct {
-		a      Attention
-		tq, tk int
-	}{
-		{Attention{Heads: 1, KVHeads: 1, HeadDim: 2}, 1, 1},
-		{Attention{Heads: 4, KVHeads: 2, HeadDim: 6}, 7, 7},
-		{Attention{Heads: 6, KVHeads: 1, HeadDim: 4}, 33, 33},
-		{Attention{Heads: 2, KVHeads: 2, HeadDim: 8}, 65, 65},
-		{Attention{Heads: 4, KVHeads: 2, HeadDim: 4}, 1, 40},
-		{Attention{Heads: 4, KVHeads: 2, HeadDim: 4}, 35, 70},
-		{Attention{Heads: 4, KVHeads: 2, HeadDim: 4, Scale: 0.3, Cap: 1.5, Window: 5}, 35, 35},
-		{Attention{Heads: 2, KVHeads: 1, HeadDim: 4, Window: 1}, 9, 9},
-		{Attention{Heads: 2, KVHeads: 1, HeadDim: 4, Cap: 0.7}, 9, 9},
-		{Attention{Heads: 4, KVHeads: 2, HeadDim: 4, Window: 33}, 35, 70},
-	} {
-		a := c.a
-		q, k, v := normal(rng, c.tq*a.Heads*a.HeadDim), normal(rng, c.tk*a.KVHeads*a.HeadDim), normal(rng, c.tk*a.KVHeads*a.HeadDim)
-		o := normal(rng, len(q)) // what was there must not matter
-		a.Forward(o, q, k, v, c.tq, c.tk)
-		close32(t, attend(a, wide(q), wide(k), wide(v), c.tq, c.tk), o, 2e-6, "%+v", c)
-		if c.tq != c.tk || c.tq > 40 {
-			continue
-		}
-		do := normal(rng, len(q))
-		dq, dk, dv := normal(rng, len(q)), normal(rng, len(k)), normal(rng, len(v))
-		a.Grad(dq, dk, dv, do, q, k, v, c.tq)
-		checkGrad(t, "q", q, wide(do), func(x []float64) []float64 { return attend(a, x, wide(k), wide(v), c.tq, c.tk) }, dq)
-		checkGrad(t, "k", k, wide(do), func(x []float64) []float64 { return attend(a, wide(q), x, wide(v), c.tq, c.tk) }, dk)
-		checkGrad(t, "v", v, wide(do), func(x []float64) []float64 { return attend(a, wide(q), wide(k), x, c.tq, c.tk) }, dv)
-	}
 }
 
 func TestCrossEntropyByChunks(t *testing.T) {

@@ -12,24 +12,13 @@ func NewLogSumExp() LogSumExp { return LogSumExp{top: math.Inf(-1)} }
 
 // Add adds the exponentials of a chunk of logits.
 func (l *LogSumExp) Add(logits []float32) {
-	top := l.top
-	for _, v := range logits {
-		top = max(top, float64(v))
-	}
+	top := max(l.top, float64(use.max(logits)))
 	if math.IsInf(top, -1) {
 		return
 	}
-	sum := l.sum * math.Exp(l.top-top)
-	var chunk float32
-	for i, v := range logits {
-		chunk += Exp(float32(float64(v) - top))
-		// Short partial sums keep float32 exact enough for any vocabulary.
-		if i&255 == 255 {
-			sum += float64(chunk)
-			chunk = 0
-		}
-	}
-	l.top, l.sum = top, sum+float64(chunk)
+	// top is one of the logits, and so no more than a float32.
+	l.sum = l.sum*math.Exp(l.top-top) + use.sumExp(logits, float32(top))
+	l.top = top
 }
 
 // Value returns the logarithm of the sum.
@@ -38,9 +27,11 @@ func (l *LogSumExp) Value() float64 { return l.top + math.Log(l.sum) }
 // CrossEntropyGrad replaces a chunk of logits, which begin at token first, by
 // scale times the gradient of -log softmax(logits)[label].
 func CrossEntropyGrad(logits []float32, first, label int, lse float64, scale float32) {
-	for i, v := range logits {
-		logits[i] = scale * Exp(float32(float64(v)-lse))
+	shift, rest := float32(lse), float32(0)
+	if !math.IsInf(float64(shift), 0) {
+		rest = float32(lse - float64(shift))
 	}
+	use.expScale(logits, shift, rest, scale)
 	if i := label - first; i >= 0 && i < len(logits) {
 		logits[i] -= scale
 	}

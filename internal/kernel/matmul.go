@@ -1,5 +1,7 @@
 package kernel
 
+import "runtime"
+
 // A Matrix is the weight of a linear layer, rows x cols, in whatever encoding.
 // It is decoded by rows as it is used and never exists whole as float32, unless
 // that is what it is stored as.
@@ -40,107 +42,99 @@ func (d Dense) DecodeRows(dst []float32, row int) error {
 	return nil
 }
 
-const (
-	// nTile is the width of a tile of the product: what one goroutine makes.
-	nTile = 64
-	// mTile is its height.
-	mTile = 64
-	// cTile is its width where the inner loop runs along a row of the matrix
-	// itself.
-	cTile = 256
-	// panelFloats bounds the decoded part of a Matrix.
-	panelFloats = 1 << 20
-)
+// panelFloats bounds the decoded part of a Matrix that is decoded by whole rows, but
+// for kStep rows, which a panel always has.
+const panelFloats = 1 << 20
 
-// panelRows returns how many rows of a matrix with that many columns are
-// decoded at a time: a multiple of nTile.
+// panelRows returns how many rows of a matrix with that many columns are decoded at
+// a time: a multiple of kStep, as that is where sums are cut.
 func panelRows(rows, cols int) int {
-	n := max(1, panelFloats/max(1, cols)/nTile) * nTile
-	return min(n, (rows+nTile-1)/nTile*nTile)
+	n := max(1, panelFloats/max(1, cols)/kStep) * kStep
+	return min(n, (rows+kStep-1)/kStep*kStep)
 }
 
-// PanelBytes returns the scratch memory that MulT and Mul use for a matrix of
-// those dimensions.
-func PanelBytes(rows, cols int) int64 { return 2 * 4 * int64(panelRows(rows, cols)) * int64(cols) }
+// PanelBytes returns the scratch memory that MulT and Mul use at most for a matrix of
+// those dimensions with as many workers as Go may use processors.
+func PanelBytes(rows, cols int) int64 {
+	panel := scratchBytes(panelRows(rows, cols) * cols)
+	workers := int64(runtime.GOMAXPROCS(0))
+	if use.micro == nil {
+		return 2*panel + workers*scratchBytes(nTile*cols)
+	}
+	return panel + scratchBytes(aFloats) + workers*(scratchBytes(bFloats)+scratchBytes(decodeFloats))
+}
 
 // MulT computes y = x·wᵀ, or adds it to y: x is m x cols, y is m x rows. It is
 // the forward pass of a linear layer.
+//
+// Sums of up to kStep products are rounded once per product and then added to y, in
+// the order of cols; the plain Go variant rounds more often. The result depends on
+// neither the number of workers nor the encoding of w, and is the same for the AVX2
+// and AVX-512 variants where m > smallM.
 func MulT(y, x []float32, m int, w Matrix, add bool) error {
 	rows, cols := w.Dims()
-	if !add {
-		clear(y[:m*rows])
-	}
 	if m <= smallM {
+		if !add {
+			clear(y[:m*rows])
+		}
 		return mulTSmall(y, x, m, w)
+	}
+	u := use.micro
+	if u == nil {
+		if !add {
+			clear(y[:m*rows])
+		}
+		return mulTGo(y, x, m, w)
+	}
+	p := product{c: y, ldc: rows, a: strided{x, cols, 1}, b: operand{transposed: true}, m: m, n: rows, k: cols, add: add}
+	if p.b.direct(w) {
+		return u.multiply(&p)
 	}
 	panel := panelRows(rows, cols)
 	buf := scratch(panel * cols)
 	defer release(buf)
 	for n0 := 0; n0 < rows; n0 += panel {
-		n1 := min(rows, n0+panel)
-		tiles := (n1 - n0 + nTile - 1) / nTile
-		// A tile of rows becomes cols x nTile, so that the inner loop runs
-		// along neighbouring outputs.
-		if err := each(tiles, int64(n1-n0)*int64(cols), func(t int) error {
-			at, end := n0+t*nTile, min(n1, n0+(t+1)*nTile)
-			dst := (*buf)[t*nTile*cols:]
-			if d, ok := w.(Dense); ok {
-				transpose(dst, nTile, d.Data[at*cols:], cols, end-at, cols)
-				return nil
-			}
-			rowsBuf := scratch((end - at) * cols)
-			defer release(rowsBuf)
-			if err := w.DecodeRows(*rowsBuf, at); err != nil {
-				return err
-			}
-			transpose(dst, nTile, *rowsBuf, cols, end-at, cols)
-			return nil
-		}); err != nil {
+		p.n = min(panel, rows-n0)
+		if err := decodePanel((*buf)[:p.n*cols], w, n0); err != nil {
 			return err
 		}
-		mTiles := (m + mTile - 1) / mTile
-		Parallel(tiles*mTiles, int64(m)*int64(n1-n0)*int64(cols), func(i int) {
-			t, m0 := i/mTiles, i%mTiles*mTile
-			at, end := n0+t*nTile, min(n1, n0+(t+1)*nTile)
-			mm := min(mTile, m-m0)
-			gemm(y[m0*rows+at:], rows, strided{x[m0*cols:], cols, 1}, (*buf)[t*nTile*cols:], nTile, mm, end-at, cols)
-		})
+		p.c, p.b.data, p.b.ld = y[n0:], *buf, cols
+		if err := u.multiply(&p); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 // Mul computes dx = dy·w, or adds it to dx: dy is m x rows, dx is m x cols. It
-// is the gradient of a linear layer with respect to its input.
+// is the gradient of a linear layer with respect to its input. What MulT says of the
+// result holds here too.
 func Mul(dx, dy []float32, m int, w Matrix, add bool) error {
 	rows, cols := w.Dims()
-	if !add {
-		clear(dx[:m*cols])
+	u := use.micro
+	if u == nil {
+		if !add {
+			clear(dx[:m*cols])
+		}
+		return mulGo(dx, dy, m, w)
 	}
-	mTiles, cTiles := (m+mTile-1)/mTile, (cols+cTile-1)/cTile
-	product := func(b []float32, n0, n1 int) {
-		Parallel(mTiles*cTiles, int64(m)*int64(n1-n0)*int64(cols), func(i int) {
-			m0, c0 := i%mTiles*mTile, i/mTiles*cTile
-			gemm(dx[m0*cols+c0:], cols, strided{dy[m0*rows+n0:], rows, 1}, b[c0:], cols,
-				min(mTile, m-m0), min(cTile, cols-c0), n1-n0)
-		})
-	}
-	if d, ok := w.(Dense); ok {
-		product(d.Data, 0, rows)
-		return nil
+	p := product{c: dx, ldc: cols, a: strided{dy, rows, 1}, m: m, n: cols, k: rows, add: add}
+	if p.b.direct(w) {
+		return u.multiply(&p)
 	}
 	panel := panelRows(rows, cols)
 	buf := scratch(panel * cols)
 	defer release(buf)
 	for n0 := 0; n0 < rows; n0 += panel {
-		n1 := min(rows, n0+panel)
-		const batch = 16
-		if err := each((n1-n0+batch-1)/batch, int64(n1-n0)*int64(cols), func(t int) error {
-			at, end := t*batch, min(n1-n0, (t+1)*batch)
-			return w.DecodeRows((*buf)[at*cols:end*cols], n0+at)
-		}); err != nil {
+		p.k = min(panel, rows-n0)
+		if err := decodePanel((*buf)[:p.k*cols], w, n0); err != nil {
 			return err
 		}
-		product(*buf, n0, n1)
+		p.a.data, p.b.data, p.b.ld = dy[n0:], *buf, cols
+		if err := u.multiply(&p); err != nil {
+			return err
+		}
+		p.add = true
 	}
 	return nil
 }
@@ -148,11 +142,26 @@ func Mul(dx, dy []float32, m int, w Matrix, add bool) error {
 // AddOuter adds dyᵀ·x to dw: dy is m x rows, x is m x cols, dw is rows x cols.
 // It is the gradient of a linear layer with respect to its weight.
 func AddOuter(dw, dy, x []float32, m, rows, cols int) {
-	rTiles, cTiles := (rows+mTile-1)/mTile, (cols+cTile-1)/cTile
-	Parallel(rTiles*cTiles, int64(m)*int64(rows)*int64(cols), func(i int) {
-		r0, c0 := i%rTiles*mTile, i/rTiles*cTile
-		gemm(dw[r0*cols+c0:], cols, strided{dy[r0:], 1, rows}, x[c0:], cols,
-			min(mTile, rows-r0), min(cTile, cols-c0), m)
+	u := use.micro
+	if u == nil {
+		addOuterGo(dw, dy, x, m, rows, cols)
+		return
+	}
+	p := product{c: dw, ldc: cols, a: strided{dy, 1, rows}, b: operand{data: x, ld: cols}, m: rows, n: cols, k: m, add: true}
+	_ = u.multiply(&p) // matrices in memory cannot fail to decode
+}
+
+// decodePanel decodes rows of w from the given one on.
+func decodePanel(dst []float32, w Matrix, row int) error {
+	_, cols := w.Dims()
+	if cols == 0 {
+		return nil
+	}
+	const batch = 16
+	rows := len(dst) / cols
+	return each((rows+batch-1)/batch, int64(len(dst)), func(t int) error {
+		at, end := t*batch, min(rows, (t+1)*batch)
+		return w.DecodeRows(dst[at*cols:end*cols], row+at)
 	})
 }
 
@@ -167,29 +176,4 @@ func each(n int, work int64, f func(i int) error) error {
 		}
 	}
 	return nil
-}
-
-// Dot returns the dot product of x and the first len(x) elements of y.
-func Dot(x, y []float32) float32 {
-	y = y[:len(x)]
-	var a, b, c, d float32
-	i := 0
-	for ; i+4 <= len(x); i += 4 {
-		a += x[i] * y[i]
-		b += x[i+1] * y[i+1]
-		c += x[i+2] * y[i+2]
-		d += x[i+3] * y[i+3]
-	}
-	for ; i < len(x); i++ {
-		a += x[i] * y[i]
-	}
-	return a + b + (c + d)
-}
-
-// AddScaled adds s*x to y.
-func AddScaled(y []float32, s float32, x []float32) {
-	y = y[:len(x)]
-	for i, v := range x {
-		y[i] += s * v
-	}
 }

@@ -23,32 +23,34 @@ func (n Norm) Forward(y, x []float32, m int) {
 			row, out := x[i*h:(i+1)*h], y[i*h:(i+1)*h]
 			mean, s := n.moments(row)
 			if n.B == nil {
-				for j, v := range row {
-					out[j] = v * s * (n.W[j] + n.Plus)
-				}
-				continue
-			}
-			for j, v := range row {
-				out[j] = (v-mean)*s*(n.W[j]+n.Plus) + n.B[j]
+				use.norm(out, row, n.W, s, n.Plus)
+			} else {
+				use.normBias(out, row, n.W, n.B, mean, s, n.Plus)
 			}
 		}
 	})
 }
 
+func normGo(y, x, w []float32, s, plus float32) {
+	for j, v := range x {
+		y[j] = v * s * (w[j] + plus)
+	}
+}
+
+func normBiasGo(y, x, w, b []float32, mean, s, plus float32) {
+	for j, v := range x {
+		y[j] = (v-mean)*s*(w[j]+plus) + b[j]
+	}
+}
+
 // moments returns what is taken from a row and what it is multiplied by.
 func (n Norm) moments(x []float32) (mean, s float32) {
-	var sum, squares float64
+	var centre float64
 	if n.B != nil {
-		for _, v := range x {
-			sum += float64(v)
-		}
-		sum /= float64(len(x))
+		centre = use.sum(x) / float64(len(x))
 	}
-	for _, v := range x {
-		d := float64(v) - sum
-		squares += d * d
-	}
-	return float32(sum), float32(1 / math.Sqrt(squares/float64(len(x))+n.Eps))
+	squares := use.sumSquares(x, centre)
+	return float32(centre), float32(1 / math.Sqrt(squares/float64(len(x))+n.Eps))
 }
 
 // Grad adds to dx the gradient of Forward with respect to x, given x and the
@@ -56,39 +58,56 @@ func (n Norm) moments(x []float32) (mean, s float32) {
 // respect to W and B.
 func (n Norm) Grad(dx, dw, db, dy, x []float32, m int) {
 	h := len(n.W)
+	buf := scratch(2 * m)
+	defer release(buf)
+	moments := *buf
 	byRows(m, 8*h, func(from, to int) {
 		for i := from; i < to; i++ {
-			row, g, out := x[i*h:(i+1)*h], dy[i*h:(i+1)*h], dx[i*h:(i+1)*h]
+			row, g := x[i*h:(i+1)*h], dy[i*h:(i+1)*h]
 			mean, s := n.moments(row)
-			var dot, sum float64
-			for j, v := range row {
-				gw := float64(g[j]) * float64(n.W[j]+n.Plus)
-				dot += float64(v-mean) * gw
-				sum += gw
-			}
+			moments[2*i], moments[2*i+1] = mean, s
+			dot, sum := use.normDots(g, row, n.W, mean, n.Plus)
 			c := float32(dot/float64(h)) * s * s * s
 			var shift float32
 			if n.B != nil {
 				shift = float32(sum/float64(h)) * s
 			}
-			for j, v := range row {
-				out[j] += g[j]*(n.W[j]+n.Plus)*s - (v-mean)*c - shift
-			}
+			use.normGrad(dx[i*h:(i+1)*h], g, row, n.W, mean, s, n.Plus, c, shift)
 		}
 	})
 	if dw == nil && db == nil {
 		return
 	}
-	for i := range m {
-		row, g := x[i*h:(i+1)*h], dy[i*h:(i+1)*h]
-		if dw != nil {
-			mean, s := n.moments(row)
-			for j, v := range row {
-				dw[j] += g[j] * (v - mean) * s
+	byColumns(m, h, 4, func(from, to int) {
+		for i := range m {
+			row, g := x[i*h+from:i*h+to], dy[i*h+from:i*h+to]
+			if dw != nil {
+				use.normWeight(dw[from:to], g, row, moments[2*i], moments[2*i+1])
+			}
+			if db != nil {
+				use.add(db[from:to], g)
 			}
 		}
-		if db != nil {
-			AddScaled(db, 1, g)
-		}
+	})
+}
+
+func normDotsGo(dy, x, w []float32, mean, plus float32) (dot, sum float64) {
+	for j, v := range x {
+		gw := float64(dy[j]) * float64(w[j]+plus)
+		dot += float64(v-mean) * gw
+		sum += gw
+	}
+	return dot, sum
+}
+
+func normGradGo(dx, dy, x, w []float32, mean, s, plus, c, shift float32) {
+	for j, v := range x {
+		dx[j] += dy[j]*(w[j]+plus)*s - (v-mean)*c - shift
+	}
+}
+
+func normWeightGo(dw, dy, x []float32, mean, s float32) {
+	for j, v := range x {
+		dw[j] += dy[j] * (v - mean) * s
 	}
 }

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"math/bits"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -36,20 +37,29 @@ func Parallel(n int, work int64, f func(i int)) {
 	wg.Wait()
 }
 
-// floats is a pool of scratch slices, so that a training step does not churn
-// the heap.
-var floats sync.Pool // *[]float32
+// floats are pools of scratch slices by the power of two that they hold, so that a
+// training step does not churn the heap.
+var floats [bits.UintSize + 1]sync.Pool // *[]float32
+
+// leastScratch is the power of two of floats in the smallest scratch slice.
+const leastScratch = 8
 
 // scratch returns a slice of n floats with arbitrary content, to be given back
-// by release.
+// by release. It begins with a cache line, which loads of whole ones need to be fast.
 func scratch(n int) *[]float32 {
-	p, _ := floats.Get().(*[]float32)
-	if p == nil || cap(*p) < n {
-		s := make([]float32, n)
-		return &s
+	class := scratchClass(n)
+	p, _ := floats[class].Get().(*[]float32)
+	if p == nil {
+		s := make([]float32, 1<<class)
+		p = &s
 	}
 	*p = (*p)[:n]
 	return p
 }
 
-func release(p *[]float32) { floats.Put(p) }
+func release(p *[]float32) { floats[scratchClass(cap(*p))].Put(p) }
+
+func scratchClass(n int) int { return max(leastScratch, bits.Len(uint(max(1, n)-1))) }
+
+// scratchBytes is the memory that scratch takes for n floats.
+func scratchBytes(n int) int64 { return 4 << scratchClass(n) }

@@ -20,7 +20,7 @@ func sumWordsAVX2(b []byte) uint64 {
 	n := len(b) &^ 255
 	var s [4]uint64
 	if n > 0 {
-		simd.SumAVX2(&s[0], &b[0], n)
+		simd.ReadAVX2(&s[0], &b[0], n)
 	}
 	return s[0] + s[1] + s[2] + s[3] + sumWordsGo(b[n:])
 }
@@ -29,7 +29,7 @@ func sumWordsAVX512(b []byte) uint64 {
 	n := len(b) &^ 511
 	var s [8]uint64
 	if n > 0 {
-		simd.SumAVX512(&s[0], &b[0], n)
+		simd.ReadAVX512(&s[0], &b[0], n)
 	}
 	return s[0] + s[1] + s[2] + s[3] + s[4] + s[5] + s[6] + s[7] + sumWordsGo(b[n:])
 }

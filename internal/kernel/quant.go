@@ -9,9 +9,15 @@ type quantLoops struct {
 	encode4 func(codes []byte, absmax []float32, moments []Moments4, x []float32, block int, c *Codebook) int
 
 	absmax func(x []float32) float32
+
+	// Of products with few rows: see dotsGo and Dot4.
+	dots func(y []float32, ldy int, x []float32, ldx, m int, w []float32, ldw, n, k int)
+	dot4 func(y, x []float32, codes []byte, values *[16]float32, absmax []float32, block int)
 }
 
-var quantGo = quantLoops{decode4: decode4Go, encode4: encode4Go, absmax: absmaxGo}
+var quantGo = quantLoops{
+	decode4: decode4Go, encode4: encode4Go, absmax: absmaxGo, dots: dotsGo, dot4: dot4Go,
+}
 
 // Decode4 decodes a 4-bit block format such as NF4: dst[i] is the value of code i
 // times the absmax of block i/block, rounded once. Code i is in the high nibble of

@@ -8,9 +8,13 @@ import (
 	"github.com/seed18967229/nibble/internal/kernel/simd"
 )
 
-var quantAVX2 = quantLoops{decode4: decode4AVX2, encode4: encode4AVX2, absmax: absmaxAVX2}
+var quantAVX2 = quantLoops{
+	decode4: decode4AVX2, encode4: encode4AVX2, absmax: absmaxAVX2, dots: dotsAVX2, dot4: dot4AVX2,
+}
 
-var quantAVX512 = quantLoops{decode4: decode4AVX512, encode4: encode4AVX512, absmax: absmaxAVX2}
+var quantAVX512 = quantLoops{
+	decode4: decode4AVX512, encode4: encode4AVX512, absmax: absmaxAVX2, dots: dotsAVX512, dot4: dot4AVX512,
+}
 
 func decode4AVX2(dst []float32, codes []byte, values *[16]float32, absmax []float32, block int) {
 	decode4With(simd.Decode4AVX2, dst, codes, values, absmax, block)
@@ -53,7 +57,11 @@ func encode4AVX512(codes []byte, absmax []float32, moments []Moments4, x []float
 	if block%32 != 0 {
 		return encode4Go(codes, absmax, moments, x, block, c)
 	}
-	return simd.Encode4AVX512(&codes[0], &absmax[0], &moments[0].Err, &x[0], len(absmax), block, &c.table.heap[0])
+	f := simd.Encode4AVX512
+	if c.table.grid {
+		f = simd.Encode4GridAVX512
+	}
+	return f(&codes[0], &absmax[0], &moments[0].Err, &x[0], len(absmax), block, &c.table.heap[0])
 }
 
 func absmaxAVX2(x []float32) float32 {

@@ -32,6 +32,12 @@ type codeTable struct {
 	heap   [16]float32
 	codes  [16]uint32  // by rank of their values
 	ranked [16]float32 // values by rank
+
+	// Where the codes are in order and no 15th of a unit has two thresholds, the
+	// threshold in each and the number of those below it: see gridOf. grid says so.
+	bounds [32]float32
+	ranks  [32]uint32
+	grid   bool
 }
 
 // NewCodebook returns the Codebook of the values of the codes; order has the codes
@@ -55,6 +61,7 @@ func NewCodebook(values [16]float32, order [16]uint8) *Codebook {
 		plant(2*node+1, mid+1, to)
 	}
 	plant(1, 0, 15)
+	c.table.lay(threshold)
 	rank := 0
 	for i := range c.bins {
 		e := bin{bound: float32(math.Inf(1)), lo: order[rank], hi: order[rank]}
@@ -67,6 +74,25 @@ func NewCodebook(values [16]float32, order [16]uint8) *Codebook {
 		c.bins[i] = e
 	}
 	return c
+}
+
+// gridOf returns where in the grid a value in [-1, 1] is.
+func gridOf(s float32) int { return int(math.RoundToEven(15*float64(s))) + 16 }
+
+// lay fills the grid, if these codes can have one.
+func (t *codeTable) lay(threshold func(rank int) float32) {
+	rank := 0
+	for i := range t.bounds {
+		t.bounds[i], t.ranks[i] = float32(math.Inf(1)), uint32(rank)
+		if rank < 15 && gridOf(threshold(rank)) == i {
+			t.bounds[i] = threshold(rank)
+			rank++
+		}
+	}
+	t.grid = rank == 15
+	for i, code := range t.codes {
+		t.grid = t.grid && int(code) == i
+	}
 }
 
 // binOf never falls as s, from -1 to 1, rises. That is all the search needs:
@@ -114,12 +140,7 @@ func encode4Go(codes []byte, absmax []float32, moments []Moments4, x []float32, 
 			return i
 		}
 		absmax[i] = top
-		inv := 1 / max(top, tinyAbsmax)
-		moments[i] = c.encode(codes[i*block/2:(i+1)*block/2], part, func(s, x []float32) {
-			for i, v := range x {
-				s[i] = min(max(v*inv, -1), 1)
-			}
-		})
+		moments[i] = c.encode(codes[i*block/2:(i+1)*block/2], part, 1/max(top, tinyAbsmax), 1)
 	}
 	return len(absmax)
 }
@@ -134,39 +155,36 @@ func Encode4Last(codes []byte, x []float32, c *Codebook) (absmax float32, m Mome
 		return 0, m, false
 	}
 	top = max(top, tinyAbsmax)
-	m = c.encode(codes[:(len(x)+1)/2], x, func(s, x []float32) {
-		for i, v := range x {
-			s[i] = min(max(v/top, -1), 1)
-		}
-	})
-	return top, m, true
+	return top, c.encode(codes[:(len(x)+1)/2], x, 1, top), true
 }
 
-// encode encodes x as scale scales it.
-func (c *Codebook) encode(codes []byte, x []float32, scale func(s, x []float32)) Moments4 {
-	var s, err, mixed, square [16]float32
-	for at := 0; at < len(x); at += 16 {
-		n := min(16, len(x)-at)
-		scale(s[:n], x[at:at+n])
-		out := codes[at/2:][:(n+1)/2]
-		for i, v := range s[:n] {
-			code := c.Code(v)
-			if i%2 == 0 {
-				out[i/2] = code << 4
-			} else {
-				out[i/2] |= code
-			}
-			q := c.Values[code]
-			d := v - q
-			// The conversions keep a machine that has it from fusing the product
-			// and the sum.
-			err[i] += float32(d * d)
-			mixed[i] += float32(d * q)
-			square[i] += float32(q * q)
+// encode encodes x times mul or, if that is 1, divided by div.
+func (c *Codebook) encode(codes []byte, x []float32, mul, div float32) Moments4 {
+	var err, mixed, square [16]float32
+	for i, v := range x {
+		if mul != 1 {
+			v *= mul
+		} else {
+			v /= div
 		}
-		if n%2 != 0 {
-			out[n/2] |= c.Code(0)
+		s := min(max(v, -1), 1)
+		code := c.Code(s)
+		if i&1 == 0 {
+			codes[i>>1] = code << 4
+		} else {
+			codes[i>>1] |= code
 		}
+		q := c.Values[code]
+		d := s - q
+		// The conversions keep a machine that has it from fusing the product and
+		// the sum.
+		lane := i & 15
+		err[lane] += float32(d * d)
+		mixed[lane] += float32(d * q)
+		square[lane] += float32(q * q)
+	}
+	if len(x)%2 != 0 {
+		codes[len(x)/2] |= c.Code(0)
 	}
 	return Moments4{sum16(&err), sum16(&mixed), sum16(&square)}
 }

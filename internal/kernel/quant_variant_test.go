@@ -22,7 +22,7 @@ var fp4Values = [16]float32{
 	0, -0.0625 / 12.0, -8.0 / 12.0, -1, -4.0 / 12.0, -6.0 / 12.0, -2.0 / 12.0, -3.0 / 12.0,
 }
 
-func fill(rng *rand.Rand, b []byte) {
+func fillBytes(rng *rand.Rand, b []byte) {
 	for i := range b {
 		b[i] = byte(rng.Uint32())
 	}
@@ -44,7 +44,7 @@ func TestDecode4Variants(t *testing.T) {
 			for _, n := range lengths() {
 				blocks := (n + block - 1) / block
 				guarded(t, []int{4 * n, (n + 1) / 2, 4 * blocks}, func(b [][]byte) {
-					fill(rng, b[1])
+					fillBytes(rng, b[1])
 					absmax := floatsOf(b[2])
 					for i := range absmax {
 						absmax[i] = float32(math.Ldexp(rng.Float64(), rng.IntN(300)-160))
@@ -83,7 +83,7 @@ func BenchmarkDecode4(b *testing.B) {
 	for _, n := range []int{4 << 10, 128 << 10, 16 << 20} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			dst, codes, absmax := make([]float32, n), make([]byte, n/2), make([]float32, n/64)
-			fill(rand.New(rand.NewPCG(1, 2)), codes)
+			fillBytes(rand.New(rand.NewPCG(1, 2)), codes)
 			benchVariants(b, 4*n, n, func() { Decode4(dst, codes, &nf4Values, absmax, 64) })
 		})
 	}
@@ -182,6 +182,11 @@ func TestEncode4Variants(t *testing.T) {
 	}
 }
 
+func TestGrid(t *testing.T) {
+	require.True(t, nf4Codebook.table.grid)
+	require.False(t, fp4Codebook.table.grid)
+}
+
 func TestEncode4NotFinite(t *testing.T) {
 	const block, blocks = 64, 5
 	eachVariant(t, func(t *testing.T) {
@@ -234,7 +239,7 @@ func TestAbsmaxVariants(t *testing.T) {
 		for _, n := range lengths() {
 			guarded(t, []int{4 * n}, func(b [][]byte) {
 				x := floatsOf(b[0])
-				fill(rng, b[0])
+				fillBytes(rng, b[0])
 				require.Equal(t, bitsOf(absmaxGo(x)), bitsOf(Absmax(x)))
 				for i := range x {
 					x[i] = float32(rng.NormFloat64())

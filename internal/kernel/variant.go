@@ -16,10 +16,11 @@ type variant struct {
 	quantLoops
 	elementLoops
 	gemmLoops
+	attentionLoops
 	peakLoops
 }
 
-var plain = variant{"go", convertGo, quantGo, elementGo, gemmGo, peakGo}
+var plain = variant{"go", convertGo, quantGo, elementGo, gemmGo, attentionGo, peakGo}
 
 // variantEnv names a variant to use instead of the best that the machine has.
 const variantEnv = "NIBBLE_KERNEL"

@@ -23,6 +23,7 @@ type attnInner struct {
 	rawQ, rawK []float32 // before the norms of heads, if there are any
 	q, k, v    []float32 // rotated
 	out        []float32 // before the output projection
+	lse        []float32 // of the scores of each token and head; nil without a backward pass
 }
 
 func (a *attention) bind(b binding, layer int) error {
@@ -102,10 +103,11 @@ func (a *attention) project(s *arena, in *attnInner, h []float32, pos []int32, d
 }
 
 // attend computes attention for the sequences of a batch.
-func (a *attention) attend(in *attnInner, batch *Batch) {
+func (a *attention) attend(s *arena, in *attnInner, batch *Batch) {
 	qs, ks := a.qDim(), a.kvDim()
+	in.lse = s.take(len(batch.Tokens) * a.Heads)
 	batch.sequences(func(from, to int) {
-		a.Forward(in.out[from*qs:to*qs], in.q[from*qs:to*qs], in.k[from*ks:to*ks], in.v[from*ks:to*ks], to-from, to-from)
+		a.Forward(in.out[from*qs:to*qs], in.lse[from*a.Heads:to*a.Heads], in.q[from*qs:to*qs], in.k[from*ks:to*ks], in.v[from*ks:to*ks], to-from, to-from)
 	})
 }
 
@@ -114,7 +116,7 @@ func (a *attention) extend(in *attnInner, n int, c *Cache, layer int) {
 	kv := &c.layers[layer]
 	kv.k = append(kv.k[:c.n*a.kvDim()], in.k...)
 	kv.v = append(kv.v[:c.n*a.kvDim()], in.v...)
-	a.Forward(in.out, in.q, kv.k, kv.v, n, c.n+n)
+	a.Forward(in.out, nil, in.q, kv.k, kv.v, n, c.n+n)
 }
 
 // backward adds to dh the gradient with respect to h, given that of the output
@@ -129,7 +131,7 @@ func (a *attention) backward(s *arena, dh, dy []float32, in *attnInner, h []floa
 	qs, ks := a.qDim(), a.kvDim()
 	batch.sequences(func(from, to int) {
 		a.Grad(dq[from*qs:to*qs], dk[from*ks:to*ks], dv[from*ks:to*ks], do[from*qs:to*qs],
-			in.q[from*qs:to*qs], in.k[from*ks:to*ks], in.v[from*ks:to*ks], to-from)
+			in.out[from*qs:to*qs], in.lse[from*a.Heads:to*a.Heads], in.q[from*qs:to*qs], in.k[from*ks:to*ks], in.v[from*ks:to*ks], to-from)
 	})
 	if a.rotate != nil {
 		r := a.rotate.of(batch.Pos)

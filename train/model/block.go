@@ -80,7 +80,7 @@ func (b *Block) fill(in *inner, x []float32, batch *Batch, d dropout) error {
 	if err := b.before(in, x, batch.Pos, d); err != nil {
 		return err
 	}
-	b.attn.attend(&in.attn, batch)
+	b.attn.attend(&b.m.scr, &in.attn, batch)
 	return b.after(in, x, len(batch.Tokens), d)
 }
 
@@ -177,7 +177,8 @@ func (b *Block) Extend(x []float32, pos []int32, c *Cache, layer int) error {
 func InnerFloats(a *arch.Model) int64 {
 	h, q, kv, mlp := a.HiddenSize, a.NumAttentionHeads*a.HeadDim, a.NumKeyValueHeads*a.HeadDim, a.IntermediateSize
 	n := 4*h + 3*q + 2*kv + 3*mlp // forward: h1 x1 h2 dh, q o do, k v, gate up act
-	n += q + 4*kv + mlp           // backward: dq, dk dv and k v as columns, dact
+	n += q + 2*kv + mlp           // backward: dq, dk dv, dact
+	n += 2 * a.NumAttentionHeads  // of each head: lse, do·o
 	for _, extra := range []struct {
 		role   arch.Role
 		floats int64

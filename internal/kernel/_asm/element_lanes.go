@@ -103,9 +103,12 @@ func (l lanes) tailMasks() Mem {
 			DATA(2*i, U16(1<<i-1))
 		}
 	} else {
-		for i := range 8 {
-			DATA(4*i, U32(0xffffffff))
-			DATA(32+4*i, U32(0))
+		for i := range 16 {
+			v := uint32(0xffffffff)
+			if i >= 8 {
+				v = 0
+			}
+			DATA(4*i, U32(v))
 		}
 	}
 	constants[name] = m

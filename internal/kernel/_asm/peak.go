@@ -17,8 +17,8 @@ func peak() {
 	zmm := func() reg.VecVirtual { return ZMM() }
 	fma("FMAAVX2", 12, 32, ymm)
 	fma("FMAAVX512", 24, 64, zmm)
-	sum("SumAVX2", 32, ymm)
-	sum("SumAVX512", 64, zmm)
+	read("ReadAVX2", 32, ymm)
+	read("ReadAVX512", 64, zmm)
 	stream("StreamAVX2", 32, ymm)
 	stream("StreamAVX512", 64, zmm)
 }
@@ -59,9 +59,9 @@ func fma(name string, chains, width int, vec func() reg.VecVirtual) {
 	RET()
 }
 
-// sum writes a loop that reads as wide as it can and does as little as it can with
+// read writes a loop that reads as wide as it can and does as little as it can with
 // what it reads.
-func sum(name string, width int, vec func() reg.VecVirtual) {
+func read(name string, width int, vec func() reg.VecVirtual) {
 	const chains = 8
 	TEXT(name, NOSPLIT, "func(sums *uint64, src *byte, n int)")
 	Doc(fmt.Sprintf("%s adds the 64-bit words of n bytes, a multiple of %d, to %d sums in turn.", name, chains*width, width/8))

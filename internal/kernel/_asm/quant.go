@@ -13,9 +13,16 @@ func init() { groups["quant"] = quant }
 func quant() {
 	decode4AVX512()
 	decode4AVX2()
-	encode4AVX512()
+	encodeConstants()
+	encode4AVX512("Encode4AVX512", false)
+	encode4AVX512("Encode4GridAVX512", true)
 	encode4AVX2()
 	absmaxAVX2()
+	dots()
+	splitAVX512()
+	splitAVX2()
+	dot4(w512)
+	dot4(w256)
 }
 
 // words makes read-only data of 32-bit words.

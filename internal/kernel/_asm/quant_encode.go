@@ -11,6 +11,8 @@ const (
 	heapAt   = 0
 	codesAt  = 64
 	rankedAt = 128
+	boundsAt = 192
+	ranksAt  = 320
 )
 
 const (
@@ -18,7 +20,7 @@ const (
 	infinite = 0x7f800000 // the bits of +Inf
 )
 
-var encodeConst struct{ abs, one, two, oneF, minusOneF, weights, tiny, pairs512, pairs256, bytes256 Mem }
+var encodeConst struct{ abs, one, two, oneF, minusOneF, weights, tiny, steps, magic, pairs512, pairs256, bytes256 Mem }
 
 func encodeConstants() {
 	c := &encodeConst
@@ -30,33 +32,79 @@ func encodeConstants() {
 	// 16 times the even code plus the odd one.
 	c.weights = words("nibbleWeights", 1<<16|16, 1<<16|16, 1<<16|16, 1<<16|16, 1<<16|16, 1<<16|16, 1<<16|16, 1<<16|16)
 	c.tiny = words("tinyAbsmax", 0x006ce3ee) // 1e-38
+	// The sum of 15 times a value and this has, as its last five bits, 16 more than
+	// the product rounded.
+	c.steps = words("gridSteps", 0x41700000)
+	c.magic = words("gridMagic", 0x4b400010)
 	// What undoes that VPACKUSDW takes turns between its operands.
 	c.pairs512 = words("pairs512", 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15)
 	c.pairs256 = words("pairs256", 0, 1, 4, 5, 2, 3, 6, 7)
 	c.bytes256 = words("bytes256", 0x0c080400, 0x80808080, 0x80808080, 0x80808080, 0x0c080400, 0x80808080, 0x80808080, 0x80808080)
 }
 
-func encode4AVX512() {
-	encodeConstants()
+// encode4AVX512 makes the loop that goes down the heap of thresholds, or the one for
+// codes in the order of their values that looks in a grid.
+func encode4AVX512(name string, grid bool) {
 	c := &encodeConst
-	TEXT("Encode4AVX512", NOSPLIT, "func(codes *byte, absmax, moments, x *float32, blocks, block int, table *float32) int")
-	Doc("Encode4AVX512 encodes blocks of a multiple of 32 elements and returns how many it did: all, or",
-		"those before one with a NaN or an infinity. moments has three sums for each block.")
+	TEXT(name, NOSPLIT, "func(codes *byte, absmax, moments, x *float32, blocks, block int, table *float32) int")
+	if grid {
+		Doc(name+" is Encode4AVX512 for codes in the order of their values, of which a 32nd of",
+			"[-1, 1] has no more than one threshold.")
+	} else {
+		Doc(name+" encodes blocks of a multiple of 32 elements and returns how many it did: all, or",
+			"those before one with a NaN or an infinity. moments has three sums for each block.")
+	}
 	Pragma("noescape")
 	p := pointers("codes", "absmax", "moments", "x", "blocks", "block", "table")
 	codes, absmax, moments, x, blocks, block, table := p[0], p[1], p[2], p[3], p[4], p[5], p[6]
 
-	abs, heap, toCode, ranked, root := ZMM(), ZMM(), ZMM(), ZMM(), ZMM()
-	one, two, three, oneF, weights, order := ZMM(), ZMM(), ZMM(), ZMM(), ZMM(), ZMM()
+	load := func(at int) VecVirtual {
+		z := ZMM()
+		VMOVUPS(Mem{Base: table, Disp: at}, z)
+		return z
+	}
+	abs, ranked, one, oneF, weights, order := ZMM(), load(rankedAt), ZMM(), ZMM(), ZMM(), ZMM()
 	VPBROADCASTD(c.abs, abs)
-	VMOVUPS(Mem{Base: table, Disp: heapAt}, heap)
-	VMOVDQU32(Mem{Base: table, Disp: codesAt}, toCode)
-	VMOVUPS(Mem{Base: table, Disp: rankedAt}, ranked)
-	VBROADCASTSS(Mem{Base: table, Disp: heapAt + 4}, root)
 	VPBROADCASTD(c.one, one)
-	VPADDD(one, one, two)
-	VPADDD(one, two, three)
 	VBROADCASTSS(c.oneF, oneF)
+	k := K()
+	var find func(s VecVirtual) (rank VecVirtual)
+	var toCode VecVirtual
+	if grid {
+		bounds, ranks := [2]VecVirtual{load(boundsAt), load(boundsAt + 64)}, [2]VecVirtual{load(ranksAt), load(ranksAt + 64)}
+		steps, magic := ZMM(), ZMM()
+		VBROADCASTSS(c.steps, steps)
+		VBROADCASTSS(c.magic, magic)
+		find = func(s VecVirtual) VecVirtual {
+			j, bound := ZMM(), ZMM()
+			VMOVAPS(s, j)
+			VFMADD213PS(magic, steps, j)
+			VMOVAPS(j, bound)
+			VPERMI2PS(bounds[1], bounds[0], bound)
+			VPERMI2D(ranks[1], ranks[0], j)
+			VCMPPS(Imm(greater), bound, s, k)
+			VPADDD(one, j, k, j)
+			return j
+		}
+	} else {
+		toCode = load(codesAt)
+		heap, root, two, three := load(heapAt), ZMM(), ZMM(), ZMM()
+		VBROADCASTSS(Mem{Base: table, Disp: heapAt + 4}, root)
+		VPADDD(one, one, two)
+		VPADDD(one, two, three)
+		find = func(s VecVirtual) VecVirtual {
+			j, t := ZMM(), ZMM()
+			VCMPPS(Imm(greater), root, s, k)
+			VPBLENDMD(three, two, k, j)
+			for range 3 {
+				VPERMPS(heap, j, t)
+				VCMPPS(Imm(greater), t, s, k)
+				VPADDD(j, j, j)
+				VPADDD(one, j, k, j)
+			}
+			return j
+		}
+	}
 	VPBROADCASTD(c.weights, weights)
 	VMOVDQU32(c.pairs512, order)
 
@@ -99,25 +147,19 @@ func encode4AVX512() {
 	VPXORD(mixed, mixed, mixed)
 	VPXORD(square, square, square)
 	MOVQ(block, left)
-	k := K()
 	rank := func(at int) VecVirtual {
-		s, d, v, j := ZMM(), ZMM(), ZMM(), ZMM()
+		s, d, v := ZMM(), ZMM(), ZMM()
 		VMULPS(Mem{Base: x, Disp: at}, inv, s)
 		VRANGEPS(Imm(2), oneF, s, s) // the smaller magnitude, with the sign of s
-		VCMPPS(Imm(greater), root, s, k)
-		VPBLENDMD(three, two, k, j)
-		for range 3 {
-			VPERMPS(heap, j, v)
-			VCMPPS(Imm(greater), v, s, k)
-			VPADDD(j, j, j)
-			VPADDD(one, j, k, j)
-		}
+		j := find(s)
 		VPERMPS(ranked, j, v)
 		VSUBPS(v, s, d)
 		addProduct(ZMM(), err, d, d)
 		addProduct(ZMM(), mixed, d, v)
 		addProduct(ZMM(), square, v, v)
-		VPERMD(toCode, j, j)
+		if !grid {
+			VPERMD(toCode, j, j)
+		}
 		return j
 	}
 	Label("loop")

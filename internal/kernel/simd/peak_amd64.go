@@ -14,15 +14,15 @@ func FMAAVX2(sum *float32, a *float32, b *float32, n int)
 //go:noescape
 func FMAAVX512(sum *float32, a *float32, b *float32, n int)
 
-// SumAVX2 adds the 64-bit words of n bytes, a multiple of 256, to 4 sums in turn.
+// ReadAVX2 adds the 64-bit words of n bytes, a multiple of 256, to 4 sums in turn.
 //
 //go:noescape
-func SumAVX2(sums *uint64, src *byte, n int)
+func ReadAVX2(sums *uint64, src *byte, n int)
 
-// SumAVX512 adds the 64-bit words of n bytes, a multiple of 512, to 8 sums in turn.
+// ReadAVX512 adds the 64-bit words of n bytes, a multiple of 512, to 8 sums in turn.
 //
 //go:noescape
-func SumAVX512(sums *uint64, src *byte, n int)
+func ReadAVX512(sums *uint64, src *byte, n int)
 
 // StreamAVX2 copies n bytes, a multiple of 128, to dst, a multiple of 32, past the caches.
 //

@@ -190,9 +190,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func SumAVX2(sums *uint64, src *byte, n int)
+// func ReadAVX2(sums *uint64, src *byte, n int)
 // Requires: AVX, AVX2
-TEXT ·SumAVX2(SB), NOSPLIT, $0-24
+TEXT ·ReadAVX2(SB), NOSPLIT, $0-24
 	MOVQ  sums+0(FP), AX
 	MOVQ  src+8(FP), CX
 	MOVQ  n+16(FP), DX
@@ -233,9 +233,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func SumAVX512(sums *uint64, src *byte, n int)
+// func ReadAVX512(sums *uint64, src *byte, n int)
 // Requires: AVX, AVX512F
-TEXT ·SumAVX512(SB), NOSPLIT, $0-24
+TEXT ·ReadAVX512(SB), NOSPLIT, $0-24
 	MOVQ   sums+0(FP), AX
 	MOVQ   src+8(FP), CX
 	MOVQ   n+16(FP), DX

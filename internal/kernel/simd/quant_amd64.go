@@ -21,6 +21,12 @@ func Decode4AVX2(dst *float32, codes *byte, values *float32, absmax *float32, bl
 //go:noescape
 func Encode4AVX512(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
 
+// Encode4GridAVX512 is Encode4AVX512 for codes in the order of their values, of which a 32nd of
+// [-1, 1] has no more than one threshold.
+//
+//go:noescape
+func Encode4GridAVX512(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
+
 // Encode4AVX2 is Encode4AVX512 with 256 bits.
 //
 //go:noescape
@@ -30,3 +36,97 @@ func Encode4AVX2(codes *byte, absmax *float32, moments *float32, x *float32, blo
 //
 //go:noescape
 func AbsmaxAVX2(x *float32, n int) float32
+
+// Dots1x1AVX512 computes the dot products of 1 rows of x with 1 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 16. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots1x1AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// Dots1x4AVX512 computes the dot products of 1 rows of x with 4 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 16. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots1x4AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// Dots1x1AVX2 computes the dot products of 1 rows of x with 1 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 8. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots1x1AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// Dots1x2AVX2 computes the dot products of 1 rows of x with 2 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 8. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots1x2AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// Dots2x1AVX512 computes the dot products of 2 rows of x with 1 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 16. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots2x1AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// Dots2x4AVX512 computes the dot products of 2 rows of x with 4 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 16. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots2x4AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// Dots2x1AVX2 computes the dot products of 2 rows of x with 1 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 8. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots2x1AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// Dots2x2AVX2 computes the dot products of 2 rows of x with 2 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 8. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots2x2AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// Dots4x1AVX512 computes the dot products of 4 rows of x with 1 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 16. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots4x1AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// Dots4x4AVX512 computes the dot products of 4 rows of x with 4 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 16. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots4x4AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// Dots4x1AVX2 computes the dot products of 4 rows of x with 1 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 8. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots4x1AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// Dots4x2AVX2 computes the dot products of 4 rows of x with 2 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 8. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots4x2AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// SplitAVX512 moves the even elements of each 32 floats before the odd ones.
+//
+//go:noescape
+func SplitAVX512(dst *float32, x *float32, n int)
+
+// SplitAVX2 moves the even elements of each 16 floats before the odd ones.
+//
+//go:noescape
+func SplitAVX2(dst *float32, x *float32, n int)
+
+// Dot4AVX512 adds to y the dot products of x, in the order of SplitAVX512, with rows of blocks of codes
+// that follow one another. block is a multiple of 64.
+//
+//go:noescape
+func Dot4AVX512(y *float32, x *float32, codes *byte, values *float32, absmax *float32, rows int, blocks int, block int)
+
+// Dot4AVX2 adds to y the dot products of x, in the order of SplitAVX2, with rows of blocks of codes
+// that follow one another. block is a multiple of 32.
+//
+//go:noescape
+func Dot4AVX2(y *float32, x *float32, codes *byte, values *float32, absmax *float32, rows int, blocks int, block int)

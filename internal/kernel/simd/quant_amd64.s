@@ -173,6 +173,12 @@ GLOBL nibbleWeights<>(SB), RODATA|NOPTR, $32
 DATA tinyAbsmax<>+0(SB)/4, $0x006ce3ee
 GLOBL tinyAbsmax<>(SB), RODATA|NOPTR, $4
 
+DATA gridSteps<>+0(SB)/4, $0x41700000
+GLOBL gridSteps<>(SB), RODATA|NOPTR, $4
+
+DATA gridMagic<>+0(SB)/4, $0x4b400010
+GLOBL gridMagic<>(SB), RODATA|NOPTR, $4
+
 DATA pairs512<>+0(SB)/4, $0x00000000
 DATA pairs512<>+4(SB)/4, $0x00000001
 DATA pairs512<>+8(SB)/4, $0x00000004
@@ -221,17 +227,17 @@ TEXT ·Encode4AVX512(SB), NOSPLIT, $0-64
 	MOVQ         blocks+32(FP), SI
 	MOVQ         block+40(FP), DI
 	MOVQ         table+48(FP), R8
+	VMOVUPS      128(R8), Z1
 	VPBROADCASTD absMask<>+0(SB), Z0
-	VMOVUPS      (R8), Z1
-	VMOVDQU32    64(R8), Z2
-	VMOVUPS      128(R8), Z3
-	VBROADCASTSS 4(R8), Z4
-	VPBROADCASTD one<>+0(SB), Z5
-	VPADDD       Z5, Z5, Z6
-	VPADDD       Z5, Z6, Z7
-	VBROADCASTSS oneF<>+0(SB), Z8
-	VPBROADCASTD nibbleWeights<>+0(SB), Z9
-	VMOVDQU32    pairs512<>+0(SB), Z10
+	VPBROADCASTD one<>+0(SB), Z2
+	VBROADCASTSS oneF<>+0(SB), Z3
+	VMOVUPS      64(R8), Z6
+	VMOVUPS      (R8), Z7
+	VBROADCASTSS 4(R8), Z8
+	VPADDD       Z2, Z2, Z9
+	VPADDD       Z2, Z9, Z10
+	VPBROADCASTD nibbleWeights<>+0(SB), Z4
+	VMOVDQU32    pairs512<>+0(SB), Z5
 	XORQ         R8, R8
 
 block:
@@ -272,22 +278,22 @@ top:
 
 loop:
 	VMULPS        (BX), Z12, Z18
-	VRANGEPS      $0x02, Z8, Z18, Z18
-	VCMPPS        $0x1e, Z4, Z18, K1
-	VPBLENDMD     Z7, Z6, K1, Z16
-	VPERMPS       Z1, Z16, Z19
+	VRANGEPS      $0x02, Z3, Z18, Z18
+	VCMPPS        $0x1e, Z8, Z18, K1
+	VPBLENDMD     Z10, Z9, K1, Z16
+	VPERMPS       Z7, Z16, Z19
 	VCMPPS        $0x1e, Z19, Z18, K1
 	VPADDD        Z16, Z16, Z16
-	VPADDD        Z5, Z16, K1, Z16
-	VPERMPS       Z1, Z16, Z19
+	VPADDD        Z2, Z16, K1, Z16
+	VPERMPS       Z7, Z16, Z19
 	VCMPPS        $0x1e, Z19, Z18, K1
 	VPADDD        Z16, Z16, Z16
-	VPADDD        Z5, Z16, K1, Z16
-	VPERMPS       Z1, Z16, Z19
+	VPADDD        Z2, Z16, K1, Z16
+	VPERMPS       Z7, Z16, Z19
 	VCMPPS        $0x1e, Z19, Z18, K1
 	VPADDD        Z16, Z16, Z16
-	VPADDD        Z5, Z16, K1, Z16
-	VPERMPS       Z3, Z16, Z19
+	VPADDD        Z2, Z16, K1, Z16
+	VPERMPS       Z1, Z16, Z19
 	VSUBPS        Z19, Z18, Z18
 	VMULPS        Z18, Z18, Z20
 	VADDPS        Z20, Z13, Z13
@@ -295,24 +301,24 @@ loop:
 	VADDPS        Z18, Z14, Z14
 	VMULPS        Z19, Z19, Z18
 	VADDPS        Z18, Z15, Z15
-	VPERMD        Z2, Z16, Z16
+	VPERMD        Z6, Z16, Z16
 	VMULPS        64(BX), Z12, Z18
-	VRANGEPS      $0x02, Z8, Z18, Z18
-	VCMPPS        $0x1e, Z4, Z18, K1
-	VPBLENDMD     Z7, Z6, K1, Z17
-	VPERMPS       Z1, Z17, Z19
+	VRANGEPS      $0x02, Z3, Z18, Z18
+	VCMPPS        $0x1e, Z8, Z18, K1
+	VPBLENDMD     Z10, Z9, K1, Z17
+	VPERMPS       Z7, Z17, Z19
 	VCMPPS        $0x1e, Z19, Z18, K1
 	VPADDD        Z17, Z17, Z17
-	VPADDD        Z5, Z17, K1, Z17
-	VPERMPS       Z1, Z17, Z19
+	VPADDD        Z2, Z17, K1, Z17
+	VPERMPS       Z7, Z17, Z19
 	VCMPPS        $0x1e, Z19, Z18, K1
 	VPADDD        Z17, Z17, Z17
-	VPADDD        Z5, Z17, K1, Z17
-	VPERMPS       Z1, Z17, Z19
+	VPADDD        Z2, Z17, K1, Z17
+	VPERMPS       Z7, Z17, Z19
 	VCMPPS        $0x1e, Z19, Z18, K1
 	VPADDD        Z17, Z17, Z17
-	VPADDD        Z5, Z17, K1, Z17
-	VPERMPS       Z3, Z17, Z19
+	VPADDD        Z2, Z17, K1, Z17
+	VPERMPS       Z1, Z17, Z19
 	VSUBPS        Z19, Z18, Z18
 	VMULPS        Z18, Z18, Z20
 	VADDPS        Z20, Z13, Z13
@@ -320,10 +326,10 @@ loop:
 	VADDPS        Z18, Z14, Z14
 	VMULPS        Z19, Z19, Z18
 	VADDPS        Z18, Z15, Z15
-	VPERMD        Z2, Z17, Z17
+	VPERMD        Z6, Z17, Z17
 	VPACKUSDW     Z17, Z16, Z16
-	VPMADDWD      Z9, Z16, Z16
-	VPERMD        Z16, Z10, Z16
+	VPMADDWD      Z4, Z16, Z16
+	VPERMD        Z16, Z5, Z16
 	VPMOVDB       Z16, (AX)
 	ADDQ          $0x10, AX
 	ADDQ          $0x80, BX
@@ -356,6 +362,146 @@ loop:
 	VMOVSHDUP     X18, X12
 	VADDSS        X12, X18, X18
 	VMOVSS        X18, 8(DX)
+	ADDQ          $0x04, CX
+	ADDQ          $0x0c, DX
+	INCQ          R8
+	JMP           block
+
+done:
+	MOVQ R8, ret+56(FP)
+	VZEROUPPER
+	RET
+
+// func Encode4GridAVX512(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL
+TEXT ·Encode4GridAVX512(SB), NOSPLIT, $0-64
+	MOVQ         codes+0(FP), AX
+	MOVQ         absmax+8(FP), CX
+	MOVQ         moments+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         blocks+32(FP), SI
+	MOVQ         block+40(FP), DI
+	MOVQ         table+48(FP), R8
+	VMOVUPS      128(R8), Z1
+	VPBROADCASTD absMask<>+0(SB), Z0
+	VPBROADCASTD one<>+0(SB), Z2
+	VBROADCASTSS oneF<>+0(SB), Z3
+	VMOVUPS      192(R8), Z6
+	VMOVUPS      256(R8), Z7
+	VMOVUPS      320(R8), Z8
+	VMOVUPS      384(R8), Z9
+	VBROADCASTSS gridSteps<>+0(SB), Z10
+	VBROADCASTSS gridMagic<>+0(SB), Z11
+	VPBROADCASTD nibbleWeights<>+0(SB), Z4
+	VMOVDQU32    pairs512<>+0(SB), Z5
+	XORQ         R8, R8
+
+block:
+	CMPQ   R8, SI
+	JGE    done
+	VPXORD Z12, Z12, Z12
+	MOVQ   DI, R9
+	MOVQ   BX, R10
+
+top:
+	VPANDD        (R10), Z0, Z13
+	VPMAXUD       Z13, Z12, Z12
+	VPANDD        64(R10), Z0, Z13
+	VPMAXUD       Z13, Z12, Z12
+	ADDQ          $0x80, R10
+	SUBQ          $0x20, R9
+	JNZ           top
+	VEXTRACTI64X4 $0x01, Z12, Y13
+	VPMAXUD       Y13, Y12, Y13
+	VEXTRACTI32X4 $0x01, Y13, X17
+	VPMAXUD       X17, X13, X17
+	VPSHUFD       $0x0e, X17, X13
+	VPMAXUD       X13, X17, X17
+	VPSHUFD       $0x01, X17, X13
+	VPMAXUD       X13, X17, X17
+	VMOVD         X17, R9
+	CMPL          R9, $0x7f800000
+	JAE           done
+	VMOVSS        X17, (CX)
+	VMAXSS        tinyAbsmax<>+0(SB), X17, X17
+	VMOVSS        oneF<>+0(SB), X13
+	VDIVSS        X17, X13, X17
+	VBROADCASTSS  X17, Z13
+	VPXORD        Z14, Z14, Z14
+	VPXORD        Z15, Z15, Z15
+	VPXORD        Z16, Z16, Z16
+	MOVQ          DI, R9
+
+loop:
+	VMULPS        (BX), Z13, Z17
+	VRANGEPS      $0x02, Z3, Z17, Z17
+	VMOVAPS       Z17, Z19
+	VFMADD213PS   Z11, Z10, Z19
+	VMOVAPS       Z19, Z18
+	VPERMI2PS     Z7, Z6, Z18
+	VPERMI2D      Z9, Z8, Z19
+	VCMPPS        $0x1e, Z18, Z17, K1
+	VPADDD        Z2, Z19, K1, Z19
+	VPERMPS       Z1, Z19, Z18
+	VSUBPS        Z18, Z17, Z17
+	VMULPS        Z17, Z17, Z20
+	VADDPS        Z20, Z14, Z14
+	VMULPS        Z18, Z17, Z17
+	VADDPS        Z17, Z15, Z15
+	VMULPS        Z18, Z18, Z17
+	VADDPS        Z17, Z16, Z16
+	VMULPS        64(BX), Z13, Z17
+	VRANGEPS      $0x02, Z3, Z17, Z17
+	VMOVAPS       Z17, Z20
+	VFMADD213PS   Z11, Z10, Z20
+	VMOVAPS       Z20, Z18
+	VPERMI2PS     Z7, Z6, Z18
+	VPERMI2D      Z9, Z8, Z20
+	VCMPPS        $0x1e, Z18, Z17, K1
+	VPADDD        Z2, Z20, K1, Z20
+	VPERMPS       Z1, Z20, Z18
+	VSUBPS        Z18, Z17, Z17
+	VMULPS        Z17, Z17, Z21
+	VADDPS        Z21, Z14, Z14
+	VMULPS        Z18, Z17, Z17
+	VADDPS        Z17, Z15, Z15
+	VMULPS        Z18, Z18, Z17
+	VADDPS        Z17, Z16, Z16
+	VPACKUSDW     Z20, Z19, Z19
+	VPMADDWD      Z4, Z19, Z19
+	VPERMD        Z19, Z5, Z19
+	VPMOVDB       Z19, (AX)
+	ADDQ          $0x10, AX
+	ADDQ          $0x80, BX
+	SUBQ          $0x20, R9
+	JNZ           loop
+	VEXTRACTF64X4 $0x01, Z14, Y13
+	VADDPS        Y13, Y14, Y13
+	VEXTRACTF32X4 $0x01, Y13, X17
+	VADDPS        X17, X13, X17
+	VPERMILPS     $0x0e, X17, X13
+	VADDPS        X13, X17, X17
+	VMOVSHDUP     X17, X13
+	VADDSS        X13, X17, X17
+	VMOVSS        X17, (DX)
+	VEXTRACTF64X4 $0x01, Z15, Y13
+	VADDPS        Y13, Y15, Y13
+	VEXTRACTF32X4 $0x01, Y13, X17
+	VADDPS        X17, X13, X17
+	VPERMILPS     $0x0e, X17, X13
+	VADDPS        X13, X17, X17
+	VMOVSHDUP     X17, X13
+	VADDSS        X13, X17, X17
+	VMOVSS        X17, 4(DX)
+	VEXTRACTF64X4 $0x01, Z16, Y13
+	VADDPS        Y13, Y16, Y13
+	VEXTRACTF32X4 $0x01, Y13, X17
+	VADDPS        X17, X13, X17
+	VPERMILPS     $0x0e, X17, X13
+	VADDPS        X13, X17, X17
+	VMOVSHDUP     X17, X13
+	VADDSS        X13, X17, X17
+	VMOVSS        X17, 8(DX)
 	ADDQ          $0x04, CX
 	ADDQ          $0x0c, DX
 	INCQ          R8
@@ -565,5 +711,1416 @@ top:
 	VPSHUFD      $0x01, X0, X1
 	VPMAXUD      X1, X0, X0
 	MOVSS        X0, ret+16(FP)
+	VZEROUPPER
+	RET
+
+// func Dots1x1AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·Dots1x1AVX512(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   w+24(FP), BX
+	MOVQ   ldw+32(FP), SI
+	MOVQ   k+40(FP), DI
+	SHLQ   $0x02, DX
+	SHLQ   $0x02, SI
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+many:
+	CMPQ        DI, $0x00000040
+	JL          manyEnd
+	VMOVUPS     (BX), Z4
+	VFMADD231PS (CX), Z4, Z0
+	VMOVUPS     64(BX), Z4
+	VFMADD231PS 64(CX), Z4, Z1
+	VMOVUPS     128(BX), Z4
+	VFMADD231PS 128(CX), Z4, Z2
+	VMOVUPS     192(BX), Z4
+	VFMADD231PS 192(CX), Z4, Z3
+	ADDQ        $0x00000100, CX
+	ADDQ        $0x00000100, BX
+	SUBQ        $0x00000040, DI
+	JMP         many
+
+manyEnd:
+one:
+	CMPQ        DI, $0x00000010
+	JL          oneEnd
+	VMOVUPS     (BX), Z4
+	VFMADD231PS (CX), Z4, Z0
+	ADDQ        $0x00000040, CX
+	ADDQ        $0x00000040, BX
+	SUBQ        $0x00000010, DI
+	JMP         one
+
+oneEnd:
+	VADDPS        Z1, Z0, Z0
+	VADDPS        Z2, Z0, Z0
+	VADDPS        Z3, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y1
+	VEXTRACTF32X4 $0x01, Y1, X0
+	VADDPS        X0, X1, X0
+	VPERMILPS     $0x0e, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSHDUP     X0, X1
+	VADDSS        X1, X0, X0
+	VMOVSS        X0, (AX)
+	VZEROUPPER
+	RET
+
+// func Dots1x4AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·Dots1x4AVX512(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   w+24(FP), BX
+	MOVQ   ldw+32(FP), SI
+	MOVQ   k+40(FP), DI
+	SHLQ   $0x02, DX
+	SHLQ   $0x02, SI
+	LEAQ   (SI)(SI*2), DX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+many:
+	CMPQ        DI, $0x00000020
+	JL          manyEnd
+	VMOVUPS     (BX), Z8
+	VMOVUPS     (BX)(SI*1), Z9
+	VMOVUPS     (BX)(SI*2), Z10
+	VMOVUPS     (BX)(DX*1), Z11
+	VMOVUPS     (CX), Z12
+	VFMADD231PS Z12, Z8, Z0
+	VFMADD231PS Z12, Z9, Z1
+	VFMADD231PS Z12, Z10, Z2
+	VFMADD231PS Z12, Z11, Z3
+	VMOVUPS     64(BX), Z8
+	VMOVUPS     64(BX)(SI*1), Z9
+	VMOVUPS     64(BX)(SI*2), Z10
+	VMOVUPS     64(BX)(DX*1), Z11
+	VMOVUPS     64(CX), Z12
+	VFMADD231PS Z12, Z8, Z4
+	VFMADD231PS Z12, Z9, Z5
+	VFMADD231PS Z12, Z10, Z6
+	VFMADD231PS Z12, Z11, Z7
+	ADDQ        $0x00000080, CX
+	ADDQ        $0x00000080, BX
+	SUBQ        $0x00000020, DI
+	JMP         many
+
+manyEnd:
+one:
+	CMPQ        DI, $0x00000010
+	JL          oneEnd
+	VMOVUPS     (BX), Z8
+	VMOVUPS     (BX)(SI*1), Z9
+	VMOVUPS     (BX)(SI*2), Z10
+	VMOVUPS     (BX)(DX*1), Z11
+	VMOVUPS     (CX), Z12
+	VFMADD231PS Z12, Z8, Z0
+	VFMADD231PS Z12, Z9, Z1
+	VFMADD231PS Z12, Z10, Z2
+	VFMADD231PS Z12, Z11, Z3
+	ADDQ        $0x00000040, CX
+	ADDQ        $0x00000040, BX
+	SUBQ        $0x00000010, DI
+	JMP         one
+
+oneEnd:
+	VADDPS        Z4, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y4
+	VEXTRACTF32X4 $0x01, Y4, X0
+	VADDPS        X0, X4, X0
+	VPERMILPS     $0x0e, X0, X4
+	VADDPS        X4, X0, X0
+	VMOVSHDUP     X0, X4
+	VADDSS        X4, X0, X0
+	VMOVSS        X0, (AX)
+	VADDPS        Z5, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VADDPS        Y0, Y1, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 4(AX)
+	VADDPS        Z6, Z2, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y0
+	VADDPS        Y0, Y2, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 8(AX)
+	VADDPS        Z7, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y0
+	VADDPS        Y0, Y3, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 12(AX)
+	VZEROUPPER
+	RET
+
+// func Dots1x1AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+// Requires: AVX, FMA3
+TEXT ·Dots1x1AVX2(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   w+24(FP), BX
+	MOVQ   ldw+32(FP), SI
+	MOVQ   k+40(FP), DI
+	SHLQ   $0x02, DX
+	SHLQ   $0x02, SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+
+many:
+	CMPQ        DI, $0x00000020
+	JL          manyEnd
+	VMOVUPS     (BX), Y4
+	VFMADD231PS (CX), Y4, Y0
+	VMOVUPS     32(BX), Y4
+	VFMADD231PS 32(CX), Y4, Y1
+	VMOVUPS     64(BX), Y4
+	VFMADD231PS 64(CX), Y4, Y2
+	VMOVUPS     96(BX), Y4
+	VFMADD231PS 96(CX), Y4, Y3
+	ADDQ        $0x00000080, CX
+	ADDQ        $0x00000080, BX
+	SUBQ        $0x00000020, DI
+	JMP         many
+
+manyEnd:
+one:
+	CMPQ        DI, $0x00000008
+	JL          oneEnd
+	VMOVUPS     (BX), Y4
+	VFMADD231PS (CX), Y4, Y0
+	ADDQ        $0x00000020, CX
+	ADDQ        $0x00000020, BX
+	SUBQ        $0x00000008, DI
+	JMP         one
+
+oneEnd:
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y2, Y0, Y0
+	VADDPS       Y3, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VPERMILPS    $0x0e, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VADDSS       X0, X1, X1
+	VMOVSS       X1, (AX)
+	VZEROUPPER
+	RET
+
+// func Dots1x2AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+// Requires: AVX, FMA3
+TEXT ·Dots1x2AVX2(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   w+24(FP), BX
+	MOVQ   ldw+32(FP), SI
+	MOVQ   k+40(FP), DI
+	SHLQ   $0x02, DX
+	SHLQ   $0x02, SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+many:
+	CMPQ        DI, $0x00000020
+	JL          manyEnd
+	VMOVUPS     (BX), Y8
+	VMOVUPS     (BX)(SI*1), Y9
+	VMOVUPS     (CX), Y10
+	VFMADD231PS Y10, Y8, Y0
+	VFMADD231PS Y10, Y9, Y1
+	VMOVUPS     32(BX), Y8
+	VMOVUPS     32(BX)(SI*1), Y9
+	VMOVUPS     32(CX), Y10
+	VFMADD231PS Y10, Y8, Y2
+	VFMADD231PS Y10, Y9, Y3
+	VMOVUPS     64(BX), Y8
+	VMOVUPS     64(BX)(SI*1), Y9
+	VMOVUPS     64(CX), Y10
+	VFMADD231PS Y10, Y8, Y4
+	VFMADD231PS Y10, Y9, Y5
+	VMOVUPS     96(BX), Y8
+	VMOVUPS     96(BX)(SI*1), Y9
+	VMOVUPS     96(CX), Y10
+	VFMADD231PS Y10, Y8, Y6
+	VFMADD231PS Y10, Y9, Y7
+	ADDQ        $0x00000080, CX
+	ADDQ        $0x00000080, BX
+	SUBQ        $0x00000020, DI
+	JMP         many
+
+manyEnd:
+one:
+	CMPQ        DI, $0x00000008
+	JL          oneEnd
+	VMOVUPS     (BX), Y8
+	VMOVUPS     (BX)(SI*1), Y9
+	VMOVUPS     (CX), Y10
+	VFMADD231PS Y10, Y8, Y0
+	VFMADD231PS Y10, Y9, Y1
+	ADDQ        $0x00000020, CX
+	ADDQ        $0x00000020, BX
+	SUBQ        $0x00000008, DI
+	JMP         one
+
+oneEnd:
+	VADDPS       Y2, Y0, Y0
+	VADDPS       Y4, Y0, Y0
+	VADDPS       Y6, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X2
+	VADDPS       X2, X0, X2
+	VPERMILPS    $0x0e, X2, X0
+	VADDPS       X0, X2, X2
+	VMOVSHDUP    X2, X0
+	VADDSS       X0, X2, X2
+	VMOVSS       X2, (AX)
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y5, Y1, Y1
+	VADDPS       Y7, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 4(AX)
+	VZEROUPPER
+	RET
+
+// func Dots2x1AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·Dots2x1AVX512(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   w+24(FP), BX
+	MOVQ   ldw+32(FP), SI
+	MOVQ   k+40(FP), DI
+	SHLQ   $0x02, DX
+	SHLQ   $0x02, SI
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+many:
+	CMPQ        DI, $0x00000040
+	JL          manyEnd
+	VMOVUPS     (BX), Z8
+	VFMADD231PS (CX), Z8, Z0
+	VFMADD231PS (CX)(DX*1), Z8, Z1
+	VMOVUPS     64(BX), Z8
+	VFMADD231PS 64(CX), Z8, Z2
+	VFMADD231PS 64(CX)(DX*1), Z8, Z3
+	VMOVUPS     128(BX), Z8
+	VFMADD231PS 128(CX), Z8, Z4
+	VFMADD231PS 128(CX)(DX*1), Z8, Z5
+	VMOVUPS     192(BX), Z8
+	VFMADD231PS 192(CX), Z8, Z6
+	VFMADD231PS 192(CX)(DX*1), Z8, Z7
+	ADDQ        $0x00000100, CX
+	ADDQ        $0x00000100, BX
+	SUBQ        $0x00000040, DI
+	JMP         many
+
+manyEnd:
+one:
+	CMPQ        DI, $0x00000010
+	JL          oneEnd
+	VMOVUPS     (BX), Z8
+	VFMADD231PS (CX), Z8, Z0
+	VFMADD231PS (CX)(DX*1), Z8, Z1
+	ADDQ        $0x00000040, CX
+	ADDQ        $0x00000040, BX
+	SUBQ        $0x00000010, DI
+	JMP         one
+
+oneEnd:
+	VADDPS        Z2, Z0, Z0
+	VADDPS        Z4, Z0, Z0
+	VADDPS        Z6, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y2
+	VADDPS        Y2, Y0, Y2
+	VEXTRACTF32X4 $0x01, Y2, X0
+	VADDPS        X0, X2, X0
+	VPERMILPS     $0x0e, X0, X2
+	VADDPS        X2, X0, X0
+	VMOVSHDUP     X0, X2
+	VADDSS        X2, X0, X0
+	VMOVSS        X0, (AX)
+	VADDPS        Z3, Z1, Z1
+	VADDPS        Z5, Z1, Z1
+	VADDPS        Z7, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VADDPS        Y0, Y1, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 4(AX)
+	VZEROUPPER
+	RET
+
+// func Dots2x4AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·Dots2x4AVX512(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   w+24(FP), BX
+	MOVQ   ldw+32(FP), SI
+	MOVQ   k+40(FP), DI
+	SHLQ   $0x02, DX
+	SHLQ   $0x02, SI
+	LEAQ   (SI)(SI*2), R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+one:
+	CMPQ        DI, $0x00000010
+	JL          oneEnd
+	VMOVUPS     (BX), Z8
+	VMOVUPS     (BX)(SI*1), Z9
+	VMOVUPS     (BX)(SI*2), Z10
+	VMOVUPS     (BX)(R8*1), Z11
+	VMOVUPS     (CX), Z12
+	VFMADD231PS Z12, Z8, Z0
+	VFMADD231PS Z12, Z9, Z1
+	VFMADD231PS Z12, Z10, Z2
+	VFMADD231PS Z12, Z11, Z3
+	VMOVUPS     (CX)(DX*1), Z12
+	VFMADD231PS Z12, Z8, Z4
+	VFMADD231PS Z12, Z9, Z5
+	VFMADD231PS Z12, Z10, Z6
+	VFMADD231PS Z12, Z11, Z7
+	ADDQ        $0x00000040, CX
+	ADDQ        $0x00000040, BX
+	SUBQ        $0x00000010, DI
+	JMP         one
+
+oneEnd:
+	VEXTRACTF64X4 $0x01, Z0, Y8
+	VADDPS        Y8, Y0, Y8
+	VEXTRACTF32X4 $0x01, Y8, X0
+	VADDPS        X0, X8, X0
+	VPERMILPS     $0x0e, X0, X8
+	VADDPS        X8, X0, X0
+	VMOVSHDUP     X0, X8
+	VADDSS        X8, X0, X0
+	VMOVSS        X0, (AX)
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VADDPS        Y0, Y1, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 4(AX)
+	VEXTRACTF64X4 $0x01, Z2, Y0
+	VADDPS        Y0, Y2, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 8(AX)
+	VEXTRACTF64X4 $0x01, Z3, Y0
+	VADDPS        Y0, Y3, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 12(AX)
+	VEXTRACTF64X4 $0x01, Z4, Y0
+	VADDPS        Y0, Y4, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 16(AX)
+	VEXTRACTF64X4 $0x01, Z5, Y0
+	VADDPS        Y0, Y5, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 20(AX)
+	VEXTRACTF64X4 $0x01, Z6, Y0
+	VADDPS        Y0, Y6, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 24(AX)
+	VEXTRACTF64X4 $0x01, Z7, Y0
+	VADDPS        Y0, Y7, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 28(AX)
+	VZEROUPPER
+	RET
+
+// func Dots2x1AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+// Requires: AVX, FMA3
+TEXT ·Dots2x1AVX2(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   w+24(FP), BX
+	MOVQ   ldw+32(FP), SI
+	MOVQ   k+40(FP), DI
+	SHLQ   $0x02, DX
+	SHLQ   $0x02, SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+many:
+	CMPQ        DI, $0x00000020
+	JL          manyEnd
+	VMOVUPS     (BX), Y8
+	VFMADD231PS (CX), Y8, Y0
+	VFMADD231PS (CX)(DX*1), Y8, Y1
+	VMOVUPS     32(BX), Y8
+	VFMADD231PS 32(CX), Y8, Y2
+	VFMADD231PS 32(CX)(DX*1), Y8, Y3
+	VMOVUPS     64(BX), Y8
+	VFMADD231PS 64(CX), Y8, Y4
+	VFMADD231PS 64(CX)(DX*1), Y8, Y5
+	VMOVUPS     96(BX), Y8
+	VFMADD231PS 96(CX), Y8, Y6
+	VFMADD231PS 96(CX)(DX*1), Y8, Y7
+	ADDQ        $0x00000080, CX
+	ADDQ        $0x00000080, BX
+	SUBQ        $0x00000020, DI
+	JMP         many
+
+manyEnd:
+one:
+	CMPQ        DI, $0x00000008
+	JL          oneEnd
+	VMOVUPS     (BX), Y8
+	VFMADD231PS (CX), Y8, Y0
+	VFMADD231PS (CX)(DX*1), Y8, Y1
+	ADDQ        $0x00000020, CX
+	ADDQ        $0x00000020, BX
+	SUBQ        $0x00000008, DI
+	JMP         one
+
+oneEnd:
+	VADDPS       Y2, Y0, Y0
+	VADDPS       Y4, Y0, Y0
+	VADDPS       Y6, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X2
+	VADDPS       X2, X0, X2
+	VPERMILPS    $0x0e, X2, X0
+	VADDPS       X0, X2, X2
+	VMOVSHDUP    X2, X0
+	VADDSS       X0, X2, X2
+	VMOVSS       X2, (AX)
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y5, Y1, Y1
+	VADDPS       Y7, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 4(AX)
+	VZEROUPPER
+	RET
+
+// func Dots2x2AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+// Requires: AVX, FMA3
+TEXT ·Dots2x2AVX2(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   w+24(FP), BX
+	MOVQ   ldw+32(FP), SI
+	MOVQ   k+40(FP), DI
+	SHLQ   $0x02, DX
+	SHLQ   $0x02, SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+many:
+	CMPQ        DI, $0x00000010
+	JL          manyEnd
+	VMOVUPS     (BX), Y8
+	VMOVUPS     (BX)(SI*1), Y9
+	VMOVUPS     (CX), Y10
+	VFMADD231PS Y10, Y8, Y0
+	VFMADD231PS Y10, Y9, Y1
+	VMOVUPS     (CX)(DX*1), Y10
+	VFMADD231PS Y10, Y8, Y2
+	VFMADD231PS Y10, Y9, Y3
+	VMOVUPS     32(BX), Y8
+	VMOVUPS     32(BX)(SI*1), Y9
+	VMOVUPS     32(CX), Y10
+	VFMADD231PS Y10, Y8, Y4
+	VFMADD231PS Y10, Y9, Y5
+	VMOVUPS     32(CX)(DX*1), Y10
+	VFMADD231PS Y10, Y8, Y6
+	VFMADD231PS Y10, Y9, Y7
+	ADDQ        $0x00000040, CX
+	ADDQ        $0x00000040, BX
+	SUBQ        $0x00000010, DI
+	JMP         many
+
+manyEnd:
+one:
+	CMPQ        DI, $0x00000008
+	JL          oneEnd
+	VMOVUPS     (BX), Y8
+	VMOVUPS     (BX)(SI*1), Y9
+	VMOVUPS     (CX), Y10
+	VFMADD231PS Y10, Y8, Y0
+	VFMADD231PS Y10, Y9, Y1
+	VMOVUPS     (CX)(DX*1), Y10
+	VFMADD231PS Y10, Y8, Y2
+	VFMADD231PS Y10, Y9, Y3
+	ADDQ        $0x00000020, CX
+	ADDQ        $0x00000020, BX
+	SUBQ        $0x00000008, DI
+	JMP         one
+
+oneEnd:
+	VADDPS       Y4, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X4
+	VADDPS       X4, X0, X4
+	VPERMILPS    $0x0e, X4, X0
+	VADDPS       X0, X4, X4
+	VMOVSHDUP    X4, X0
+	VADDSS       X0, X4, X4
+	VMOVSS       X4, (AX)
+	VADDPS       Y5, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 4(AX)
+	VADDPS       Y6, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X0, X2, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 8(AX)
+	VADDPS       Y7, Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X0
+	VADDPS       X0, X3, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 12(AX)
+	VZEROUPPER
+	RET
+
+// func Dots4x1AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·Dots4x1AVX512(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   w+24(FP), BX
+	MOVQ   ldw+32(FP), SI
+	MOVQ   k+40(FP), DI
+	SHLQ   $0x02, DX
+	SHLQ   $0x02, SI
+	LEAQ   (DX)(DX*2), SI
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+many:
+	CMPQ        DI, $0x00000020
+	JL          manyEnd
+	VMOVUPS     (BX), Z8
+	VFMADD231PS (CX), Z8, Z0
+	VFMADD231PS (CX)(DX*1), Z8, Z1
+	VFMADD231PS (CX)(DX*2), Z8, Z2
+	VFMADD231PS (CX)(SI*1), Z8, Z3
+	VMOVUPS     64(BX), Z8
+	VFMADD231PS 64(CX), Z8, Z4
+	VFMADD231PS 64(CX)(DX*1), Z8, Z5
+	VFMADD231PS 64(CX)(DX*2), Z8, Z6
+	VFMADD231PS 64(CX)(SI*1), Z8, Z7
+	ADDQ        $0x00000080, CX
+	ADDQ        $0x00000080, BX
+	SUBQ        $0x00000020, DI
+	JMP         many
+
+manyEnd:
+one:
+	CMPQ        DI, $0x00000010
+	JL          oneEnd
+	VMOVUPS     (BX), Z8
+	VFMADD231PS (CX), Z8, Z0
+	VFMADD231PS (CX)(DX*1), Z8, Z1
+	VFMADD231PS (CX)(DX*2), Z8, Z2
+	VFMADD231PS (CX)(SI*1), Z8, Z3
+	ADDQ        $0x00000040, CX
+	ADDQ        $0x00000040, BX
+	SUBQ        $0x00000010, DI
+	JMP         one
+
+oneEnd:
+	VADDPS        Z4, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y4
+	VEXTRACTF32X4 $0x01, Y4, X0
+	VADDPS        X0, X4, X0
+	VPERMILPS     $0x0e, X0, X4
+	VADDPS        X4, X0, X0
+	VMOVSHDUP     X0, X4
+	VADDSS        X4, X0, X0
+	VMOVSS        X0, (AX)
+	VADDPS        Z5, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VADDPS        Y0, Y1, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 4(AX)
+	VADDPS        Z6, Z2, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y0
+	VADDPS        Y0, Y2, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 8(AX)
+	VADDPS        Z7, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y0
+	VADDPS        Y0, Y3, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 12(AX)
+	VZEROUPPER
+	RET
+
+// func Dots4x4AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·Dots4x4AVX512(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   w+24(FP), BX
+	MOVQ   ldw+32(FP), SI
+	MOVQ   k+40(FP), DI
+	SHLQ   $0x02, DX
+	SHLQ   $0x02, SI
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+
+one:
+	CMPQ        DI, $0x00000010
+	JL          oneEnd
+	VMOVUPS     (BX), Z16
+	VMOVUPS     (BX)(SI*1), Z17
+	VMOVUPS     (BX)(SI*2), Z18
+	VMOVUPS     (BX)(R9*1), Z19
+	VMOVUPS     (CX), Z20
+	VFMADD231PS Z20, Z16, Z0
+	VFMADD231PS Z20, Z17, Z1
+	VFMADD231PS Z20, Z18, Z2
+	VFMADD231PS Z20, Z19, Z3
+	VMOVUPS     (CX)(DX*1), Z20
+	VFMADD231PS Z20, Z16, Z4
+	VFMADD231PS Z20, Z17, Z5
+	VFMADD231PS Z20, Z18, Z6
+	VFMADD231PS Z20, Z19, Z7
+	VMOVUPS     (CX)(DX*2), Z20
+	VFMADD231PS Z20, Z16, Z8
+	VFMADD231PS Z20, Z17, Z9
+	VFMADD231PS Z20, Z18, Z10
+	VFMADD231PS Z20, Z19, Z11
+	VMOVUPS     (CX)(R8*1), Z20
+	VFMADD231PS Z20, Z16, Z12
+	VFMADD231PS Z20, Z17, Z13
+	VFMADD231PS Z20, Z18, Z14
+	VFMADD231PS Z20, Z19, Z15
+	ADDQ        $0x00000040, CX
+	ADDQ        $0x00000040, BX
+	SUBQ        $0x00000010, DI
+	JMP         one
+
+oneEnd:
+	VEXTRACTF64X4 $0x01, Z0, Y16
+	VADDPS        Y16, Y0, Y16
+	VEXTRACTF32X4 $0x01, Y16, X0
+	VADDPS        X0, X16, X0
+	VPERMILPS     $0x0e, X0, X16
+	VADDPS        X16, X0, X0
+	VMOVSHDUP     X0, X16
+	VADDSS        X16, X0, X0
+	VMOVSS        X0, (AX)
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VADDPS        Y0, Y1, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 4(AX)
+	VEXTRACTF64X4 $0x01, Z2, Y0
+	VADDPS        Y0, Y2, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 8(AX)
+	VEXTRACTF64X4 $0x01, Z3, Y0
+	VADDPS        Y0, Y3, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 12(AX)
+	VEXTRACTF64X4 $0x01, Z4, Y0
+	VADDPS        Y0, Y4, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 16(AX)
+	VEXTRACTF64X4 $0x01, Z5, Y0
+	VADDPS        Y0, Y5, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 20(AX)
+	VEXTRACTF64X4 $0x01, Z6, Y0
+	VADDPS        Y0, Y6, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 24(AX)
+	VEXTRACTF64X4 $0x01, Z7, Y0
+	VADDPS        Y0, Y7, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 28(AX)
+	VEXTRACTF64X4 $0x01, Z8, Y0
+	VADDPS        Y0, Y8, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 32(AX)
+	VEXTRACTF64X4 $0x01, Z9, Y0
+	VADDPS        Y0, Y9, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 36(AX)
+	VEXTRACTF64X4 $0x01, Z10, Y0
+	VADDPS        Y0, Y10, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 40(AX)
+	VEXTRACTF64X4 $0x01, Z11, Y0
+	VADDPS        Y0, Y11, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 44(AX)
+	VEXTRACTF64X4 $0x01, Z12, Y0
+	VADDPS        Y0, Y12, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 48(AX)
+	VEXTRACTF64X4 $0x01, Z13, Y0
+	VADDPS        Y0, Y13, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 52(AX)
+	VEXTRACTF64X4 $0x01, Z14, Y0
+	VADDPS        Y0, Y14, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 56(AX)
+	VEXTRACTF64X4 $0x01, Z15, Y0
+	VADDPS        Y0, Y15, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 60(AX)
+	VZEROUPPER
+	RET
+
+// func Dots4x1AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+// Requires: AVX, FMA3
+TEXT ·Dots4x1AVX2(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   w+24(FP), BX
+	MOVQ   ldw+32(FP), SI
+	MOVQ   k+40(FP), DI
+	SHLQ   $0x02, DX
+	SHLQ   $0x02, SI
+	LEAQ   (DX)(DX*2), SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+many:
+	CMPQ        DI, $0x00000010
+	JL          manyEnd
+	VMOVUPS     (BX), Y8
+	VFMADD231PS (CX), Y8, Y0
+	VFMADD231PS (CX)(DX*1), Y8, Y1
+	VFMADD231PS (CX)(DX*2), Y8, Y2
+	VFMADD231PS (CX)(SI*1), Y8, Y3
+	VMOVUPS     32(BX), Y8
+	VFMADD231PS 32(CX), Y8, Y4
+	VFMADD231PS 32(CX)(DX*1), Y8, Y5
+	VFMADD231PS 32(CX)(DX*2), Y8, Y6
+	VFMADD231PS 32(CX)(SI*1), Y8, Y7
+	ADDQ        $0x00000040, CX
+	ADDQ        $0x00000040, BX
+	SUBQ        $0x00000010, DI
+	JMP         many
+
+manyEnd:
+one:
+	CMPQ        DI, $0x00000008
+	JL          oneEnd
+	VMOVUPS     (BX), Y8
+	VFMADD231PS (CX), Y8, Y0
+	VFMADD231PS (CX)(DX*1), Y8, Y1
+	VFMADD231PS (CX)(DX*2), Y8, Y2
+	VFMADD231PS (CX)(SI*1), Y8, Y3
+	ADDQ        $0x00000020, CX
+	ADDQ        $0x00000020, BX
+	SUBQ        $0x00000008, DI
+	JMP         one
+
+oneEnd:
+	VADDPS       Y4, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X4
+	VADDPS       X4, X0, X4
+	VPERMILPS    $0x0e, X4, X0
+	VADDPS       X0, X4, X4
+	VMOVSHDUP    X4, X0
+	VADDSS       X0, X4, X4
+	VMOVSS       X4, (AX)
+	VADDPS       Y5, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 4(AX)
+	VADDPS       Y6, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X0, X2, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 8(AX)
+	VADDPS       Y7, Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X0
+	VADDPS       X0, X3, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 12(AX)
+	VZEROUPPER
+	RET
+
+// func Dots4x2AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+// Requires: AVX, FMA3
+TEXT ·Dots4x2AVX2(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   w+24(FP), BX
+	MOVQ   ldw+32(FP), SI
+	MOVQ   k+40(FP), DI
+	SHLQ   $0x02, DX
+	SHLQ   $0x02, SI
+	LEAQ   (DX)(DX*2), R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+one:
+	CMPQ        DI, $0x00000008
+	JL          oneEnd
+	VMOVUPS     (BX), Y8
+	VMOVUPS     (BX)(SI*1), Y9
+	VMOVUPS     (CX), Y10
+	VFMADD231PS Y10, Y8, Y0
+	VFMADD231PS Y10, Y9, Y1
+	VMOVUPS     (CX)(DX*1), Y10
+	VFMADD231PS Y10, Y8, Y2
+	VFMADD231PS Y10, Y9, Y3
+	VMOVUPS     (CX)(DX*2), Y10
+	VFMADD231PS Y10, Y8, Y4
+	VFMADD231PS Y10, Y9, Y5
+	VMOVUPS     (CX)(R8*1), Y10
+	VFMADD231PS Y10, Y8, Y6
+	VFMADD231PS Y10, Y9, Y7
+	ADDQ        $0x00000020, CX
+	ADDQ        $0x00000020, BX
+	SUBQ        $0x00000008, DI
+	JMP         one
+
+oneEnd:
+	VEXTRACTF128 $0x01, Y0, X8
+	VADDPS       X8, X0, X8
+	VPERMILPS    $0x0e, X8, X0
+	VADDPS       X0, X8, X8
+	VMOVSHDUP    X8, X0
+	VADDSS       X0, X8, X8
+	VMOVSS       X8, (AX)
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 4(AX)
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X0, X2, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 8(AX)
+	VEXTRACTF128 $0x01, Y3, X0
+	VADDPS       X0, X3, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 12(AX)
+	VEXTRACTF128 $0x01, Y4, X0
+	VADDPS       X0, X4, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 16(AX)
+	VEXTRACTF128 $0x01, Y5, X0
+	VADDPS       X0, X5, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 20(AX)
+	VEXTRACTF128 $0x01, Y6, X0
+	VADDPS       X0, X6, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 24(AX)
+	VEXTRACTF128 $0x01, Y7, X0
+	VADDPS       X0, X7, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 28(AX)
+	VZEROUPPER
+	RET
+
+DATA evens<>+0(SB)/4, $0x00000000
+DATA evens<>+4(SB)/4, $0x00000002
+DATA evens<>+8(SB)/4, $0x00000004
+DATA evens<>+12(SB)/4, $0x00000006
+DATA evens<>+16(SB)/4, $0x00000008
+DATA evens<>+20(SB)/4, $0x0000000a
+DATA evens<>+24(SB)/4, $0x0000000c
+DATA evens<>+28(SB)/4, $0x0000000e
+DATA evens<>+32(SB)/4, $0x00000010
+DATA evens<>+36(SB)/4, $0x00000012
+DATA evens<>+40(SB)/4, $0x00000014
+DATA evens<>+44(SB)/4, $0x00000016
+DATA evens<>+48(SB)/4, $0x00000018
+DATA evens<>+52(SB)/4, $0x0000001a
+DATA evens<>+56(SB)/4, $0x0000001c
+DATA evens<>+60(SB)/4, $0x0000001e
+GLOBL evens<>(SB), RODATA|NOPTR, $64
+
+DATA odds<>+0(SB)/4, $0x00000001
+DATA odds<>+4(SB)/4, $0x00000003
+DATA odds<>+8(SB)/4, $0x00000005
+DATA odds<>+12(SB)/4, $0x00000007
+DATA odds<>+16(SB)/4, $0x00000009
+DATA odds<>+20(SB)/4, $0x0000000b
+DATA odds<>+24(SB)/4, $0x0000000d
+DATA odds<>+28(SB)/4, $0x0000000f
+DATA odds<>+32(SB)/4, $0x00000011
+DATA odds<>+36(SB)/4, $0x00000013
+DATA odds<>+40(SB)/4, $0x00000015
+DATA odds<>+44(SB)/4, $0x00000017
+DATA odds<>+48(SB)/4, $0x00000019
+DATA odds<>+52(SB)/4, $0x0000001b
+DATA odds<>+56(SB)/4, $0x0000001d
+DATA odds<>+60(SB)/4, $0x0000001f
+GLOBL odds<>(SB), RODATA|NOPTR, $64
+
+// func SplitAVX512(dst *float32, x *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·SplitAVX512(SB), NOSPLIT, $0-24
+	MOVQ      dst+0(FP), AX
+	MOVQ      x+8(FP), CX
+	MOVQ      n+16(FP), DX
+	VMOVDQU32 evens<>+0(SB), Z0
+	VMOVDQU32 odds<>+0(SB), Z1
+
+loop:
+	VMOVUPS   (CX), Z2
+	VMOVAPS   Z0, Z3
+	VPERMI2PS 64(CX), Z2, Z3
+	VMOVUPS   Z3, (AX)
+	VMOVAPS   Z1, Z3
+	VPERMI2PS 64(CX), Z2, Z3
+	VMOVUPS   Z3, 64(AX)
+	ADDQ      $0x00000080, CX
+	ADDQ      $0x00000080, AX
+	SUBQ      $0x20, DX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func SplitAVX2(dst *float32, x *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·SplitAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	VMOVUPS (CX), Y0
+	VSHUFPS $0x88, 32(CX), Y0, Y1
+	VPERMPD $0xd8, Y1, Y1
+	VMOVUPS Y1, (AX)
+	VSHUFPS $0xdd, 32(CX), Y0, Y1
+	VPERMPD $0xd8, Y1, Y1
+	VMOVUPS Y1, 32(AX)
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, DX
+	JNZ     loop
+	VZEROUPPER
+	RET
+
+// func Dot4AVX512(y *float32, x *float32, codes *byte, values *float32, absmax *float32, rows int, blocks int, block int)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·Dot4AVX512(SB), NOSPLIT, $0-64
+	MOVQ    y+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    codes+16(FP), DX
+	MOVQ    values+24(FP), BX
+	MOVQ    absmax+32(FP), SI
+	MOVQ    rows+40(FP), DI
+	MOVQ    blocks+48(FP), R8
+	MOVQ    block+56(FP), R9
+	VMOVUPS (BX), Z0
+
+row:
+	TESTQ  DI, DI
+	JZ     done
+	DECQ   DI
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	MOVQ   CX, BX
+	MOVQ   R8, R10
+
+block:
+	VMULPS.BCST (SI), Z0, Z5
+	ADDQ        $0x04, SI
+	MOVQ        R9, R11
+
+loop:
+	VPMOVZXBD     (DX), Z6
+	VPSRLD        $0x04, Z6, Z7
+	VPERMPS       Z5, Z6, Z6
+	VPERMPS       Z5, Z7, Z7
+	VFMADD231PS   (BX), Z7, Z1
+	VFMADD231PS   64(BX), Z6, Z2
+	VPMOVZXBD     16(DX), Z6
+	VPSRLD        $0x04, Z6, Z7
+	VPERMPS       Z5, Z6, Z6
+	VPERMPS       Z5, Z7, Z7
+	VFMADD231PS   128(BX), Z7, Z3
+	VFMADD231PS   192(BX), Z6, Z4
+	ADDQ          $0x00000100, BX
+	ADDQ          $0x20, DX
+	SUBQ          $0x40, R11
+	JNZ           loop
+	DECQ          R10
+	JNZ           block
+	VADDPS        Z2, Z1, Z1
+	VADDPS        Z4, Z3, Z3
+	VADDPS        Z3, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y6
+	VADDPS        Y6, Y1, Y6
+	VEXTRACTF32X4 $0x01, Y6, X5
+	VADDPS        X5, X6, X5
+	VPERMILPS     $0x0e, X5, X6
+	VADDPS        X6, X5, X5
+	VMOVSHDUP     X5, X6
+	VADDSS        X6, X5, X5
+	VADDSS        (AX), X5, X5
+	VMOVSS        X5, (AX)
+	ADDQ          $0x04, AX
+	JMP           row
+
+done:
+	VZEROUPPER
+	RET
+
+// func Dot4AVX2(y *float32, x *float32, codes *byte, values *float32, absmax *float32, rows int, blocks int, block int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·Dot4AVX2(SB), NOSPLIT, $0-64
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ codes+16(FP), DX
+	MOVQ values+24(FP), BX
+	MOVQ absmax+32(FP), SI
+	MOVQ rows+40(FP), DI
+	MOVQ blocks+48(FP), R8
+	MOVQ block+56(FP), R9
+
+row:
+	TESTQ  DI, DI
+	JZ     done
+	DECQ   DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   CX, R10
+	MOVQ   R8, R11
+
+block:
+	VBROADCASTSS (SI), Y5
+	VMULPS       (BX), Y5, Y4
+	VMULPS       32(BX), Y5, Y5
+	ADDQ         $0x04, SI
+	MOVQ         R9, R12
+
+loop:
+	VPMOVZXBD    (DX), Y6
+	VPSRLD       $0x04, Y6, Y7
+	VPERMPS      Y4, Y6, Y8
+	VPERMPS      Y5, Y6, Y9
+	VPSLLD       $0x1c, Y6, Y6
+	VBLENDVPS    Y6, Y9, Y8, Y8
+	VPERMPS      Y4, Y7, Y6
+	VPERMPS      Y5, Y7, Y9
+	VPSLLD       $0x1c, Y7, Y7
+	VBLENDVPS    Y7, Y9, Y6, Y6
+	VFMADD231PS  (R10), Y6, Y0
+	VFMADD231PS  32(R10), Y8, Y1
+	VPMOVZXBD    8(DX), Y6
+	VPSRLD       $0x04, Y6, Y7
+	VPERMPS      Y4, Y6, Y8
+	VPERMPS      Y5, Y6, Y9
+	VPSLLD       $0x1c, Y6, Y6
+	VBLENDVPS    Y6, Y9, Y8, Y8
+	VPERMPS      Y4, Y7, Y6
+	VPERMPS      Y5, Y7, Y9
+	VPSLLD       $0x1c, Y7, Y7
+	VBLENDVPS    Y7, Y9, Y6, Y6
+	VFMADD231PS  64(R10), Y6, Y2
+	VFMADD231PS  96(R10), Y8, Y3
+	ADDQ         $0x00000080, R10
+	ADDQ         $0x10, DX
+	SUBQ         $0x20, R12
+	JNZ          loop
+	DECQ         R11
+	JNZ          block
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VPERMILPS    $0x0e, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VADDSS       X0, X1, X1
+	VADDSS       (AX), X1, X1
+	VMOVSS       X1, (AX)
+	ADDQ         $0x04, AX
+	JMP          row
+
+done:
 	VZEROUPPER
 	RET
