@@ -99,7 +99,7 @@ type benchRate struct {
 	Best   float64 `json:"best"`
 	Rounds int     `json:"rounds"`
 
-	// Share is the median over that of what ShareOf names.
+	// Share is the median, over the rounds, of the share of what ShareOf names.
 	Share   float64 `json:"share,omitempty"`
 	ShareOf string  `json:"share_of,omitempty"`
 }
@@ -207,7 +207,7 @@ func (r *benchResult) text(w io.Writer) {
 		if k.section != section {
 			section = k.section
 			fmt.Fprintf(w, "\n%s\n", benchTitles[section])
-			head := fmt.Sprintf("  %-42s", "")
+			head := fmt.Sprintf("  %-45s", "")
 			for i, n := range threads {
 				switch {
 				case section != "disk":
@@ -218,7 +218,7 @@ func (r *benchResult) text(w io.Writer) {
 			}
 			fmt.Fprintln(w, strings.TrimRight(head, " "))
 		}
-		line := fmt.Sprintf("  %-42s", fmt.Sprintf("%-24s %-6s %s", k.name, k.variant, cells[k][1].Unit))
+		line := fmt.Sprintf("  %-45s", fmt.Sprintf("%-27s %-6s %s", k.name, k.variant, cells[k][1].Unit))
 		for _, n := range threads {
 			if x, ok := cells[k][n]; ok {
 				line += fmt.Sprintf(" %10s %6s %-5s", threeDigits(x.Median), threeDigits(x.Best), percent(x.Share))

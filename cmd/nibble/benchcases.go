@@ -369,22 +369,20 @@ func (b *benchmarks) cases() []speed.Case {
 
 // rates makes the result of what was timed.
 func (b *benchmarks) rates(measured []speed.Rates) []benchRate {
-	medians := make(map[benchKey]float64)
+	known := make(map[benchKey]speed.Rates)
 	for i, x := range b.list {
-		medians[benchKey{x.rate.Section, x.rate.Name, x.rate.Variant, x.rate.Threads}] = measured[i].Median() / 1e9
+		known[benchKey{x.rate.Section, x.rate.Name, x.rate.Variant, x.rate.Threads}] = measured[i]
 	}
 	var out, ratios []benchRate
 	for i, x := range b.list {
 		r := rateOf(x.rate, measured[i])
-		top := 0.0
+		var top speed.Rates
 		for _, k := range x.of {
-			if m := medians[k]; m > top {
+			if m := known[k]; m.Median() > top.Median() {
 				top, r.ShareOf = m, k.name
 			}
 		}
-		if top > 0 {
-			r.Share = r.Median / top
-		}
+		r.Share = measured[i].Over(top).Median()
 		out = append(out, r)
 		if x.beside > 0 {
 			ratios = append(ratios, ratio(x.rate, measured[x.beside-1].Over(measured[i])))
