@@ -46,6 +46,9 @@ func peers(ctx context.Context, rounds int) error {
 			variants = append(variants, v)
 		}
 	}
+	if len(variants) == 0 {
+		variants = kernel.Variants()
+	}
 	fmt.Printf("%s, %d rounds; %s\n\n", speed.CPU(), rounds, strings.Join(strings.Fields(string(version)), " "))
 	head := []string{"M x N x K", "threads"}
 	for _, v := range variants {
