@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,7 +29,9 @@ func main() {
 	withPeers := flag.Bool("peers", false, "instead: products of matrices beside OpenBLAS, in -runs rounds of at least 7")
 	flag.Parse()
 	if *withPeers {
-		if err := peers(context.Background(), max(7, *runs)); err != nil {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		defer stop()
+		if err := peers(ctx, max(7, *runs)); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			if h := hint.Of(err); h != "" {
 				fmt.Fprintln(os.Stderr, "hint:", h)

@@ -21,8 +21,9 @@ import (
 // x K of y = x Wᵀ.
 var products = [][3]int{{512, 4096, 4096}, {2048, 2048, 2048}, {128, 11008, 4096}}
 
-// peers times products of matrices by nibble and by OpenBLAS in turn, and prints a
-// table of the medians, with the machine's multiply-adds from the same rounds.
+// peers times products of matrices by nibble and by OpenBLAS in turn, and prints
+// tables of the medians and of the best, with the machine's multiply-adds from the same
+// rounds.
 func peers(ctx context.Context, rounds int) error {
 	dir, err := os.MkdirTemp("", "nibble-peers")
 	if err != nil {
@@ -50,17 +51,6 @@ func peers(ctx context.Context, rounds int) error {
 		variants = kernel.Variants()
 	}
 	fmt.Printf("%s, %d rounds; %s\n\n", speed.CPU(), rounds, strings.Join(strings.Fields(string(version)), " "))
-	head := []string{"M x N x K", "threads"}
-	for _, v := range variants {
-		head = append(head, "nibble "+v)
-	}
-	head = append(head, "OpenBLAS")
-	for _, v := range variants {
-		head = append(head, "multiply-adds "+v)
-	}
-	head = append(head, "nibble over OpenBLAS")
-	fmt.Printf("| %s |\n|%s\n", strings.Join(head, " | "), strings.Repeat("---|", len(head)))
-
 	var list []*peer
 	for _, s := range products {
 		for _, n := range slices.Compact([]int{1, runtime.GOMAXPROCS(0)}) {
@@ -74,10 +64,47 @@ func peers(ctx context.Context, rounds int) error {
 			}
 		}
 	}
-	for _, p := range list {
-		p.print()
+	for _, t := range []struct {
+		name string
+		of   func(speed.Rates) float64
+	}{{"median", speed.Rates.Median}, {"best", speed.Rates.Best}} {
+		table(t.name, list, t.of)
 	}
 	return nil
+}
+
+// table prints one figure of each measurement in GFLOP/s, with its share of the
+// multiply-adds of the same variant, OpenBLAS' of the fastest one's.
+func table(name string, list []*peer, of func(speed.Rates) float64) {
+	variants := list[0].variants
+	head := []string{name + ", M x N x K", "threads"}
+	for _, v := range variants {
+		head = append(head, "nibble "+v)
+	}
+	head = append(head, "OpenBLAS")
+	for _, v := range variants {
+		head = append(head, "multiply-adds "+v)
+	}
+	head = append(head, "nibble over OpenBLAS")
+	fmt.Printf("| %s |\n|%s\n", strings.Join(head, " | "), strings.Repeat("---|", len(head)))
+	for _, p := range list {
+		gflops := func(r speed.Rates) float64 { return of(r) / 1e9 }
+		cell := func(r, peak speed.Rates) string {
+			return fmt.Sprintf("%.0f (%.0f %%)", gflops(r), 100*gflops(r)/gflops(peak))
+		}
+		row := []string{fmt.Sprintf("%d x %d x %d", p.m, p.n, p.k), strconv.Itoa(p.threads)}
+		peaks := p.rates[len(variants):]
+		for i := range variants {
+			row = append(row, cell(p.rates[i], peaks[i]))
+		}
+		row = append(row, cell(p.openblas, peaks[0]))
+		for i := range variants {
+			row = append(row, fmt.Sprintf("%.0f", gflops(peaks[i])))
+		}
+		row = append(row, fmt.Sprintf("%.2f", gflops(p.rates[0])/gflops(p.openblas)))
+		fmt.Printf("| %s |\n", strings.Join(row, " | "))
+	}
+	fmt.Println()
 }
 
 // environment is what OpenBLAS is run with. An OpenBLAS that is older than the processor
@@ -146,23 +173,4 @@ func (p *peer) round(ctx context.Context) error {
 	seconds, err := strconv.ParseFloat(string(bytes.TrimSpace(out)), 64)
 	p.openblas = append(p.openblas, p.operations/seconds)
 	return err
-}
-
-// print writes the medians in GFLOP/s, the share of the variant's own multiply-adds
-// beside each, OpenBLAS' of the fastest.
-func (p *peer) print() {
-	n := len(p.variants)
-	cell := func(r, of speed.Rates) string {
-		return fmt.Sprintf("%.0f (%.0f %%)", r.Median()/1e9, 100*r.Over(of).Median())
-	}
-	row := []string{fmt.Sprintf("%d x %d x %d", p.m, p.n, p.k), strconv.Itoa(p.threads)}
-	for i := range p.variants {
-		row = append(row, cell(p.rates[i], p.rates[n+i]))
-	}
-	row = append(row, cell(p.openblas, p.rates[n]))
-	for i := range p.variants {
-		row = append(row, fmt.Sprintf("%.0f", p.rates[n+i].Median()/1e9))
-	}
-	row = append(row, fmt.Sprintf("%.2f", p.rates[0].Over(p.openblas).Median()))
-	fmt.Printf("| %s |\n", strings.Join(row, " | "))
 }
