@@ -14,6 +14,7 @@ help:
 	@echo "make fuzz     fuzz every parser for FUZZTIME each (default 30s)"
 	@echo "make bench    the Go benchmarks"
 	@echo "make bench-convert  conversions of a large checkpoint beside cp"
+	@echo "make bench-peers    products of matrices beside OpenBLAS (as root installs libopenblas-dev)"
 	@echo "make interop  compare with llama.cpp (installs node-llama-cpp with npm)"
 	@echo "make interop-python  compare with transformers, PEFT and bitsandbytes (installs them with pip)"
 
@@ -68,6 +69,14 @@ fuzz:
 BENCH_FLAGS ?=
 bench-convert: build
 	go run ./internal/bench $(BENCH_FLAGS)
+
+# OpenBLAS is called by a C program that is compiled on the spot. As root on Debian it
+# is installed if it is not there.
+bench-peers:
+	@echo 'int main(void) { return 0; }' | cc -x c - -lopenblas -o /dev/null 2>/dev/null || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -y --no-install-recommends gcc libc6-dev libopenblas-dev; \
+	} || { echo "bench-peers needs a C compiler and OpenBLAS (Debian: apt-get install gcc libopenblas-dev)"; exit 1; }
+	go run ./internal/bench -peers $(BENCH_FLAGS)
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./...

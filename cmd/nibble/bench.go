@@ -28,9 +28,10 @@ loops, over float32 and over NF4 weights, NF4 encoding and decoding, conversions
 attention. All of it on one processor and on all.
 
 Everything runs once in each round, so that what else the machine does falls on all
-alike; the median over the rounds and the best are printed. Plain Go multiplies in
-the first round only. Rates of memory count the bytes that are read and those that
-are written. --memory bounds the two buffers, which want 1GiB.
+alike; the median over the rounds and the best are printed. Where there are faster
+loops, plain Go multiplies one shape in the first round only. Rates of memory count
+the bytes that are read and those that are written. --memory bounds the two buffers,
+which want 1GiB.
 
 The environment variable NIBBLE_KERNEL (go, avx2 or avx512) names the loops that
 everything but the products and the multiply-adds is measured with.`,
@@ -62,7 +63,7 @@ var benchTitles = map[string]string{
 	"memory":    "memory",
 	"disk":      "disk",
 	"gemm":      "y = x Wᵀ of float32, M x N x K; share of the multiply-adds",
-	"nf4":       "NF4, block 64, double quantization; ratio of the times over NF4 and over float32",
+	"nf4":       "NF4, block 64, double quantization; ratio: time over NF4 to time over float32",
 	"convert":   "conversions in memory; share of the faster copy",
 	"attention": "attention, causal, forward and backward; share of the multiply-adds",
 }
@@ -99,7 +100,7 @@ type benchRate struct {
 	Best   float64 `json:"best"`
 	Rounds int     `json:"rounds"`
 
-	// Share is the median over that of what ShareOf names.
+	// Share is the median, over the rounds, of the share of what ShareOf names.
 	Share   float64 `json:"share,omitempty"`
 	ShareOf string  `json:"share_of,omitempty"`
 }
@@ -194,6 +195,7 @@ func (r *benchResult) text(w io.Writer) {
 	type key struct{ section, name, variant string }
 	var lines []key
 	cells := make(map[key]map[int]benchRate)
+	share := make(map[string]string) // the head of the column, where there is one
 	for _, x := range r.Rates {
 		k := key{x.Section, x.Name, x.Variant}
 		if cells[k] == nil {
@@ -201,24 +203,27 @@ func (r *benchResult) text(w io.Writer) {
 			cells[k] = make(map[int]benchRate)
 		}
 		cells[k][max(x.Threads, 1)] = x
+		if x.Share > 0 {
+			share[x.Section] = "share"
+		}
 	}
 	section := ""
 	for _, k := range lines {
 		if k.section != section {
 			section = k.section
 			fmt.Fprintf(w, "\n%s\n", benchTitles[section])
-			head := fmt.Sprintf("  %-42s", "")
+			head := fmt.Sprintf("  %-45s", "")
 			for i, n := range threads {
 				switch {
 				case section != "disk":
-					head += fmt.Sprintf(" %10s %6s %-5s", fmt.Sprintf("median, %d", n), "best", "")
+					head += fmt.Sprintf(" %10s %6s %-5s", fmt.Sprintf("median, %d", n), "best", share[section])
 				case i == 0:
 					head += fmt.Sprintf(" %10s %6s", "median", "best")
 				}
 			}
 			fmt.Fprintln(w, strings.TrimRight(head, " "))
 		}
-		line := fmt.Sprintf("  %-42s", fmt.Sprintf("%-24s %-6s %s", k.name, k.variant, cells[k][1].Unit))
+		line := fmt.Sprintf("  %-45s", fmt.Sprintf("%-27s %-6s %s", k.name, k.variant, cells[k][1].Unit))
 		for _, n := range threads {
 			if x, ok := cells[k][n]; ok {
 				line += fmt.Sprintf(" %10s %6s %-5s", threeDigits(x.Median), threeDigits(x.Best), percent(x.Share))

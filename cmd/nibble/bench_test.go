@@ -44,7 +44,7 @@ func TestBench(t *testing.T) {
 	encode := r.find("nf4", "encode, in memory")
 	require.Len(t, encode, 2)
 	require.Equal(t, "read", encode[0].ShareOf)
-	require.InDelta(t, encode[0].Median/r.find("memory", "read")[0].Median, encode[0].Share, 1e-9)
+	require.Positive(t, encode[0].Share)
 	require.Len(t, r.LeftOut, 2, "the products")
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
@@ -68,6 +68,22 @@ func TestBenchRatios(t *testing.T) {
 	require.Equal(t, "512 x 4096 x 4096 ratio", out[10].Name)
 	require.InDelta(t, 5.0/7, out[10].Median, 1e-9)
 	require.Zero(t, out[10].Share)
+}
+
+// TestBenchShares: a share is taken round by round, of what was fastest.
+func TestBenchShares(t *testing.T) {
+	row := func(name string, of ...benchKey) benchmark {
+		return benchmark{rate: benchRate{Section: "memory", Name: name, Threads: 1}, of: of}
+	}
+	b := &benchmarks{threads: []int{1}, list: []benchmark{
+		row("slow"), row("fast"),
+		row("x", benchKey{"memory", "slow", "", 1}, benchKey{"memory", "fast", "", 1}, benchKey{"memory", "none", "", 1}),
+	}}
+	out := b.rates([]speed.Rates{{1, 1, 1}, {10, 20, 40}, {5, 5, 30}})
+	require.Equal(t, "fast", out[2].ShareOf)
+	require.Equal(t, 0.5, out[2].Share)
+	require.Empty(t, out[0].ShareOf)
+	require.Zero(t, out[0].Share)
 }
 
 func TestBenchUsage(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"github.com/seed18967229/nibble/internal/speed"
 	"github.com/seed18967229/nibble/nf4"
 	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/train/stream"
 )
 
 // benchmarks are what bench measures.
@@ -99,17 +100,9 @@ func (b *benchmarks) each(rate benchRate, f func(threads int) benchmark) {
 }
 
 func (b *benchmarks) addMultiplyAdds() {
-	const steps = 1 << 14
 	for _, v := range b.variants {
 		b.each(benchRate{Section: "fma", Name: "multiply-add", Variant: v, Unit: "GFLOP/s"}, func(threads int) benchmark {
-			var flops float64
-			_ = kernel.With(v, func() error { flops = kernel.MultiplyAdd(1); return nil })
-			return benchmark{Case: speed.Case{Work: flops * steps * float64(threads), Run: func() error {
-				return speed.Share(threads, 1, func(from, to int) error {
-					kernel.MultiplyAdd(steps * (to - from))
-					return nil
-				})
-			}}}
+			return benchmark{Case: speed.MultiplyAdds(v, threads)}
 		})
 	}
 }
@@ -160,38 +153,30 @@ func (b *benchmarks) operands(section string, m, n, k int) (w, x, y []float32, o
 }
 
 func (b *benchmarks) addProducts() {
-	for _, s := range [][3]int{{512, 4096, 4096}, {2048, 2048, 2048}, {128, 11008, 4096}} {
+	for i, s := range [][3]int{{512, 4096, 4096}, {2048, 2048, 2048}, {128, 11008, 4096}} {
 		m, n, k := s[0], s[1], s[2]
 		w, x, y, ok := b.operands("gemm", m, n, k)
 		if !ok {
 			continue
 		}
 		for _, v := range b.variants {
+			slow := v == "go" && len(b.variants) > 1 // it would take as long as all the rest
+			if slow && i > 0 {
+				continue
+			}
 			rate := benchRate{Section: "gemm", Name: fmt.Sprintf("%d x %d x %d", m, n, k), Variant: v, Unit: "GFLOP/s"}
 			b.each(rate, func(threads int) benchmark {
 				c := speed.Case{Work: 2 * float64(m) * float64(n) * float64(k), Run: func() error {
 					return kernel.MulT(y, x, m, kernel.Dense{Data: w, Rows: n, Cols: k}, false)
 				}}
-				if v == "go" && len(b.variants) > 1 {
-					c.Most = 1 // it takes as long as all the others
+				if slow {
+					c.Most = 1
 				}
 				return benchmark{Case: c, of: peakOf(v, threads)}
 			})
 		}
 	}
 }
-
-// packedRows is a tensor in memory as a product takes it.
-type packedRows struct {
-	tensor.Rows
-	rows, cols int
-}
-
-// Dims implements kernel.Matrix.
-func (p packedRows) Dims() (rows, cols int) { return p.rows, p.cols }
-
-// DecodeRows implements kernel.Matrix.
-func (p packedRows) DecodeRows(dst []float32, row int) error { return p.ReadRows(dst, int64(row)) }
 
 // packedSize returns how many bytes an NF4 tensor has.
 func packedSize(rows, cols int) int64 { return packedInfo(rows, cols).Size() }
@@ -203,14 +188,14 @@ func packedInfo(rows, cols int) tensor.Info {
 var packedHeader = nf4.Header{BlockSize: 64, Double: true, Source: tensor.BF16, Offset: 0.01}
 
 // packed makes an NF4 tensor of what buf holds: its codes and scales are what is there.
-func packed(buf []byte, rows, cols int) (packedRows, error) {
+func packed(buf []byte, rows, cols int) (kernel.Matrix, error) {
 	info := packedInfo(rows, cols)
 	data := buf[:info.Size()]
 	head := packedHeader.Append(data[:0], int64(rows)*int64(cols))
 	scales := nf4.DynamicMap()
 	kernel.EncodeF32(data[len(head):], scales[:])
 	r, err := codecs.Open(info, tensor.Memory(data))
-	return packedRows{r, rows, cols}, err
+	return stream.MatrixOf(r, info.Shape), err
 }
 
 func (b *benchmarks) addNF4() error {
@@ -304,7 +289,7 @@ func (b *benchmarks) addNF4Coding() error {
 		})
 	}
 	most := runtime.GOMAXPROCS(0)
-	floats, codes, small := make([][]float32, most), make([][]byte, most), make([]packedRows, most)
+	floats, codes, small := make([][]float32, most), make([][]byte, most), make([]kernel.Matrix, most)
 	for i := range most {
 		floats[i] = append([]float32(nil), b.from.Floats[2048:][:inCache]...)
 		codes[i] = make([]byte, inCache/2)
@@ -314,7 +299,7 @@ func (b *benchmarks) addNF4Coding() error {
 		}
 	}
 	cached("encode, in cache", func(i int) error { return encode(codes[i], floats[i]) })
-	cached("decode, in cache", func(i int) error { return small[i].ReadRows(floats[i], 0) })
+	cached("decode, in cache", func(i int) error { return small[i].DecodeRows(floats[i], 0) })
 
 	n := len(b.from.Floats) / inCache * inCache
 	b.share(benchRate{Section: "nf4", Name: "encode, in memory", Unit: "GB/s"}, n, inCache, float64(packedSize(n/cols, cols))/float64(n)+4, []string{"read"},
@@ -328,7 +313,7 @@ func (b *benchmarks) addNF4Coding() error {
 	b.share(benchRate{Section: "nf4", Name: "decode, in memory", Unit: "GB/s"}, n, inCache, float64(size)/float64(n)+4, []string{"write"},
 		func(i, j int) error {
 			for ; i < j; i += inCache {
-				if err := p.ReadRows(b.to.Floats[i:min(j, i+inCache)], int64(i/cols)); err != nil {
+				if err := p.DecodeRows(b.to.Floats[i:min(j, i+inCache)], i/cols); err != nil {
 					return err
 				}
 			}
@@ -388,22 +373,20 @@ func (b *benchmarks) cases() []speed.Case {
 
 // rates makes the result of what was timed.
 func (b *benchmarks) rates(measured []speed.Rates) []benchRate {
-	medians := make(map[benchKey]float64)
+	known := make(map[benchKey]speed.Rates)
 	for i, x := range b.list {
-		medians[benchKey{x.rate.Section, x.rate.Name, x.rate.Variant, x.rate.Threads}] = measured[i].Median() / 1e9
+		known[benchKey{x.rate.Section, x.rate.Name, x.rate.Variant, x.rate.Threads}] = measured[i]
 	}
 	var out, ratios []benchRate
 	for i, x := range b.list {
 		r := rateOf(x.rate, measured[i])
-		top := 0.0
+		var top speed.Rates
 		for _, k := range x.of {
-			if m := medians[k]; m > top {
+			if m := known[k]; m.Median() > top.Median() {
 				top, r.ShareOf = m, k.name
 			}
 		}
-		if top > 0 {
-			r.Share = r.Median / top
-		}
+		r.Share = measured[i].Over(top).Median()
 		out = append(out, r)
 		if x.beside > 0 {
 			ratios = append(ratios, ratio(x.rate, measured[x.beside-1].Over(measured[i])))

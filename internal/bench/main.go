@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -8,11 +9,14 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/seed18967229/nibble/internal/hint"
 )
 
 func main() {
@@ -22,7 +26,20 @@ func main() {
 	runs := flag.Int("runs", 3, "runs of each case, interleaved")
 	only := flag.String("only", "", "the cases whose name contains this")
 	tokenizer := flag.String("tokenizer", "cmd/nibble/demo/stories260K", "a model directory with a SentencePiece tokenizer")
+	withPeers := flag.Bool("peers", false, "instead: products of matrices beside OpenBLAS, in -runs rounds of at least 7")
 	flag.Parse()
+	if *withPeers {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		defer stop()
+		if err := peers(ctx, max(7, *runs)); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			if h := hint.Of(err); h != "" {
+				fmt.Fprintln(os.Stderr, "hint:", h)
+			}
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(*nibble, *dir, *tokenizer, *gb, *runs, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)

@@ -40,9 +40,13 @@ const (
 	queryTile = 84
 	keyTile   = 128
 
-	// sharedTiles is how many tiles of queries, of all heads of a group together,
-	// use what is copied of a tile of keys.
+	// sharedTiles is about how many tiles of queries, of some heads of a group
+	// together, use what is copied of a tile of keys.
 	sharedTiles = 4
+
+	// tilesTogether is how many tiles of keys use what is copied of a tile of queries
+	// in the backward pass.
+	tilesTogether = 2
 )
 
 // stride returns how many floats apart rows of n floats are in scratch memory: an
@@ -55,21 +59,21 @@ var tileStride = stride(keyTile)
 // AttentionBytes returns the scratch memory that Forward and Grad take for tiles, with
 // heads of dimension d and as many goroutines as Go may use processors.
 func AttentionBytes(d int) int64 {
-	// The next power of two is how scratch memory is kept.
-	n := 1 << bits.Len(uint(max(gradFloats(d), forwardFloats(d, 1, sharedTiles*queryTile))))
-	return 4 * int64(runtime.GOMAXPROCS(0)) * int64(n)
+	// The next power of two is how scratch memory is kept. Forward takes less.
+	return 4 * int64(runtime.GOMAXPROCS(0)) << bits.Len(uint(gradFloats(d)))
 }
 
-// gradFloats is what a tile takes in Grad: keys and values as columns, keys, queries
-// and gradients of outputs, weights, their gradients, and a row of bounded scores.
+// gradFloats is what Grad takes for tiles of keys: keys and values as columns and
+// keys of each, and queries and gradients of outputs, weights, their gradients, and a
+// row of bounded scores.
 func gradFloats(d int) int {
-	return 2*d*tileStride + (keyTile+2*queryTile)*stride(d) + 2*queryTile*tileStride + keyTile
+	return tilesTogether*(2*d*tileStride+keyTile*stride(d)) + 2*queryTile*(stride(d)+tileStride) + keyTile
 }
 
-// forwardFloats is what n queries of a group of heads take in Forward: keys as
-// columns, values, queries, scores, greatest scores and sums.
-func forwardFloats(d, group, n int) int {
-	return d*tileStride + (keyTile+group*n)*stride(d) + queryTile*tileStride + 2*group*n
+// forwardFloats is what n queries of some heads take in Forward: keys as columns,
+// values, queries, scores, greatest scores and sums.
+func forwardFloats(d, heads, n int) int {
+	return d*tileStride + (keyTile+heads*n)*stride(d) + queryTile*tileStride + 2*heads*n
 }
 
 func (a *Attention) scale() float32 {
@@ -116,47 +120,51 @@ func (a *Attention) check(tk int) {
 // scores, Heads floats for each query. Grad needs it.
 func (a Attention) Forward(o, lse, q, k, v []float32, tq, tk int) {
 	a.check(tk)
-	if tq*a.Heads <= fewRows*a.KVHeads {
+	if tq == 1 || tq*a.Heads <= fewRows*a.KVHeads {
 		a.few(o, lse, q, k, v, tq, tk)
 		return
 	}
 	group := a.Heads / a.KVHeads
-	queries := queryTile * ((sharedTiles + group - 1) / group)
+	parts := (group + sharedTiles - 1) / sharedTiles // of a group
+	heads := (group + parts - 1) / parts
+	parts = (group + heads - 1) / heads
+	queries := queryTile * ((sharedTiles + heads - 1) / heads)
 	blocks := (tq + queries - 1) / queries
 	work := int64(tq) * int64(tk) * int64(a.Heads*a.HeadDim)
-	Parallel(blocks*a.KVHeads, work, func(i int) {
+	Parallel(blocks*a.KVHeads*parts, work, func(i int) {
 		// The last queries have the most to do, so they are first.
-		i0 := (blocks - 1 - i/a.KVHeads) * queries
-		a.forward(o, lse, q, k, v, i0, min(queries, tq-i0), i%a.KVHeads, tk-tq)
+		i0 := (blocks - 1 - i/(a.KVHeads*parts)) * queries
+		kh, g0 := i/parts%a.KVHeads, i%parts*heads
+		a.forward(o, lse, q, k, v, i0, min(queries, tq-i0), kh*group+g0, min(heads, group-g0), tk-tq)
 	})
 }
 
-// forward computes the output of n queries from i0 on, for the heads that use key
-// head kh. Query i is token i+offset.
-func (a *Attention) forward(o, lse, q, k, v []float32, i0, n, kh, offset int) {
+// forward computes the output of n queries from i0 on, for some heads from h0 on,
+// which share a key head. Query i is token i+offset.
+func (a *Attention) forward(o, lse, q, k, v []float32, i0, n, h0, heads, offset int) {
 	d := a.HeadDim
-	qs, ks, group, ld := a.Heads*d, a.KVHeads*d, a.Heads/a.KVHeads, stride(d)
-	buf := newBuffer(forwardFloats(d, group, n))
+	qs, ks, ld, kh := a.Heads*d, a.KVHeads*d, stride(d), h0/(a.Heads/a.KVHeads)
+	buf := newBuffer(forwardFloats(d, heads, n))
 	defer buf.release()
-	kt, values, queries := buf.take(d*tileStride), buf.take(keyTile*ld), buf.take(group*n*ld)
+	kt, values, queries := buf.take(d*tileStride), buf.take(keyTile*ld), buf.take(heads*n*ld)
 	scores := buf.take(queryTile * tileStride)
 	// The greatest scores and the sums so far, by head and query.
-	tops, sums := buf.take(group*n), buf.take(group*n)
+	tops, sums := buf.take(heads*n), buf.take(heads*n)
 	for x := range tops {
 		tops[x], sums[x] = float32(math.Inf(-1)), 0
 	}
-	first := kh * group * d // column of the group's first head
+	first := h0 * d // column of the first head
 	for i := range n {
-		clear(o[(i0+i)*qs+first:][:group*d])
+		clear(o[(i0+i)*qs+first:][:heads*d])
 	}
-	for g := range group {
-		tileRows(queries[g*n*ld:], ld, q[i0*qs+first+g*d:], qs, n, d)
+	for g := range heads {
+		tileRows(queries[g*n*ld:], ld, q[i0*qs+first+g*d:], qs, n, d, a.scale())
 	}
 	from, to := a.span(i0+offset, n)
 	for j0 := from; j0 < to; j0 += keyTile {
 		j1 := min(to, j0+keyTile)
 		tileColumns(kt, tileStride, k[j0*ks+kh*d:], ks, j1-j0, d)
-		tileRows(values, ld, v[j0*ks+kh*d:], ks, j1-j0, d)
+		tileRows(values, ld, v[j0*ks+kh*d:], ks, j1-j0, d, 1)
 		for r0 := 0; r0 < n; r0 += queryTile {
 			rows := min(queryTile, n-r0)
 			c0, c1 := a.span(i0+r0+offset, rows)
@@ -164,57 +172,60 @@ func (a *Attention) forward(o, lse, q, k, v []float32, i0, n, kh, offset int) {
 			if c0 >= c1 {
 				continue
 			}
-			for g := range group {
+			seen := i0 + r0 + offset + 1 - c0 // by the first query
+			for g := range heads {
 				x, out := g*n+r0, o[(i0+r0)*qs+first+g*d:]
-				tileProduct(scores, tileStride, strided{queries[x*ld:], ld, 1}, kt[c0-j0:], tileStride, rows, c1-c0, d, false)
+				tileProduct(scores, tileStride, strided{queries[x*ld:], ld, 1}, kt[c0-j0:], tileStride, rows, c1-c0, d, false, stair{seen, result})
 				for r := range rows {
 					a.accumulate(scores[r*tileStride:][:c1-c0], out[r*qs:][:d], &tops[x+r], &sums[x+r], c0, i0+r0+r+offset)
 				}
-				tileProduct(out, qs, strided{scores, tileStride, 1}, values[(c0-j0)*ld:], ld, rows, d, c1-c0, true)
+				tileProduct(out, qs, strided{scores, tileStride, 1}, values[(c0-j0)*ld:], ld, rows, d, c1-c0, true, stair{seen, byQueries})
 			}
 		}
 	}
-	for g := range group {
+	for g := range heads {
 		for r := range n {
 			sum := sums[g*n+r]
-			scaleRow(o[(i0+r)*qs+first+g*d:][:d], 1/sum)
+			use.scale(o[(i0+r)*qs+first+g*d:][:d], 1/sum)
 			if lse != nil {
-				lse[(i0+r)*a.Heads+kh*group+g] = tops[g*n+r] + log(sum)
+				lse[(i0+r)*a.Heads+h0+g] = tops[g*n+r] + log(sum)
 			}
 		}
 	}
 }
 
-// accumulate turns the scores x of a token with the keys from c0 on into weights
+// accumulate turns the scaled scores x of a token with the keys from c0 on into weights
 // relative to the greatest score so far, which is top, and adds them to sum. Where
 // the greatest changes, the sum and the output o so far are made relative to it.
 func (a *Attention) accumulate(x, o []float32, top, sum *float32, c0, token int) {
-	own, scale := a.own(x, c0, token)
+	own := a.own(x, c0, token)
 	if len(own) == 0 {
 		return
 	}
 	if a.Cap > 0 {
-		scaleRow(own, scale)
 		SoftCap(own, a.Cap)
-		scale = 1
 	}
 	old := *top
-	if *top = max(old, maxRow(own, scale)); *top != old {
+	if *top = max(old, use.max(own)); *top != old {
 		shrink := Exp(old - *top)
 		*sum *= shrink
-		scaleRow(o, shrink)
+		use.scale(o, shrink)
 	}
-	*sum += expRow(own, scale, *top)
+	*sum += float32(use.expSum(own, own, *top))
 }
 
-// own returns the part of x, scores of a token with the keys from c0 on, that the
-// token sees, sets the rest to 0, and returns what scores are scaled by.
-func (a *Attention) own(x []float32, c0, token int) (own []float32, scale float32) {
+// own returns the part of x, something of a token with the keys from c0 on, that the
+// token sees, and sets the rest to 0.
+func (a *Attention) own(x []float32, c0, token int) []float32 {
 	from, to := a.seen(token)
 	from, to = min(max(0, from-c0), len(x)), min(max(0, to-c0), len(x))
+	if from >= to {
+		clear(x)
+		return nil
+	}
 	clear(x[:from])
-	clear(x[max(from, to):])
-	return x[from:max(from, to)], a.scale()
+	clear(x[to:])
+	return x[from:to]
 }
 
 func log(x float32) float32 { return float32(math.Log(float64(x))) }

@@ -9,11 +9,11 @@ const (
 	fewRows = 16
 
 	// fewKeys is how many keys one goroutine takes at a time.
-	fewKeys = 256
+	fewKeys = 128
 
-	// nearKeys is how many keys all rows use before the next are read: so many stay
-	// in the nearest cache.
-	nearKeys = 32
+	// nearKeys is how many keys, of all heads, all rows use before the next are
+	// read: so many stay in the nearest cache, and memory is read from end to end.
+	nearKeys = 8
 )
 
 // few is Forward for few queries. Each run of keys gives an output, a greatest
@@ -25,53 +25,54 @@ func (a *Attention) few(o, lse, q, k, v []float32, tq, tk int) {
 	from, _ := a.span(tk-tq, tq)
 	runs := (tk - from + fewKeys - 1) / fewKeys
 	rows := tq * a.Heads
+	scaled := scratch(rows * d)
+	defer release(scaled)
+	tileRows(*scaled, d, q, d, rows, d, a.scale())
 	// By run: rows of d floats, their greatest scores, their sums.
 	size := rows * (d + 2)
 	buf := scratch(runs * size)
 	defer release(buf)
-	Parallel(runs*a.KVHeads, int64(tq)*int64(tk-from)*int64(qs), func(i int) {
-		run, kh := i/a.KVHeads, i%a.KVHeads
+	Parallel(runs, int64(tq)*int64(tk-from)*int64(qs), func(run int) {
 		out := (*buf)[run*size : (run+1)*size]
 		tops, sums := out[rows*d:rows*(d+1)], out[rows*(d+1):]
-		c0 := from + run*fewKeys
-		n := min(fewKeys, tk-c0)
-		weights := scratch(tq * group * fewKeys)
-		defer release(weights)
-		at := func(r int) int { return r/group*a.Heads + kh*group + r%group } // by query, then head
-		for c := c0; c < c0+n; c += nearKeys {
-			m := min(nearKeys, c0+n-c)
-			for r := range tq * group {
-				dotRows((*weights)[r*fewKeys+c-c0:][:m], q[at(r)*d:][:d], k[c*ks+kh*d:], ks)
+		c0, c1 := from+run*fewKeys, min(tk, from+(run+1)*fewKeys)
+		all := scratch(rows * fewKeys)
+		defer release(all)
+		weights := func(row int) []float32 { return (*all)[row*fewKeys:][:c1-c0] }
+		for c := c0; c < c1; c += nearKeys {
+			for row := range rows {
+				at := c*ks + row%a.Heads/group*d
+				dotRows(weights(row)[c-c0:min(c1, c+nearKeys)-c0], (*scaled)[row*d:][:d], k[at:], ks)
 			}
 		}
-		for r := range tq * group {
-			row := at(r)
-			clear(out[row*d:][:d])
+		clear(out[:rows*d])
+		for row := range rows {
 			tops[row], sums[row] = float32(math.Inf(-1)), 0
-			a.accumulate((*weights)[r*fewKeys:][:n], nil, &tops[row], &sums[row], c0, tk-tq+r/group)
+			a.accumulate(weights(row), nil, &tops[row], &sums[row], c0, tk-tq+row/a.Heads)
 		}
-		for c := c0; c < c0+n; c += nearKeys {
-			m := min(nearKeys, c0+n-c)
-			for r := range tq * group {
-				addRows(out[at(r)*d:][:d], (*weights)[r*fewKeys+c-c0:][:m], v[c*ks+kh*d:], ks)
+		for c := c0; c < c1; c += nearKeys {
+			for row := range rows {
+				at := c*ks + row%a.Heads/group*d
+				addRows(out[row*d:][:d], weights(row)[c-c0:min(c1, c+nearKeys)-c0], v[at:], ks)
 			}
 		}
 	})
+	shares := make([]float32, runs)
 	for row := range rows {
 		top := float32(math.Inf(-1))
-		for run := range runs {
-			top = max(top, (*buf)[run*size+rows*d+row])
+		for run := range shares {
+			shares[run] = (*buf)[run*size+rows*d+row]
+			top = max(top, shares[run])
 		}
-		var sum float32
+		use.expSum(shares, shares, top)
 		y := o[row*d:][:d]
 		clear(y)
-		for run := range runs {
-			out := (*buf)[run*size : (run+1)*size]
-			share := Exp(out[rows*d+row] - top)
-			sum += share * out[rows*(d+1)+row]
-			AddScaled(y, share, out[row*d:][:d])
+		addRows(y, shares, (*buf)[row*d:], size)
+		var sum float32
+		for run, share := range shares {
+			sum += share * (*buf)[run*size+rows*(d+1)+row]
 		}
-		scaleRow(y, 1/sum)
+		use.scale(y, 1/sum)
 		if lse != nil {
 			lse[row] = top + log(sum)
 		}

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -40,12 +41,16 @@ func (a Attention) Grad(dq, dk, dv, do, o, lse, q, k, v []float32, t int) {
 			g.turns.next[h*queries+i] = s[0] / keyTile
 		}
 	}
+	// A goroutine takes two tiles of keys at a time if there is work for all. That
+	// changes no bit.
+	together := min(tilesTogether, max(1, keys*a.KVHeads/(4*runtime.GOMAXPROCS(0))))
+	parts := (keys + together - 1) / together
 	// A tile waits for tiles of lower numbers, so they are taken in order. The
 	// first have the most queries.
 	var next atomic.Int64
-	Parallel(keys*a.KVHeads, 3*int64(t)*int64(t)*int64(qs), func(int) {
+	Parallel(parts*a.KVHeads, 3*int64(t)*int64(t)*int64(qs), func(int) {
 		i := int(next.Add(1)) - 1
-		g.keys(i/a.KVHeads, i%a.KVHeads)
+		g.keys(i/a.KVHeads*together, min(keys, (i/a.KVHeads+1)*together), i%a.KVHeads)
 	})
 }
 
@@ -60,67 +65,81 @@ type grad struct {
 	turns *turns    // at dq, by head and tile of queries
 }
 
-// keys does what there is to do for a tile of keys of a key head.
-func (g *grad) keys(j, kh int) {
+// keyCopies are copies of a tile of keys and values.
+type keyCopies struct {
+	kt, vt []float32 // as columns
+	keys   []float32 // scaled
+}
+
+// keys does what there is to do for the tiles of keys j to end of a key head.
+func (g *grad) keys(j, end, kh int) {
 	d := g.HeadDim
 	qs, ks, group, ld := g.Heads*d, g.KVHeads*d, g.Heads/g.KVHeads, stride(d)
-	j0, j1 := j*keyTile, min(g.t, (j+1)*keyTile)
 	buf := newBuffer(gradFloats(d))
 	defer buf.release()
-	kt, vt, keys := buf.take(d*tileStride), buf.take(d*tileStride), buf.take(keyTile*ld)
 	queries, do := buf.take(queryTile*ld), buf.take(queryTile*ld)
 	p, dp, bounded := buf.take(queryTile*tileStride), buf.take(queryTile*tileStride), buf.take(keyTile)
-	tileColumns(kt, tileStride, g.k[j0*ks+kh*d:], ks, j1-j0, d)
-	tileColumns(vt, tileStride, g.v[j0*ks+kh*d:], ks, j1-j0, d)
-	tileRows(keys, ld, g.k[j0*ks+kh*d:], ks, j1-j0, d)
-	for r := j0; r < j1; r++ {
-		clear(g.dk[r*ks+kh*d:][:d])
-		clear(g.dv[r*ks+kh*d:][:d])
+	var tiles [tilesTogether]keyCopies
+	for x := range end - j {
+		j0 := (j + x) * keyTile
+		n := min(keyTile, g.t-j0)
+		c := keyCopies{buf.take(d * tileStride), buf.take(d * tileStride), buf.take(keyTile * ld)}
+		tileColumns(c.kt, tileStride, g.k[j0*ks+kh*d:], ks, n, d)
+		tileColumns(c.vt, tileStride, g.v[j0*ks+kh*d:], ks, n, d)
+		// Scores are scaled by way of the queries, and so dk; dq is by way of the keys.
+		tileRows(c.keys, ld, g.k[j0*ks+kh*d:], ks, n, d, g.scale())
+		for r := j0; r < j0+n; r++ {
+			clear(g.dk[r*ks+kh*d:][:d])
+			clear(g.dv[r*ks+kh*d:][:d])
+		}
+		tiles[x] = c
 	}
-	for h := kh * group; h < (kh+1)*group; h++ {
-		for i, s := range g.spans {
-			c0, c1 := max(s[0], j0), min(s[1], j1)
-			if c0 >= c1 {
-				continue
+	for i, s := range g.spans {
+		if s[1] <= j*keyTile || s[0] >= end*keyTile {
+			continue
+		}
+		i0 := i * queryTile
+		m := min(queryTile, g.t-i0)
+		for h := kh * group; h < (kh+1)*group; h++ {
+			tileRows(queries, ld, g.q[i0*qs+h*d:], qs, m, d, g.scale())
+			tileRows(do, ld, g.do[i0*qs+h*d:], qs, m, d, 1)
+			for x, c := range tiles[:end-j] {
+				j0 := (j + x) * keyTile
+				c0, c1 := max(s[0], j0), min(s[1], j0+keyTile)
+				if c0 >= c1 {
+					continue
+				}
+				n, to, seen := c1-c0, c0*ks+kh*d, i0+1-c0
+				tileProduct(p, tileStride, strided{queries, ld, 1}, c.kt[c0-j0:], tileStride, m, n, d, false, stair{seen, result})
+				tileProduct(dp, tileStride, strided{do, ld, 1}, c.vt[c0-j0:], tileStride, m, n, d, false, stair{seen, result})
+				for r := range m {
+					at := (i0+r)*g.Heads + h
+					g.scores(p[r*tileStride:][:n], dp[r*tileStride:][:n], bounded, g.lse[at], g.dots[at], c0, i0+r)
+				}
+				tileProduct(g.dv[to:], ks, strided{p, 1, tileStride}, do, ld, n, d, m, true, stair{seen, byKeys})
+				tileProduct(g.dk[to:], ks, strided{dp, 1, tileStride}, queries, ld, n, d, m, true, stair{seen, byKeys})
+				turn := h*len(g.spans) + i
+				g.turns.wait(turn, j+x)
+				tileProduct(g.dq[i0*qs+h*d:], qs, strided{dp, tileStride, 1}, c.keys[(c0-j0)*ld:], ld, m, d, n, true, stair{seen, byQueries})
+				g.turns.done(turn)
 			}
-			i0 := i * queryTile
-			m, n := min(queryTile, g.t-i0), c1-c0
-			tileRows(queries, ld, g.q[i0*qs+h*d:], qs, m, d)
-			tileRows(do, ld, g.do[i0*qs+h*d:], qs, m, d)
-			tileProduct(p, tileStride, strided{queries, ld, 1}, kt[c0-j0:], tileStride, m, n, d, false)
-			tileProduct(dp, tileStride, strided{do, ld, 1}, vt[c0-j0:], tileStride, m, n, d, false)
-			for r := range m {
-				x := (i0+r)*g.Heads + h
-				g.scores(p[r*tileStride:][:n], dp[r*tileStride:][:n], bounded, g.lse[x], g.dots[x], c0, i0+r)
-			}
-			to := c0*ks + kh*d
-			tileProduct(g.dv[to:], ks, strided{p, 1, tileStride}, do, ld, n, d, m, true)
-			tileProduct(g.dk[to:], ks, strided{dp, 1, tileStride}, queries, ld, n, d, m, true)
-			turn := h*len(g.spans) + i
-			g.turns.wait(turn, j)
-			tileProduct(g.dq[i0*qs+h*d:], qs, strided{dp, tileStride, 1}, keys[(c0-j0)*ld:], ld, m, d, n, true)
-			g.turns.done(turn)
 		}
 	}
 }
 
-// scores turns the scores x of a token with the keys from c0 on into weights, and
-// the gradient dx of the weights into that of the products of queries and keys.
+// scores turns the scaled scores x of a token with the keys from c0 on into weights,
+// and the gradient dx of the weights into that of the scaled scores.
 func (g *grad) scores(x, dx, bounded []float32, lse, dot float32, c0, token int) {
-	own, scale := g.own(x, c0, token)
-	down, _ := g.own(dx, c0, token)
-	if g.Cap == 0 {
-		expRow(own, scale, lse)
-		gradRow(down, own, dot, scale)
-		return
+	own, down := g.own(x, c0, token), g.own(dx, c0, token)
+	if g.Cap > 0 {
+		SoftCap(own, g.Cap)
+		copy(bounded, own)
 	}
-	scaleRow(own, scale)
-	SoftCap(own, g.Cap)
-	bounded = bounded[:len(own)]
-	copy(bounded, own)
-	expRow(own, 1, lse)
-	gradRow(down, own, dot, scale)
-	SoftCapGrad(down, bounded, g.Cap)
+	use.expSum(own, own, lse)
+	gradRow(down, own, dot)
+	if g.Cap > 0 {
+		SoftCapGrad(down, bounded[:len(own)], g.Cap)
+	}
 }
 
 // turns is whose turn it is at each of several things that are added to by several

@@ -1,8 +1,8 @@
 package kernel
 
 // elementLoops are the inner loops over vectors. Slices are as long as the first one.
-// A result may be where an argument is, but not beside it. add, addScaled, scale and
-// adamW give the same bits in all variants.
+// A result may be where an argument is, but not beside it. add, addScaled, scale,
+// adamW and those of 8 bits give the same bits in all variants.
 type elementLoops struct {
 	add       func(y, x []float32)
 	addScaled func(y []float32, s float32, x []float32)
@@ -41,6 +41,11 @@ type elementLoops struct {
 	softCapGrad func(dx, y []float32, limit float32)
 
 	act [activationCount]activationLoops
+
+	// decode8 and encode8 are between moments and codes, magnitude is the greatest.
+	decode8   func(dst []float32, codes []uint8, d *dynamicMap, scale float32)
+	encode8   func(codes []uint8, x []float32, d *dynamicMap, top float32)
+	magnitude func(x []float32) float32
 }
 
 // activationLoops are those of one Activation, under the names of its methods.
@@ -58,7 +63,8 @@ var elementGo = elementLoops{
 	rotateHalves: rotateHalvesGo, rotatePairs: rotatePairsGo,
 	expSum: expSumGo, sumExp: sumExpGo, expScale: expScaleGo,
 	softCap: softCapGo, softCapGrad: softCapGradGo,
-	act: [activationCount]activationLoops{SiLU: SiLU.loops(), GELUTanh: GELUTanh.loops(), GELU: GELU.loops()},
+	act:     [activationCount]activationLoops{SiLU: SiLU.loops(), GELUTanh: GELUTanh.loops(), GELU: GELU.loops()},
+	decode8: decode8Go, encode8: encode8Go, magnitude: magnitudeGo,
 }
 
 // byElements runs f on groups of n elements.

@@ -2,17 +2,21 @@
 
 package kernel
 
-import "github.com/seed18967229/nibble/internal/kernel/simd"
+import (
+	"math"
+
+	"github.com/seed18967229/nibble/internal/kernel/simd"
+)
 
 var elementAVX2 = elementLoops{
 	add:          over2(simd.AddAVX2),
 	addScaled:    scaled(simd.AddScaledAVX2),
 	scale:        with1(simd.ScaleAVX2),
 	adamW:        adamW(simd.AdamWAVX2),
-	dot:          dotProduct(simd.DotAVX2),
-	max:          maximum(simd.MaxAVX2),
-	sum:          total(simd.SumAVX2),
-	sumSquares:   squares(simd.SumSquaresAVX2),
+	dot:          dotLoop(simd.DotAVX2),
+	max:          maxLoop(simd.MaxAVX2),
+	sum:          sumLoop(simd.SumAVX2),
+	sumSquares:   squaresLoop(simd.SumSquaresAVX2),
 	norm:         norm(simd.NormAVX2),
 	normBias:     normBias(simd.NormBiasAVX2),
 	normDots:     normDots(simd.NormDotsAVX2),
@@ -30,6 +34,9 @@ var elementAVX2 = elementLoops{
 		GELUTanh: {over2(simd.GELUTanhAVX2), over3(simd.GELUTanhGradAVX2), over3(simd.GELUTanhGatedAVX2), over5(simd.GELUTanhGatedGradAVX2)},
 		GELU:     {over2(simd.GELUAVX2), over3(simd.GELUGradAVX2), over3(simd.GELUGatedAVX2), over5(simd.GELUGatedGradAVX2)},
 	},
+	decode8:   decode8(simd.Decode8AVX2),
+	encode8:   encode8(simd.Encode8AVX2),
+	magnitude: magnitude(simd.MagnitudeAVX2),
 }
 
 var elementAVX512 = elementLoops{
@@ -37,10 +44,10 @@ var elementAVX512 = elementLoops{
 	addScaled:    scaled(simd.AddScaledAVX512),
 	scale:        with1(simd.ScaleAVX512),
 	adamW:        adamW(simd.AdamWAVX512),
-	dot:          dotProduct(simd.DotAVX512),
-	max:          maximum(simd.MaxAVX512),
-	sum:          total(simd.SumAVX512),
-	sumSquares:   squares(simd.SumSquaresAVX512),
+	dot:          dotLoop(simd.DotAVX512),
+	max:          maxLoop(simd.MaxAVX512),
+	sum:          sumLoop(simd.SumAVX512),
+	sumSquares:   squaresLoop(simd.SumSquaresAVX512),
 	norm:         norm(simd.NormAVX512),
 	normBias:     normBias(simd.NormBiasAVX512),
 	normDots:     normDots(simd.NormDotsAVX512),
@@ -58,6 +65,9 @@ var elementAVX512 = elementLoops{
 		GELUTanh: {over2(simd.GELUTanhAVX512), over3(simd.GELUTanhGradAVX512), over3(simd.GELUTanhGatedAVX512), over5(simd.GELUTanhGatedGradAVX512)},
 		GELU:     {over2(simd.GELUAVX512), over3(simd.GELUGradAVX512), over3(simd.GELUGatedAVX512), over5(simd.GELUGatedGradAVX512)},
 	},
+	decode8:   decode8(simd.Decode8AVX512),
+	encode8:   encode8(simd.Encode8AVX512),
+	magnitude: magnitude(simd.MagnitudeAVX512),
 }
 
 // The functions below make loops over slices of loops over pointers. They do nothing
@@ -126,7 +136,7 @@ func adamW(loop func(w, m, v, g *float32, n int, c *float32)) func(w, m, v, g []
 	}
 }
 
-func dotProduct(loop func(x, y *float32, n int) float32) func(x, y []float32) float32 {
+func dotLoop(loop func(x, y *float32, n int) float32) func(x, y []float32) float32 {
 	return func(x, y []float32) float32 {
 		n := len(x)
 		if n == 0 {
@@ -137,7 +147,7 @@ func dotProduct(loop func(x, y *float32, n int) float32) func(x, y []float32) fl
 	}
 }
 
-func maximum(loop func(x *float32, n int) float32) func(x []float32) float32 {
+func maxLoop(loop func(x *float32, n int) float32) func(x []float32) float32 {
 	return func(x []float32) float32 {
 		if len(x) == 0 {
 			return maxGo(x)
@@ -146,7 +156,7 @@ func maximum(loop func(x *float32, n int) float32) func(x []float32) float32 {
 	}
 }
 
-func total(loop func(x *float32, n int) float64) func(x []float32) float64 {
+func sumLoop(loop func(x *float32, n int) float64) func(x []float32) float64 {
 	return func(x []float32) float64 {
 		if len(x) == 0 {
 			return 0
@@ -155,7 +165,7 @@ func total(loop func(x *float32, n int) float64) func(x []float32) float64 {
 	}
 }
 
-func squares(loop func(x *float32, n int, mean float64) float64) func(x []float32, mean float64) float64 {
+func squaresLoop(loop func(x *float32, n int, mean float64) float64) func(x []float32, mean float64) float64 {
 	return func(x []float32, mean float64) float64 {
 		if len(x) == 0 {
 			return 0
@@ -265,5 +275,39 @@ func expScale(loop func(x *float32, n int, shift, rest, s float32)) func(x []flo
 		if len(x) > 0 {
 			loop(&x[0], len(x), shift, rest, s)
 		}
+	}
+}
+
+// step8 is what the loops of codes take a multiple of; Go does the rest.
+const step8 = 16
+
+func decode8(loop func(dst *float32, codes *uint8, values *float32, n int, scale float32)) func(dst []float32, codes []uint8, d *dynamicMap, scale float32) {
+	return func(dst []float32, codes []uint8, d *dynamicMap, scale float32) {
+		dst = dst[:len(codes)]
+		n := len(codes) &^ (step8 - 1)
+		if n > 0 {
+			loop(&dst[0], &codes[0], &d.values[0], n, scale)
+		}
+		decode8Go(dst[n:], codes[n:], d, scale)
+	}
+}
+
+func encode8(loop func(codes *uint8, x *float32, n int, top float32, first *uint8, bounds *float32, low, keys uint32)) func(codes []uint8, x []float32, d *dynamicMap, top float32) {
+	return func(codes []uint8, x []float32, d *dynamicMap, top float32) {
+		codes = codes[:len(x)]
+		n := len(x) &^ (step8 - 1)
+		if n > 0 {
+			loop(&codes[0], &x[0], n, top, &d.first[0], &d.bounds[0], firstKey, mapKeys)
+		}
+		encode8Go(codes[n:], x[n:], d, top)
+	}
+}
+
+func magnitude(loop func(x *float32, n int) uint32) func(x []float32) float32 {
+	return func(x []float32) float32 {
+		if len(x) == 0 {
+			return 0
+		}
+		return math.Float32frombits(loop(&x[0], len(x)))
 	}
 }

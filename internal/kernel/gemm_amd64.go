@@ -7,11 +7,11 @@ import "github.com/seed18967229/nibble/internal/kernel/simd"
 var (
 	gemmAVX2 = gemmLoops{micro: &microkernel{
 		rows: 6, cols: 16, step: 8, padded: true,
-		mul: mulTileAVX2, transpose: transposeAVX2, copy: copyRowsAVX2,
+		sum: sumTileAVX2, transpose: transposeAVX2, copy: copyRowsAVX2,
 	}}
 	gemmAVX512 = gemmLoops{micro: &microkernel{
 		rows: 14, cols: 32, step: 16,
-		mul: mulTileAVX512, transpose: transposeAVX512, copy: copyRowsAVX512,
+		sum: sumTileAVX512, transpose: transposeAVX512, copy: copyRowsAVX512,
 	}}
 )
 
@@ -49,7 +49,7 @@ var (
 	}
 )
 
-func mulTileAVX512(c []float32, ldc int, old []float32, ldold int, a strided, b []float32, ldb, m, n, k int, next ahead) {
+func sumTileAVX512(c []float32, ldc int, old []float32, ldold int, a strided, b []float32, ldb, m, n, k int, next ahead) {
 	_, _, _ = c[(m-1)*ldc+n-1], a.data[(m-1)*a.row+(k-1)*a.col], b[(k-1)*ldb+n-1]
 	store := uint64(1)<<n - 1
 	load := store
@@ -67,7 +67,7 @@ func mulTileAVX512(c []float32, ldc int, old []float32, ldold int, a strided, b 
 // firstOf has 16 set elements and 16 clear ones; a part of it is a mask.
 var firstOf = [32]int32{-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1}
 
-func mulTileAVX2(c []float32, ldc int, old []float32, ldold int, a strided, b []float32, ldb, m, n, k int, next ahead) {
+func sumTileAVX2(c []float32, ldc int, old []float32, ldold int, a strided, b []float32, ldb, m, n, k int, next ahead) {
 	half := (n - 1) / 8
 	width := 8 * (half + 1)
 	_, _, _ = c[(m-1)*ldc+n-1], a.data[(m-1)*a.row+(k-1)*a.col], b[(k-1)*ldb+width-1]

@@ -42,7 +42,7 @@ func BenchmarkTilePeak(b *testing.B) {
 			Parallel(threads, 1<<40, func(int) {
 				var c [14 * 32]float32
 				var x [32]float32
-				u.mul(c[:], u.cols, c[:], u.cols, strided{x[:], 1, 0}, x[:], 0, u.rows, u.cols, k, ahead{})
+				u.sum(c[:], u.cols, c[:], u.cols, strided{x[:], 1, 0}, x[:], 0, u.rows, u.cols, k, ahead{})
 			})
 		}
 		flops(b, u.rows*threads, u.cols, k)

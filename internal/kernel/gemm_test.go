@@ -75,7 +75,7 @@ func TestMicrokernelTiles(t *testing.T) {
 								copy(before[i*ldc:][:n], other[i*ldold:])
 							}
 						}
-						u.mul(c, ldc, old, ld, a, b, ldb, m, n, k, ahead{})
+						u.sum(c, ldc, old, ld, a, b, ldb, m, n, k, ahead{})
 						checkProduct(t, before, c, ldc, a, b, ldb, 1, m, n, k, old != nil)
 					}
 				})
@@ -149,11 +149,11 @@ func TestMicrokernelShort(t *testing.T) {
 	eachMicrokernel(t, func(t *testing.T, u *microkernel) {
 		x := make([]float32, 1000)
 		a := func(n int) strided { return strided{x[:n], 1, 4} }
-		require.NotPanics(t, func() { u.mul(x[:32], 8, x[:32], 8, a(32), x[:64], 8, 4, 8, 8, ahead{}) })
-		require.Panics(t, func() { u.mul(x[:32], 8, x[:31], 8, a(32), x[:64], 8, 4, 8, 8, ahead{}) })
-		require.Panics(t, func() { u.mul(x[:31], 8, x[:32], 8, a(32), x[:64], 8, 4, 8, 8, ahead{}) })
-		require.Panics(t, func() { u.mul(x[:32], 8, x[:32], 8, a(31), x[:64], 8, 4, 8, 8, ahead{}) })
-		require.Panics(t, func() { u.mul(x[:32], 8, x[:32], 8, a(32), x[:63], 8, 4, 8, 8, ahead{}) })
+		require.NotPanics(t, func() { u.sum(x[:32], 8, x[:32], 8, a(32), x[:64], 8, 4, 8, 8, ahead{}) })
+		require.Panics(t, func() { u.sum(x[:32], 8, x[:31], 8, a(32), x[:64], 8, 4, 8, 8, ahead{}) })
+		require.Panics(t, func() { u.sum(x[:31], 8, x[:32], 8, a(32), x[:64], 8, 4, 8, 8, ahead{}) })
+		require.Panics(t, func() { u.sum(x[:32], 8, x[:32], 8, a(31), x[:64], 8, 4, 8, 8, ahead{}) })
+		require.Panics(t, func() { u.sum(x[:32], 8, x[:32], 8, a(32), x[:63], 8, 4, 8, 8, ahead{}) })
 		require.Panics(t, func() { u.transpose(x[:31], 4, x[:32], 8, 4, 8) })
 		require.Panics(t, func() { u.transpose(x[:32], 4, x[:31], 8, 4, 8) })
 		require.Panics(t, func() { u.copy(x[:31], 8, x[:32], 8, 4, 8, 8) })

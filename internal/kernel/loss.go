@@ -4,7 +4,8 @@ import "math"
 
 // LogSumExp is the logarithm of a sum of exponentials that grows by chunks, so
 // that the logits of a large vocabulary need never exist at once. The zero
-// value is not ready; start with NewLogSumExp.
+// value is not ready; start with NewLogSumExp. Its error is that of Exp's arguments and
+// of sums of float32 as sumGroup bounds them: in practice some 1e-7.
 type LogSumExp struct{ top, sum float64 }
 
 // NewLogSumExp returns the logarithm of an empty sum.

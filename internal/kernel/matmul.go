@@ -63,7 +63,7 @@ func PanelBytes(m, rows, cols int) int64 {
 		return 2*panel + workers*scratchBytes(nTile*cols)
 	}
 	most := max(m, rows, cols)
-	perWorker := scratchBytes(bFloats) + scratchBytes(decodeFloats) + scratchBytes(u.rows*kStep) +
+	perWorker := scratchBytes(bFloats) + scratchBytes(decodeFloats) + scratchBytes(min(aRows+u.rows, most)*kStep) +
 		scratchBytes(min(aRows+u.rows, most)*bCols)
 	return panel + scratchBytes(min(aFloats, most*m, most*cols, most*rows)) + workers*perWorker
 }

@@ -3,8 +3,8 @@ package kernel
 import "math"
 
 // Norm brings rows to a common size before a layer: RMSNorm (Zhang and
-// Sennrich, 2019), or with a bias LayerNorm (Ba et al., 2016). Sums are in
-// float64.
+// Sennrich, 2019), or with a bias LayerNorm (Ba et al., 2016). Sums over a
+// row are in float64, sums over rows in float32, row by row.
 type Norm struct {
 	// W scales; B, if it is not nil, is added, and the rows are centred first.
 	W, B []float32

@@ -31,7 +31,7 @@ func (b *operand) direct(w Matrix) bool {
 
 // packA packs up to kStep columns of A from kk on of the rows from begin to end: for
 // each tile its rows, column by column.
-func (s *section) packA(kk, begin, end int) {
+func (s *section) packA(dst []float32, kk, begin, end int) {
 	u, a := s.u, s.a
 	kw := min(kStep, s.kn-kk)
 	if a.row == 1 {
@@ -40,7 +40,7 @@ func (s *section) packA(kk, begin, end int) {
 			from := a.from(s.m0, s.k0+kk+k).data
 			for i := begin; i < end; {
 				h := u.height(s.m - i)
-				u.copy(s.packed[kk*s.m+i*kw+k*h:], h, from[i:], a.col, n, h, h)
+				u.copy(dst[(i-begin)*kw+k*h:], h, from[i:], a.col, n, h, h)
 				i += h
 			}
 		}
@@ -48,13 +48,13 @@ func (s *section) packA(kk, begin, end int) {
 	}
 	for i := begin; i < end; {
 		h := u.height(s.m - i)
-		dst, from := s.packed[kk*s.m+i*kw:], a.from(s.m0+i, s.k0+kk).data
+		strip, from := dst[(i-begin)*kw:], a.from(s.m0+i, s.k0+kk).data
 		if a.col == 1 {
-			u.transpose(dst, h, from, a.row, h, kw)
+			u.transpose(strip, h, from, a.row, h, kw)
 		} else {
 			for k := range kw {
 				for r := range h {
-					dst[k*h+r] = from[r*a.row+k*a.col]
+					strip[k*h+r] = from[r*a.row+k*a.col]
 				}
 			}
 		}

@@ -14,10 +14,10 @@ type microkernel struct {
 	// padded says that mul reads a multiple of step columns of B.
 	padded bool
 
-	// mul puts the sum of old, which may be nil, and the product of the m x k matrix a
+	// sum puts the sum of old, which may be nil, and the product of the m x k matrix a
 	// and the k x n matrix b into c. m, n and k are at least 1, m and n at most rows and
 	// cols. Meanwhile it prefetches.
-	mul func(c []float32, ldc int, old []float32, ldold int, a strided, b []float32, ldb, m, n, k int, next ahead)
+	sum func(c []float32, ldc int, old []float32, ldold int, a strided, b []float32, ldb, m, n, k int, next ahead)
 
 	// transpose writes the rows x cols matrix src as cols x rows to dst.
 	transpose func(dst []float32, ldd int, src []float32, ld, rows, cols int)
@@ -25,6 +25,16 @@ type microkernel struct {
 	// copy copies width floats of each row to dst, and zeros behind them up to pad,
 	// which is at most cols.
 	copy func(dst []float32, ldd int, src []float32, ld, rows, width, pad int)
+}
+
+// mul adds the m x k matrix a times the k x n matrix b to c, or puts it there: a tile, as
+// sum makes it.
+func (u *microkernel) mul(c []float32, ldc int, a strided, b []float32, ldb, m, n, k int, add bool) {
+	old := c
+	if !add {
+		old = nil
+	}
+	u.sum(c, ldc, old, ldc, a, b, ldb, m, n, k, ahead{})
 }
 
 // The sizes are those that measured best. A sliver of B, kStep x cols, stays in the
@@ -140,8 +150,8 @@ type section struct {
 
 	// A is used as it is if there is little of it; it is packed by the tile if few
 	// columns share it; or packed here at once.
-	plainA, stripA bool
-	packed         []float32
+	plainA, tileA bool
+	packed        []float32
 
 	// B is used as it is if there is little of it and few rows share it, or packed by
 	// the tile.
@@ -160,12 +170,12 @@ func (s *section) run() error {
 	s.plainB = s.b.data != nil && !s.b.transposed && (!u.padded || s.n%u.step == 0) &&
 		s.kn*s.b.ld <= bFloats && (s.m <= 12*u.rows && apart(s.b.ld) || s.m <= 3*u.rows)
 	s.plainA = s.n <= 2*bCols && s.m*s.kn <= bFloats && apart(s.a.row*s.a.col)
-	s.stripA = !s.plainA && s.n <= u.cols && s.a.col == 1
+	s.tileA = !s.plainA && !s.serial && s.n <= u.cols
 	s.cols = bCols
 	if unit := max(u.cols, s.b.step); !s.serial {
 		s.cols = min(bCols, max(1, s.n/goalTiles/unit)*unit)
 	}
-	if !s.plainA && !s.stripA {
+	if !s.plainA && !s.tileA {
 		buf := scratch(s.m * s.kn)
 		defer release(buf)
 		s.packed = *buf
@@ -175,7 +185,7 @@ func (s *section) run() error {
 	}
 	if s.packed != nil {
 		for kk := 0; kk < s.kn; kk += kStep {
-			s.packA(kk, 0, s.m)
+			s.packA(s.packed[kk*s.m:], kk, 0, s.m)
 		}
 	}
 	for n0 := 0; n0 < s.n; n0 += s.cols {
@@ -195,7 +205,8 @@ func (s section) parallel() error {
 		deeps := (s.kn + kStep - 1) / kStep
 		Parallel(groups*deeps, int64(s.m)*int64(s.kn), func(i int) {
 			begin, end := part(i%groups, groups, size, s.m)
-			s.packA(i/groups*kStep, begin, end)
+			kk := i / groups * kStep
+			s.packA(s.packed[kk*s.m+begin*min(kStep, s.kn-kk):], kk, begin, end)
 		})
 	}
 	columns := (s.n + s.cols - 1) / s.cols
@@ -219,7 +230,7 @@ type tile struct {
 	// on each other in the cache.
 	sums []float32
 
-	panel, strip []float32 // of B and of A
+	panel, packed []float32 // of B and of A
 }
 
 // tile makes up to s.cols columns from n0 on of the rows from begin to end.
@@ -237,10 +248,10 @@ func (s *section) tile(n0, begin, end int) error {
 		defer release(buf)
 		t.panel = *buf
 	}
-	if s.stripA {
-		buf := scratch(u.rows * min(kStep, s.kn))
+	if s.tileA {
+		buf := scratch((end - begin) * min(kStep, s.kn))
 		defer release(buf)
-		t.strip = *buf
+		t.packed = *buf
 	}
 	if s.kn > 3*kStep && s.ldc >= 1024 {
 		buf := scratch((end - begin) * u.width(t.n))
@@ -249,6 +260,9 @@ func (s *section) tile(n0, begin, end int) error {
 	}
 	for kk := 0; kk < s.kn; kk += kStep {
 		kw := min(kStep, s.kn-kk)
+		if s.tileA {
+			s.packA(t.packed, kk, begin, end)
+		}
 		for from := 0; from < t.n; from += width {
 			n := min(width, t.n-from)
 			if !s.plainB {
@@ -283,10 +297,8 @@ func (s *section) mul(t *tile, kk, kw, j int, b []float32, ldb int, next *prefet
 		switch {
 		case s.plainA:
 			a = s.a.from(s.m0+i, s.k0+kk)
-		case s.stripA:
-			from := s.a.from(s.m0+i, s.k0+kk)
-			u.transpose(t.strip, h, from.data, from.row, h, kw)
-			a = strided{t.strip, 1, h}
+		case s.tileA:
+			a = strided{t.packed[(i-t.begin)*kw:], 1, h}
 		default:
 			a = strided{s.packed[kk*s.m+i*kw:], 1, h}
 		}
@@ -304,7 +316,7 @@ func (s *section) mul(t *tile, kk, kw, j int, b []float32, ldb int, next *prefet
 				c, ldc = sums, ldsums
 			}
 		}
-		u.mul(c, ldc, old, ldold, a, b, ldb, h, w, kw, next.take())
+		u.sum(c, ldc, old, ldold, a, b, ldb, h, w, kw, next.take())
 		i += h
 	}
 }

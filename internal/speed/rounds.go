@@ -162,3 +162,18 @@ func Share(n, step int, f func(from, to int) error) error {
 	}
 	return first
 }
+
+// MultiplyAdds returns the case of multiply-adds that wait for nothing, by the loops of
+// that name on so many processors: the most that a product of matrices can reach.
+// Work is in floating-point operations.
+func MultiplyAdds(variant string, threads int) Case {
+	const steps = 1 << 14
+	var once float64
+	_ = kernel.With(variant, func() error { once = kernel.MultiplyAdd(1); return nil })
+	return Case{Variant: variant, Threads: threads, Work: once * steps * float64(threads), Run: func() error {
+		return Share(threads, 1, func(from, to int) error {
+			kernel.MultiplyAdd(steps * (to - from))
+			return nil
+		})
+	}}
+}

@@ -64,9 +64,32 @@ var recoders = map[[2]tensor.DType]func(dst, src []byte){
 	{tensor.F16, tensor.BF16}: halves(kernel.DecodeF16, kernel.EncodeBF16),
 }
 
-// halves stores one type of 16 bits as another by a table of all its values, which
-// is made when first used.
+// halves stores one type of 16 bits as another, by way of float32. Without vector
+// instructions a table of all its values is faster.
 func halves(decode func([]float32, []byte), encode func([]byte, []float32)) func(dst, src []byte) {
+	if v, _ := kernel.Variant(); v == "go" {
+		return tabled(decode, encode)
+	}
+	return func(dst, src []byte) {
+		buf := pieces.Get().(*[piece]float32)
+		defer pieces.Put(buf)
+		for n := len(src) / 2; n > 0; n = len(src) / 2 {
+			x := buf[:min(n, piece)]
+			decode(x, src)
+			encode(dst, x)
+			src, dst = src[2*len(x):], dst[2*len(x):]
+		}
+	}
+}
+
+// piece is how many values there are as float32 at a time: what the nearest cache
+// holds.
+const piece = 2048
+
+var pieces = sync.Pool{New: func() any { return new([piece]float32) }}
+
+// tabled is halves by a table, which is made when first used.
+func tabled(decode func([]float32, []byte), encode func([]byte, []float32)) func(dst, src []byte) {
 	table := sync.OnceValue(func() *[1 << 16]uint16 {
 		b, f := make([]byte, 2<<16), make([]float32, 1<<16)
 		for i := range f {

@@ -224,6 +224,16 @@ func TestRecode(t *testing.T) {
 		}
 	}
 	require.Equal(t, 2, short)
+	// The table of machines without vector instructions gives the same.
+	for d, f := range map[[2]tensor.DType]func(dst, src []byte){
+		{tensor.BF16, tensor.F16}: tabled(kernel.DecodeBF16, kernel.EncodeF16),
+		{tensor.F16, tensor.BF16}: tabled(kernel.DecodeF16, kernel.EncodeBF16),
+	} {
+		want, got := make([]byte, 2<<16), make([]byte, 2<<16)
+		f(want, all)
+		recoders[d](got, all)
+		require.Equal(t, want, got, "%v", d)
+	}
 }
 
 func BenchmarkRecode(b *testing.B) {

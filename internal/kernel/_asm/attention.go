@@ -1,8 +1,6 @@
 package main
 
 import (
-	"math"
-
 	"github.com/mmcloughlin/avo/attr"
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -11,70 +9,35 @@ import (
 
 func init() { groups["attention"] = attention }
 
-// attention has the passes over a row of scores, and products of a vector with rows
+// attention has the gradient of a row of scores, and products of a vector with rows
 // of a matrix. They take any number of elements.
 func attention() {
-	constants := attentionConstants()
-	for _, w := range []*attentionWidth{{suffix: "AVX2", lanes: 8}, {suffix: "AVX512", lanes: 16}} {
-		w.constants = constants
-		w.masks = constants.Offset(4 * len(attentionNumbers))
-		w.maxRow()
-		w.expRow()
+	masks := attentionMasks()
+	for _, w := range []*attentionWidth{{suffix: "AVX2", lanes: 8, masks: masks}, {suffix: "AVX512", lanes: 16, masks: masks}} {
 		w.gradRow()
-		w.scaleRow()
 		w.dotRows()
 		w.addRows()
 	}
 }
 
-// The numbers that e^x is made of, as kernel.Exp has them.
-const (
-	cLog2e = iota
-	cLn2Hi
-	cLn2Lo
-	cP0
-	cP1
-	cP2
-	cP3
-	cP4
-	cP5
-	cOne
-	cLow
-	cHigh
-	cBias
-)
-
-var attentionNumbers = []float32{
-	1.44269504088896341, 0.693359375, -2.12194440e-4,
-	1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1,
-	1, -87.33654, 88, math.Float32frombits(127),
-}
-
-// attentionConstants writes the numbers, and then eight ones and eight zeros that
-// masks are cut from.
-func attentionConstants() Mem {
-	m := GLOBL("attentionConstants", attr.RODATA|attr.NOPTR)
-	at := 0
-	for _, x := range attentionNumbers {
-		DATA(at, U32(math.Float32bits(x)))
-		at += 4
-	}
+// attentionMasks writes eight ones and eight zeros that masks are cut from.
+func attentionMasks() Mem {
+	m := GLOBL("attentionMasks", attr.RODATA|attr.NOPTR)
 	for i := range 16 {
 		x := ^uint32(0)
 		if i >= 8 {
 			x = 0
 		}
-		DATA(at, U32(x))
-		at += 4
+		DATA(4*i, U32(x))
 	}
 	return m
 }
 
 // attentionWidth writes loops with vectors of some width.
 type attentionWidth struct {
-	suffix           string
-	lanes            int
-	constants, masks Mem
+	suffix string
+	lanes  int
+	masks  Mem
 
 	mask reg.Register // of the elements that are left, in a tail
 }
@@ -161,15 +124,6 @@ func (w *attentionWidth) store(v reg.VecVirtual, m Mem, tail bool) {
 	}
 }
 
-// keep sets to 0 what the mask does not have.
-func (w *attentionWidth) keep(v reg.VecVirtual) {
-	if w.lanes == 16 {
-		VMOVAPS_Z(v, w.mask, v)
-	} else {
-		VANDPS(w.mask, v, v)
-	}
-}
-
 // each writes a loop over n elements at pointers, which it moves on; n is used up.
 func (w *attentionWidth) each(name string, n reg.GPVirtual, body func(tail bool), pointers ...reg.GPVirtual) {
 	Label(name)
@@ -189,118 +143,27 @@ func (w *attentionWidth) each(name string, n reg.GPVirtual, body func(tail bool)
 	Label(name + "Done")
 }
 
-// fold combines the lanes of v into one.
-func (w *attentionWidth) fold(v reg.VecVirtual, op func(ops ...Op)) reg.VecVirtual {
+// sum adds the lanes of v.
+func (w *attentionWidth) sum(v reg.VecVirtual) reg.VecVirtual {
+	half := v
 	if w.lanes == 16 {
-		high := YMM()
-		VEXTRACTF64X4(Imm(1), v, high)
-		op(v.AsY(), high, high)
-		return w.foldY(high, op)
+		half = YMM()
+		VEXTRACTF64X4(Imm(1), v, half)
+		VADDPS(v.AsY(), half, half)
 	}
-	return w.foldY(v, op)
-}
-
-func (w *attentionWidth) foldY(v reg.VecVirtual, op func(ops ...Op)) reg.VecVirtual {
 	x, t := XMM(), XMM()
-	VEXTRACTF128(Imm(1), v.AsY(), x)
-	op(v.AsX(), x, x)
+	VEXTRACTF128(Imm(1), half.AsY(), x)
+	VADDPS(half.AsX(), x, x)
 	VMOVHLPS(x, x, t)
-	op(t, x, x)
+	VADDPS(t, x, x)
 	VMOVSHDUP(x, t)
-	op(t, x, x)
+	VADDPS(t, x, x)
 	return x
 }
 
-func (w *attentionWidth) maxRow() {
-	w.begin("MaxRow", "x *float32, n int, scale float32) float32", "returns the greatest of scale*x, of which there are n, at least 1. NaN is left out where it can be.")
-	scale := w.spread(NewParamAddr("scale", 16))
-	x, n := Load(Param("x"), GP64()).(reg.GPVirtual), Load(Param("n"), GP64()).(reg.GPVirtual)
-	top := w.vec()
-	VBROADCASTSS(Mem{Base: x}, top)
-	VMULPS(scale, top, top)
-	w.each("row", n, func(tail bool) {
-		v := w.vec()
-		w.load(Mem{Base: x}, v, tail)
-		VMULPS(scale, v, v)
-		switch {
-		case !tail:
-			VMAXPS(top, v, top)
-		case w.lanes == 16:
-			VMAXPS(top, v, w.mask, top)
-		default:
-			VMAXPS(top, v, v)
-			VBLENDVPS(w.mask, v, top, top)
-		}
-	}, x)
-	Store(w.fold(top, func(ops ...Op) { VMAXPS(ops[0], ops[1], ops[2]) }), ReturnIndex(0))
-	w.end()
-}
-
-func (w *attentionWidth) expRow() {
-	w.begin("ExpRow", "x *float32, n int, scale, top float32) float32",
-		"replaces x, of which there are n, by e^(scale*x - top) and returns the sum. What would be subnormal becomes 0; exponents over 88 count as 88.")
-	scale, top := w.spread(NewParamAddr("scale", 16)), w.spread(NewParamAddr("top", 20))
-	x, n := Load(Param("x"), GP64()).(reg.GPVirtual), Load(Param("n"), GP64()).(reg.GPVirtual)
-	number := func(i int) Op { return w.spread(w.constants.Offset(4 * i)) }
-	if w.lanes == 16 { // which has the registers to keep them
-		var kept [cBias + 1]Op
-		for i := range kept {
-			kept[i] = number(i)
-		}
-		number = func(i int) Op { return kept[i] }
-	}
-	sum := w.zero()
-	w.each("row", n, func(tail bool) {
-		v, k, r, square, y := w.vec(), w.vec(), w.vec(), w.vec(), w.vec()
-		w.load(Mem{Base: x}, v, tail)
-		VFMSUB132PS(scale, top, v)
-		// Of two numbers of which one is NaN, VMINPS takes the second source, which
-		// Go's order has first.
-		VMINPS(v, number(cHigh), v)
-		VMULPS(number(cLog2e), v, k)
-		if w.lanes == 16 {
-			VRNDSCALEPS(Imm(8), k, k)
-		} else {
-			VROUNDPS(Imm(8), k, k)
-		}
-		VMOVAPS(v, r)
-		VFNMADD231PS(number(cLn2Hi), k, r)
-		VFNMADD231PS(number(cLn2Lo), k, r)
-		VMOVAPS(number(cP0), y)
-		for p := cP1; p <= cP5; p++ {
-			VFMADD213PS(number(p), r, y)
-		}
-		VMULPS(r, r, square)
-		VFMADD213PS(r, square, y)
-		VADDPS(number(cOne), y, y)
-		// What is not less than the least normal number stays, and NaN.
-		const notLess = 0x15
-		if w.lanes == 16 {
-			VSCALEFPS(k, y, y)
-			big := K()
-			VCMPPS(Imm(notLess), number(cLow), v, big)
-			VMOVAPS_Z(y, big, y)
-		} else {
-			VCVTPS2DQ(k, k)
-			VPADDD(number(cBias), k, k)
-			VPSLLD(Imm(23), k, k)
-			VMULPS(k, y, y)
-			VCMPPS(Imm(notLess), number(cLow), v, v)
-			VANDPS(v, y, y)
-		}
-		w.store(y, Mem{Base: x}, tail)
-		if tail {
-			w.keep(y)
-		}
-		VADDPS(y, sum, sum)
-	}, x)
-	Store(w.fold(sum, func(ops ...Op) { VADDPS(ops[0], ops[1], ops[2]) }), ReturnIndex(0))
-	w.end()
-}
-
 func (w *attentionWidth) gradRow() {
-	w.begin("GradRow", "dp, p *float32, n int, dot, scale float32)", "replaces dp, of which there are n, by scale*p*(dp-dot).")
-	dot, scale := w.spread(NewParamAddr("dot", 24)), w.spread(NewParamAddr("scale", 28))
+	w.begin("GradRow", "dp, p *float32, n int, dot float32)", "replaces dp, of which there are n, by p*(dp-dot).")
+	dot := w.spread(NewParamAddr("dot", 24))
 	dp, p := Load(Param("dp"), GP64()).(reg.GPVirtual), Load(Param("p"), GP64()).(reg.GPVirtual)
 	n := Load(Param("n"), GP64()).(reg.GPVirtual)
 	w.each("row", n, func(tail bool) {
@@ -308,23 +171,9 @@ func (w *attentionWidth) gradRow() {
 		w.load(Mem{Base: dp}, v, tail)
 		w.load(Mem{Base: p}, u, tail)
 		VSUBPS(dot, v, v)
-		VMULPS(scale, u, u)
 		VMULPS(u, v, v)
 		w.store(v, Mem{Base: dp}, tail)
 	}, dp, p)
-	w.end()
-}
-
-func (w *attentionWidth) scaleRow() {
-	w.begin("ScaleRow", "x *float32, n int, s float32)", "multiplies x, of which there are n, by s.")
-	s := w.spread(NewParamAddr("s", 16))
-	x, n := Load(Param("x"), GP64()).(reg.GPVirtual), Load(Param("n"), GP64()).(reg.GPVirtual)
-	w.each("row", n, func(tail bool) {
-		v := w.vec()
-		w.load(Mem{Base: x}, v, tail)
-		VMULPS(s, v, v)
-		w.store(v, Mem{Base: x}, tail)
-	}, x)
 	w.end()
 }
 
@@ -336,7 +185,6 @@ func (w *attentionWidth) dotRows() {
 	ld, rows := Load(Param("ld"), GP64()).(reg.GPVirtual), Load(Param("rows"), GP64()).(reg.GPVirtual)
 	x, n, far := GP64(), GP64(), GP64()
 	SHLQ(Imm(2), ld)
-	add := func(ops ...Op) { VADDPS(ops[0], ops[1], ops[2]) }
 	block := func(name string, count int) {
 		Label(name)
 		CMPQ(rows, Imm(uint64(count)))
@@ -371,7 +219,7 @@ func (w *attentionWidth) dotRows() {
 			}
 		}, moving...)
 		for i, v := range sums {
-			VMOVSS(w.fold(v, add), Mem{Base: s, Disp: 4 * i})
+			VMOVSS(w.sum(v), Mem{Base: s, Disp: 4 * i})
 		}
 		ADDQ(Imm(uint64(4*count)), s)
 		if count == 4 {

@@ -15,20 +15,39 @@ const convertStep = 32
 // instruction gives are not those of the Go code, they are put right.
 func convert() {
 	for _, l := range []lanes{avx2, avx512} {
-		decodeBF16(l)
-		encodeBF16(l)
-		decodeF16(l)
-		encodeF16(l)
-		decodeF64(l)
-		encodeF64(l)
+		for _, s := range []stores{{}, {streaming: true}} {
+			decodeBF16(l, s)
+			encodeBF16(l, s)
+			decodeF16(l, s)
+			encodeF16(l, s)
+			decodeF64(l, s)
+			encodeF64(l, s)
+		}
 		roundBF16(l)
+	}
+}
+
+// stores is how results are stored: streaming ones go past the caches, so that a line
+// need not be read to be written.
+type stores struct{ streaming bool }
+
+func (s stores) put(x, m Op) {
+	if s.streaming {
+		VMOVNTPS(x, m)
+	} else {
+		VMOVUPS(x, m)
 	}
 }
 
 // conversion emits a loop over elements of in bytes that become out bytes: body is
 // called for each piece of per elements of a step.
-func conversion(l lanes, name, signature, doc string, in, out, per int, body func(src, dst Mem)) {
-	l.begin(name, signature, doc+" n is a multiple of 32.")
+func conversion(l lanes, s stores, name, signature, doc string, in, out, per int, body func(src, dst Mem)) {
+	doc += " n is a multiple of 32."
+	if s.streaming {
+		name += "Stream"
+		doc += " dst is a multiple of 64; the stores are non-temporal."
+	}
+	l.begin(name, signature, doc)
 	var dst, src reg.Register
 	if in == out {
 		dst = pointer("x")
@@ -51,6 +70,9 @@ func conversion(l lanes, name, signature, doc string, in, out, per int, body fun
 	SUBQ(Imm(convertStep), n)
 	JMP(LabelRef("loop"))
 	Label("done")
+	if s.streaming {
+		SFENCE()
+	}
 	end()
 }
 
@@ -66,13 +88,13 @@ const (
 // bits is a constant in a register, by its bits.
 func (l lanes) bits(v uint32) reg.VecVirtual { return l.inReg(floatOf(v)) }
 
-func decodeBF16(l lanes) {
+func decodeBF16(l lanes, s stores) {
 	loaded = func() {}
-	conversion(l, "DecodeBF16", decoding, "widens n bfloat16 values.", 2, 4, l.floats(), func(src, dst Mem) {
+	conversion(l, s, "DecodeBF16", decoding, "widens n bfloat16 values.", 2, 4, l.floats(), func(src, dst Mem) {
 		x := l.reg()
 		VPMOVZXWD(src, x)
 		VPSLLD(Imm(16), x, x)
-		VMOVUPS(x, dst)
+		s.put(x, dst)
 	})
 }
 
@@ -112,21 +134,30 @@ func (r *bf16Rounder) round(src Mem) reg.VecVirtual {
 	return odd
 }
 
-func encodeBF16(l lanes) {
+// packOrder puts the 64-bit words of two packed vectors in order.
+func packOrder() Mem {
+	if m, ok := constants["packOrder"]; ok {
+		return m
+	}
+	m := GLOBL("packOrder", RODATA|NOPTR)
+	for i, v := range []uint64{0, 2, 4, 6, 1, 3, 5, 7} {
+		DATA(8*i, U64(v))
+	}
+	constants["packOrder"] = m
+	return m
+}
+
+func encodeBF16(l lanes, s stores) {
 	r := &bf16Rounder{l: l}
 	var order reg.VecVirtual
 	loaded = func() {
 		r.load()
 		if l.wide() {
 			order = l.reg()
-			m := GLOBL("packOrder", RODATA|NOPTR)
-			for i, v := range []uint64{0, 2, 4, 6, 1, 3, 5, 7} {
-				DATA(8*i, U64(v))
-			}
-			VMOVDQU64(m, order)
+			VMOVDQU64(packOrder(), order)
 		}
 	}
-	conversion(l, "EncodeBF16", encoding, "rounds n values to bfloat16.", 4, 2, 2*l.floats(), func(src, dst Mem) {
+	conversion(l, s, "EncodeBF16", encoding, "rounds n values to bfloat16.", 4, 2, 2*l.floats(), func(src, dst Mem) {
 		a := r.round(src)
 		b := r.round(src.Offset(l.bytes))
 		VPSRLD(Imm(16), a, a)
@@ -135,11 +166,10 @@ func encodeBF16(l lanes) {
 		VPACKUSDW(b, a, a)
 		if l.wide() {
 			VPERMQ(a, order, a)
-			VMOVDQU64(a, dst)
 		} else {
 			VPERMQ(Imm(0xd8), a, a)
-			VMOVDQU(a, dst)
 		}
+		s.put(a, dst)
 	})
 }
 
@@ -147,7 +177,7 @@ func roundBF16(l lanes) {
 	r := &bf16Rounder{l: l}
 	var high reg.VecVirtual
 	loaded = func() { r.load(); high = l.bits(0xffff0000) }
-	conversion(l, "RoundBF16", inPlace, "rounds n values to bfloat16 in place.", 4, 4, l.floats(), func(src, dst Mem) {
+	conversion(l, stores{}, "RoundBF16", inPlace, "rounds n values to bfloat16 in place.", 4, 4, l.floats(), func(src, dst Mem) {
 		x := r.round(src)
 		if l.wide() {
 			VPANDD(high, x, x)
@@ -158,11 +188,11 @@ func roundBF16(l lanes) {
 	})
 }
 
-func decodeF16(l lanes) {
+func decodeF16(l lanes, s stores) {
 	// The instruction makes NaNs quiet; the Go code leaves them as they are.
 	var quiet reg.VecVirtual
 	loaded = func() { quiet = l.bits(0x400000) }
-	conversion(l, "DecodeF16", decoding, "widens n half-precision values.", 2, 4, l.floats(), func(src, dst Mem) {
+	conversion(l, s, "DecodeF16", decoding, "widens n half-precision values.", 2, 4, l.floats(), func(src, dst Mem) {
 		x, h := l.reg(), l.reg()
 		VCVTPH2PS(src, x)
 		VPMOVZXWD(src, h)
@@ -179,40 +209,49 @@ func decodeF16(l lanes) {
 			VPAND(nan, h, h)
 			VPANDN(x, h, x)
 		}
-		VMOVUPS(x, dst)
+		s.put(x, dst)
 	})
 }
 
-func encodeF16(l lanes) {
+func encodeF16(l lanes, s stores) {
 	loaded = func() {}
-	conversion(l, "EncodeF16", encoding, "rounds n values to half precision.", 4, 2, l.floats(), func(src, dst Mem) {
+	conversion(l, s, "EncodeF16", encoding, "rounds n values to half precision.", 4, 2, l.floats(), func(src, dst Mem) {
 		x := l.reg()
 		VMOVUPS(src, x)
-		VCVTPS2PH(Imm(0), x, dst)
+		if !s.streaming {
+			VCVTPS2PH(Imm(0), x, dst)
+			return
+		}
+		half := x.AsX()
+		if l.wide() {
+			half = x.AsY()
+		}
+		VCVTPS2PH(Imm(0), x, half)
+		s.put(half, dst)
 	})
 }
 
-func decodeF64(l lanes) {
+func decodeF64(l lanes, s stores) {
 	loaded = func() {}
-	conversion(l, "DecodeF64", decoding, "rounds n float64 values to float32.", 8, 4, l.floats()/2, func(src, dst Mem) {
+	conversion(l, s, "DecodeF64", decoding, "rounds n float64 values to float32.", 8, 4, l.floats()/2, func(src, dst Mem) {
 		if l.wide() {
 			x, y := ZMM(), YMM()
 			VMOVUPD(src, x)
 			VCVTPD2PS(x, y)
-			VMOVUPS(y, dst)
+			s.put(y, dst)
 			return
 		}
 		x := XMM()
 		VCVTPD2PSY(src, x)
-		VMOVUPS(x, dst)
+		s.put(x, dst)
 	})
 }
 
-func encodeF64(l lanes) {
+func encodeF64(l lanes, s stores) {
 	loaded = func() {}
-	conversion(l, "EncodeF64", encoding, "widens n values to float64.", 4, 8, l.floats()/2, func(src, dst Mem) {
+	conversion(l, s, "EncodeF64", encoding, "widens n values to float64.", 4, 8, l.floats()/2, func(src, dst Mem) {
 		x := l.reg()
 		VCVTPS2PD(src, x)
-		VMOVUPD(x, dst)
+		s.put(x, dst)
 	})
 }

@@ -25,6 +25,7 @@ func element() {
 		exponentials(l)
 		activations(l)
 		softCap(l)
+		adamW8(l)
 	}
 }
 

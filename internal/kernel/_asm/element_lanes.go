@@ -42,7 +42,7 @@ func (l lanes) begin(name, signature, doc string) {
 
 func pointer(name string) reg.GPVirtual { return Load(Param(name), GP64()).(reg.GPVirtual) }
 
-// param has a float32 argument in all lanes.
+// param has an argument of 32 bits in all lanes.
 func (l lanes) param(name string) reg.VecVirtual {
 	a, err := Param(name).Resolve()
 	if err != nil {

@@ -4,25 +4,10 @@
 
 package simd
 
-// MaxRowAVX2 returns the greatest of scale*x, of which there are n, at least 1. NaN is left out where it can be.
+// GradRowAVX2 replaces dp, of which there are n, by p*(dp-dot).
 //
 //go:noescape
-func MaxRowAVX2(x *float32, n int, scale float32) float32
-
-// ExpRowAVX2 replaces x, of which there are n, by e^(scale*x - top) and returns the sum. What would be subnormal becomes 0; exponents over 88 count as 88.
-//
-//go:noescape
-func ExpRowAVX2(x *float32, n int, scale float32, top float32) float32
-
-// GradRowAVX2 replaces dp, of which there are n, by scale*p*(dp-dot).
-//
-//go:noescape
-func GradRowAVX2(dp *float32, p *float32, n int, dot float32, scale float32)
-
-// ScaleRowAVX2 multiplies x, of which there are n, by s.
-//
-//go:noescape
-func ScaleRowAVX2(x *float32, n int, s float32)
+func GradRowAVX2(dp *float32, p *float32, n int, dot float32)
 
 // DotRowsAVX2 sets s to the dot products of the d elements of x with rows of y, which are ld elements apart.
 //
@@ -34,25 +19,10 @@ func DotRowsAVX2(s *float32, x *float32, y *float32, ld int, rows int, d int)
 //go:noescape
 func AddRowsAVX2(y *float32, w *float32, x *float32, ld int, rows int, d int)
 
-// MaxRowAVX512 returns the greatest of scale*x, of which there are n, at least 1. NaN is left out where it can be.
+// GradRowAVX512 replaces dp, of which there are n, by p*(dp-dot).
 //
 //go:noescape
-func MaxRowAVX512(x *float32, n int, scale float32) float32
-
-// ExpRowAVX512 replaces x, of which there are n, by e^(scale*x - top) and returns the sum. What would be subnormal becomes 0; exponents over 88 count as 88.
-//
-//go:noescape
-func ExpRowAVX512(x *float32, n int, scale float32, top float32) float32
-
-// GradRowAVX512 replaces dp, of which there are n, by scale*p*(dp-dot).
-//
-//go:noescape
-func GradRowAVX512(dp *float32, p *float32, n int, dot float32, scale float32)
-
-// ScaleRowAVX512 multiplies x, of which there are n, by s.
-//
-//go:noescape
-func ScaleRowAVX512(x *float32, n int, s float32)
+func GradRowAVX512(dp *float32, p *float32, n int, dot float32)
 
 // DotRowsAVX512 sets s to the dot products of the d elements of x with rows of y, which are ld elements apart.
 //

@@ -4,196 +4,28 @@
 
 #include "textflag.h"
 
-DATA attentionConstants<>+0(SB)/4, $0x3fb8aa3b
-DATA attentionConstants<>+4(SB)/4, $0x3f318000
-DATA attentionConstants<>+8(SB)/4, $0xb95e8083
-DATA attentionConstants<>+12(SB)/4, $0x39506967
-DATA attentionConstants<>+16(SB)/4, $0x3ab743ce
-DATA attentionConstants<>+20(SB)/4, $0x3c088908
-DATA attentionConstants<>+24(SB)/4, $0x3d2aa9c1
-DATA attentionConstants<>+28(SB)/4, $0x3e2aaaaa
-DATA attentionConstants<>+32(SB)/4, $0x3f000000
-DATA attentionConstants<>+36(SB)/4, $0x3f800000
-DATA attentionConstants<>+40(SB)/4, $0xc2aeac4f
-DATA attentionConstants<>+44(SB)/4, $0x42b00000
-DATA attentionConstants<>+48(SB)/4, $0x0000007f
-DATA attentionConstants<>+52(SB)/4, $0xffffffff
-DATA attentionConstants<>+56(SB)/4, $0xffffffff
-DATA attentionConstants<>+60(SB)/4, $0xffffffff
-DATA attentionConstants<>+64(SB)/4, $0xffffffff
-DATA attentionConstants<>+68(SB)/4, $0xffffffff
-DATA attentionConstants<>+72(SB)/4, $0xffffffff
-DATA attentionConstants<>+76(SB)/4, $0xffffffff
-DATA attentionConstants<>+80(SB)/4, $0xffffffff
-DATA attentionConstants<>+84(SB)/4, $0x00000000
-DATA attentionConstants<>+88(SB)/4, $0x00000000
-DATA attentionConstants<>+92(SB)/4, $0x00000000
-DATA attentionConstants<>+96(SB)/4, $0x00000000
-DATA attentionConstants<>+100(SB)/4, $0x00000000
-DATA attentionConstants<>+104(SB)/4, $0x00000000
-DATA attentionConstants<>+108(SB)/4, $0x00000000
-DATA attentionConstants<>+112(SB)/4, $0x00000000
-GLOBL attentionConstants<>(SB), RODATA|NOPTR, $116
+DATA attentionMasks<>+0(SB)/4, $0xffffffff
+DATA attentionMasks<>+4(SB)/4, $0xffffffff
+DATA attentionMasks<>+8(SB)/4, $0xffffffff
+DATA attentionMasks<>+12(SB)/4, $0xffffffff
+DATA attentionMasks<>+16(SB)/4, $0xffffffff
+DATA attentionMasks<>+20(SB)/4, $0xffffffff
+DATA attentionMasks<>+24(SB)/4, $0xffffffff
+DATA attentionMasks<>+28(SB)/4, $0xffffffff
+DATA attentionMasks<>+32(SB)/4, $0x00000000
+DATA attentionMasks<>+36(SB)/4, $0x00000000
+DATA attentionMasks<>+40(SB)/4, $0x00000000
+DATA attentionMasks<>+44(SB)/4, $0x00000000
+DATA attentionMasks<>+48(SB)/4, $0x00000000
+DATA attentionMasks<>+52(SB)/4, $0x00000000
+DATA attentionMasks<>+56(SB)/4, $0x00000000
+DATA attentionMasks<>+60(SB)/4, $0x00000000
+GLOBL attentionMasks<>(SB), RODATA|NOPTR, $64
 
-// func MaxRowAVX2(x *float32, n int, scale float32) float32
-// Requires: AVX, SSE
-TEXT ·MaxRowAVX2(SB), NOSPLIT, $0-28
-	VBROADCASTSS scale+16(FP), Y0
-	MOVQ         x+0(FP), AX
-	MOVQ         n+8(FP), CX
-	VBROADCASTSS (AX), Y1
-	VMULPS       Y0, Y1, Y1
-
-row:
-	CMPQ    CX, $0x08
-	JB      rowTail
-	VMOVUPS (AX), Y2
-	VMULPS  Y0, Y2, Y2
-	VMAXPS  Y1, Y2, Y1
-	ADDQ    $0x20, AX
-	SUBQ    $0x08, CX
-	JMP     row
-
-rowTail:
-	TESTQ      CX, CX
-	JZ         rowDone
-	LEAQ       attentionConstants<>+84(SB), DX
-	SHLQ       $0x02, CX
-	SUBQ       CX, DX
-	VMOVUPS    (DX), Y2
-	VMASKMOVPS (AX), Y2, Y3
-	VMULPS     Y0, Y3, Y3
-	VMAXPS     Y1, Y3, Y3
-	VBLENDVPS  Y2, Y3, Y1, Y1
-
-rowDone:
-	VEXTRACTF128 $0x01, Y1, X0
-	VMAXPS       X1, X0, X0
-	VMOVHLPS     X0, X0, X1
-	VMAXPS       X1, X0, X0
-	VMOVSHDUP    X0, X1
-	VMAXPS       X1, X0, X0
-	MOVSS        X0, ret+24(FP)
-	VZEROUPPER
-	RET
-
-// func ExpRowAVX2(x *float32, n int, scale float32, top float32) float32
-// Requires: AVX, AVX2, FMA3, SSE
-TEXT ·ExpRowAVX2(SB), NOSPLIT, $0-28
-	VBROADCASTSS scale+16(FP), Y0
-	VBROADCASTSS top+20(FP), Y1
-	MOVQ         x+0(FP), AX
-	MOVQ         n+8(FP), CX
-	VXORPS       Y2, Y2, Y2
-
-row:
-	CMPQ         CX, $0x08
-	JB           rowTail
-	VMOVUPS      (AX), Y3
-	VFMSUB132PS  Y0, Y1, Y3
-	VBROADCASTSS attentionConstants<>+44(SB), Y4
-	VMINPS       Y3, Y4, Y3
-	VBROADCASTSS attentionConstants<>+0(SB), Y4
-	VMULPS       Y4, Y3, Y4
-	VROUNDPS     $0x08, Y4, Y4
-	VMOVAPS      Y3, Y5
-	VBROADCASTSS attentionConstants<>+4(SB), Y6
-	VFNMADD231PS Y6, Y4, Y5
-	VBROADCASTSS attentionConstants<>+8(SB), Y6
-	VFNMADD231PS Y6, Y4, Y5
-	VBROADCASTSS attentionConstants<>+12(SB), Y6
-	VMOVAPS      Y6, Y7
-	VBROADCASTSS attentionConstants<>+16(SB), Y6
-	VFMADD213PS  Y6, Y5, Y7
-	VBROADCASTSS attentionConstants<>+20(SB), Y6
-	VFMADD213PS  Y6, Y5, Y7
-	VBROADCASTSS attentionConstants<>+24(SB), Y6
-	VFMADD213PS  Y6, Y5, Y7
-	VBROADCASTSS attentionConstants<>+28(SB), Y6
-	VFMADD213PS  Y6, Y5, Y7
-	VBROADCASTSS attentionConstants<>+32(SB), Y6
-	VFMADD213PS  Y6, Y5, Y7
-	VMULPS       Y5, Y5, Y6
-	VFMADD213PS  Y5, Y6, Y7
-	VBROADCASTSS attentionConstants<>+36(SB), Y5
-	VADDPS       Y5, Y7, Y7
-	VCVTPS2DQ    Y4, Y4
-	VBROADCASTSS attentionConstants<>+48(SB), Y5
-	VPADDD       Y5, Y4, Y4
-	VPSLLD       $0x17, Y4, Y4
-	VMULPS       Y4, Y7, Y7
-	VBROADCASTSS attentionConstants<>+40(SB), Y4
-	VCMPPS       $0x15, Y4, Y3, Y3
-	VANDPS       Y3, Y7, Y7
-	VMOVUPS      Y7, (AX)
-	VADDPS       Y7, Y2, Y2
-	ADDQ         $0x20, AX
-	SUBQ         $0x08, CX
-	JMP          row
-
-rowTail:
-	TESTQ        CX, CX
-	JZ           rowDone
-	LEAQ         attentionConstants<>+84(SB), DX
-	SHLQ         $0x02, CX
-	SUBQ         CX, DX
-	VMOVUPS      (DX), Y3
-	VMASKMOVPS   (AX), Y3, Y4
-	VFMSUB132PS  Y0, Y1, Y4
-	VBROADCASTSS attentionConstants<>+44(SB), Y0
-	VMINPS       Y4, Y0, Y4
-	VBROADCASTSS attentionConstants<>+0(SB), Y0
-	VMULPS       Y0, Y4, Y0
-	VROUNDPS     $0x08, Y0, Y0
-	VMOVAPS      Y4, Y1
-	VBROADCASTSS attentionConstants<>+4(SB), Y5
-	VFNMADD231PS Y5, Y0, Y1
-	VBROADCASTSS attentionConstants<>+8(SB), Y5
-	VFNMADD231PS Y5, Y0, Y1
-	VBROADCASTSS attentionConstants<>+12(SB), Y5
-	VMOVAPS      Y5, Y6
-	VBROADCASTSS attentionConstants<>+16(SB), Y5
-	VFMADD213PS  Y5, Y1, Y6
-	VBROADCASTSS attentionConstants<>+20(SB), Y5
-	VFMADD213PS  Y5, Y1, Y6
-	VBROADCASTSS attentionConstants<>+24(SB), Y5
-	VFMADD213PS  Y5, Y1, Y6
-	VBROADCASTSS attentionConstants<>+28(SB), Y5
-	VFMADD213PS  Y5, Y1, Y6
-	VBROADCASTSS attentionConstants<>+32(SB), Y5
-	VFMADD213PS  Y5, Y1, Y6
-	VMULPS       Y1, Y1, Y5
-	VFMADD213PS  Y1, Y5, Y6
-	VBROADCASTSS attentionConstants<>+36(SB), Y1
-	VADDPS       Y1, Y6, Y6
-	VCVTPS2DQ    Y0, Y0
-	VBROADCASTSS attentionConstants<>+48(SB), Y1
-	VPADDD       Y1, Y0, Y0
-	VPSLLD       $0x17, Y0, Y0
-	VMULPS       Y0, Y6, Y6
-	VBROADCASTSS attentionConstants<>+40(SB), Y0
-	VCMPPS       $0x15, Y0, Y4, Y4
-	VANDPS       Y4, Y6, Y6
-	VMASKMOVPS   Y6, Y3, (AX)
-	VANDPS       Y3, Y6, Y6
-	VADDPS       Y6, Y2, Y2
-
-rowDone:
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPS       X2, X0, X0
-	VMOVHLPS     X0, X0, X1
-	VADDPS       X1, X0, X0
-	VMOVSHDUP    X0, X1
-	VADDPS       X1, X0, X0
-	MOVSS        X0, ret+24(FP)
-	VZEROUPPER
-	RET
-
-// func GradRowAVX2(dp *float32, p *float32, n int, dot float32, scale float32)
+// func GradRowAVX2(dp *float32, p *float32, n int, dot float32)
 // Requires: AVX
-TEXT ·GradRowAVX2(SB), NOSPLIT, $0-32
+TEXT ·GradRowAVX2(SB), NOSPLIT, $0-28
 	VBROADCASTSS dot+24(FP), Y0
-	VBROADCASTSS scale+28(FP), Y1
 	MOVQ         dp+0(FP), AX
 	MOVQ         p+8(FP), CX
 	MOVQ         n+16(FP), DX
@@ -201,12 +33,11 @@ TEXT ·GradRowAVX2(SB), NOSPLIT, $0-32
 row:
 	CMPQ    DX, $0x08
 	JB      rowTail
-	VMOVUPS (AX), Y2
-	VMOVUPS (CX), Y3
-	VSUBPS  Y0, Y2, Y2
-	VMULPS  Y1, Y3, Y3
-	VMULPS  Y3, Y2, Y2
-	VMOVUPS Y2, (AX)
+	VMOVUPS (AX), Y1
+	VMOVUPS (CX), Y2
+	VSUBPS  Y0, Y1, Y1
+	VMULPS  Y2, Y1, Y1
+	VMOVUPS Y1, (AX)
 	ADDQ    $0x20, AX
 	ADDQ    $0x20, CX
 	SUBQ    $0x08, DX
@@ -215,47 +46,14 @@ row:
 rowTail:
 	TESTQ      DX, DX
 	JZ         rowDone
-	LEAQ       attentionConstants<>+84(SB), BX
+	LEAQ       attentionMasks<>+32(SB), BX
 	SHLQ       $0x02, DX
 	SUBQ       DX, BX
-	VMOVUPS    (BX), Y2
-	VMASKMOVPS (AX), Y2, Y3
-	VMASKMOVPS (CX), Y2, Y4
-	VSUBPS     Y0, Y3, Y3
-	VMULPS     Y1, Y4, Y4
-	VMULPS     Y4, Y3, Y3
-	VMASKMOVPS Y3, Y2, (AX)
-
-rowDone:
-	VZEROUPPER
-	RET
-
-// func ScaleRowAVX2(x *float32, n int, s float32)
-// Requires: AVX
-TEXT ·ScaleRowAVX2(SB), NOSPLIT, $0-20
-	VBROADCASTSS s+16(FP), Y0
-	MOVQ         x+0(FP), AX
-	MOVQ         n+8(FP), CX
-
-row:
-	CMPQ    CX, $0x08
-	JB      rowTail
-	VMOVUPS (AX), Y1
-	VMULPS  Y0, Y1, Y1
-	VMOVUPS Y1, (AX)
-	ADDQ    $0x20, AX
-	SUBQ    $0x08, CX
-	JMP     row
-
-rowTail:
-	TESTQ      CX, CX
-	JZ         rowDone
-	LEAQ       attentionConstants<>+84(SB), DX
-	SHLQ       $0x02, CX
-	SUBQ       CX, DX
-	VMOVUPS    (DX), Y1
+	VMOVUPS    (BX), Y1
 	VMASKMOVPS (AX), Y1, Y2
-	VMULPS     Y0, Y2, Y2
+	VMASKMOVPS (CX), Y1, Y3
+	VSUBPS     Y0, Y2, Y2
+	VMULPS     Y3, Y2, Y2
 	VMASKMOVPS Y2, Y1, (AX)
 
 rowDone:
@@ -300,7 +98,7 @@ fourColumns:
 fourColumnsTail:
 	TESTQ       DI, DI
 	JZ          fourColumnsDone
-	LEAQ        attentionConstants<>+84(SB), R10
+	LEAQ        attentionMasks<>+32(SB), R10
 	SHLQ        $0x02, DI
 	SUBQ        DI, R10
 	VMOVUPS     (R10), Y4
@@ -370,7 +168,7 @@ oneColumns:
 oneColumnsTail:
 	TESTQ       DI, DI
 	JZ          oneColumnsDone
-	LEAQ        attentionConstants<>+84(SB), R9
+	LEAQ        attentionMasks<>+32(SB), R9
 	SHLQ        $0x02, DI
 	SUBQ        DI, R9
 	VMOVUPS     (R9), Y1
@@ -479,7 +277,7 @@ oneStore:
 oneEnd:
 	TESTQ      BX, BX
 	JZ         done
-	LEAQ       attentionConstants<>+84(SB), SI
+	LEAQ       attentionMasks<>+32(SB), SI
 	SHLQ       $0x02, BX
 	SUBQ       BX, SI
 	VMOVUPS    (SI), Y0
@@ -506,149 +304,10 @@ done:
 	VZEROUPPER
 	RET
 
-// func MaxRowAVX512(x *float32, n int, scale float32) float32
-// Requires: AVX, AVX512F, SSE
-TEXT ·MaxRowAVX512(SB), NOSPLIT, $0-28
-	VBROADCASTSS scale+16(FP), Z0
-	MOVQ         x+0(FP), AX
-	MOVQ         n+8(FP), CX
-	VBROADCASTSS (AX), Z1
-	VMULPS       Z0, Z1, Z1
-
-row:
-	CMPQ    CX, $0x10
-	JB      rowTail
-	VMOVUPS (AX), Z2
-	VMULPS  Z0, Z2, Z2
-	VMAXPS  Z1, Z2, Z1
-	ADDQ    $0x40, AX
-	SUBQ    $0x10, CX
-	JMP     row
-
-rowTail:
-	TESTQ     CX, CX
-	JZ        rowDone
-	MOVQ      $0x00000001, DX
-	SHLQ      CL, DX
-	DECQ      DX
-	KMOVW     DX, K1
-	VMOVUPS.Z (AX), K1, Z2
-	VMULPS    Z0, Z2, Z2
-	VMAXPS    Z1, Z2, K1, Z1
-
-rowDone:
-	VEXTRACTF64X4 $0x01, Z1, Y0
-	VMAXPS        Y1, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X1
-	VMAXPS        X0, X1, X1
-	VMOVHLPS      X1, X1, X0
-	VMAXPS        X0, X1, X1
-	VMOVSHDUP     X1, X0
-	VMAXPS        X0, X1, X1
-	MOVSS         X1, ret+24(FP)
-	VZEROUPPER
-	RET
-
-// func ExpRowAVX512(x *float32, n int, scale float32, top float32) float32
-// Requires: AVX, AVX512F, SSE
-TEXT ·ExpRowAVX512(SB), NOSPLIT, $0-28
-	VBROADCASTSS scale+16(FP), Z0
-	VBROADCASTSS top+20(FP), Z1
-	MOVQ         x+0(FP), AX
-	MOVQ         n+8(FP), CX
-	VBROADCASTSS attentionConstants<>+0(SB), Z2
-	VBROADCASTSS attentionConstants<>+4(SB), Z3
-	VBROADCASTSS attentionConstants<>+8(SB), Z4
-	VBROADCASTSS attentionConstants<>+12(SB), Z5
-	VBROADCASTSS attentionConstants<>+16(SB), Z6
-	VBROADCASTSS attentionConstants<>+20(SB), Z7
-	VBROADCASTSS attentionConstants<>+24(SB), Z8
-	VBROADCASTSS attentionConstants<>+28(SB), Z9
-	VBROADCASTSS attentionConstants<>+32(SB), Z10
-	VBROADCASTSS attentionConstants<>+36(SB), Z11
-	VBROADCASTSS attentionConstants<>+40(SB), Z12
-	VBROADCASTSS attentionConstants<>+44(SB), Z13
-	VBROADCASTSS attentionConstants<>+48(SB), Z14
-	VPXORD       Z15, Z15, Z15
-
-row:
-	CMPQ         CX, $0x10
-	JB           rowTail
-	VMOVUPS      (AX), Z14
-	VFMSUB132PS  Z0, Z1, Z14
-	VMINPS       Z14, Z13, Z14
-	VMULPS       Z2, Z14, Z16
-	VRNDSCALEPS  $0x08, Z16, Z16
-	VMOVAPS      Z14, Z17
-	VFNMADD231PS Z3, Z16, Z17
-	VFNMADD231PS Z4, Z16, Z17
-	VMOVAPS      Z5, Z19
-	VFMADD213PS  Z6, Z17, Z19
-	VFMADD213PS  Z7, Z17, Z19
-	VFMADD213PS  Z8, Z17, Z19
-	VFMADD213PS  Z9, Z17, Z19
-	VFMADD213PS  Z10, Z17, Z19
-	VMULPS       Z17, Z17, Z18
-	VFMADD213PS  Z17, Z18, Z19
-	VADDPS       Z11, Z19, Z19
-	VSCALEFPS    Z16, Z19, Z19
-	VCMPPS       $0x15, Z12, Z14, K1
-	VMOVAPS.Z    Z19, K1, Z19
-	VMOVUPS      Z19, (AX)
-	VADDPS       Z19, Z15, Z15
-	ADDQ         $0x40, AX
-	SUBQ         $0x10, CX
-	JMP          row
-
-rowTail:
-	TESTQ        CX, CX
-	JZ           rowDone
-	MOVQ         $0x00000001, DX
-	SHLQ         CL, DX
-	DECQ         DX
-	KMOVW        DX, K1
-	VMOVUPS.Z    (AX), K1, Z14
-	VFMSUB132PS  Z0, Z1, Z14
-	VMINPS       Z14, Z13, Z14
-	VMULPS       Z2, Z14, Z0
-	VRNDSCALEPS  $0x08, Z0, Z0
-	VMOVAPS      Z14, Z1
-	VFNMADD231PS Z3, Z0, Z1
-	VFNMADD231PS Z4, Z0, Z1
-	VMOVAPS      Z5, Z2
-	VFMADD213PS  Z6, Z1, Z2
-	VFMADD213PS  Z7, Z1, Z2
-	VFMADD213PS  Z8, Z1, Z2
-	VFMADD213PS  Z9, Z1, Z2
-	VFMADD213PS  Z10, Z1, Z2
-	VMULPS       Z1, Z1, Z3
-	VFMADD213PS  Z1, Z3, Z2
-	VADDPS       Z11, Z2, Z2
-	VSCALEFPS    Z0, Z2, Z2
-	VCMPPS       $0x15, Z12, Z14, K2
-	VMOVAPS.Z    Z2, K2, Z2
-	VMOVUPS      Z2, K1, (AX)
-	VMOVAPS.Z    Z2, K1, Z2
-	VADDPS       Z2, Z15, Z15
-
-rowDone:
-	VEXTRACTF64X4 $0x01, Z15, Y0
-	VADDPS        Y15, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X1
-	VADDPS        X0, X1, X1
-	VMOVHLPS      X1, X1, X0
-	VADDPS        X0, X1, X1
-	VMOVSHDUP     X1, X0
-	VADDPS        X0, X1, X1
-	MOVSS         X1, ret+24(FP)
-	VZEROUPPER
-	RET
-
-// func GradRowAVX512(dp *float32, p *float32, n int, dot float32, scale float32)
+// func GradRowAVX512(dp *float32, p *float32, n int, dot float32)
 // Requires: AVX, AVX512F
-TEXT ·GradRowAVX512(SB), NOSPLIT, $0-32
+TEXT ·GradRowAVX512(SB), NOSPLIT, $0-28
 	VBROADCASTSS dot+24(FP), Z0
-	VBROADCASTSS scale+28(FP), Z1
 	MOVQ         dp+0(FP), AX
 	MOVQ         p+8(FP), DX
 	MOVQ         n+16(FP), CX
@@ -656,12 +315,11 @@ TEXT ·GradRowAVX512(SB), NOSPLIT, $0-32
 row:
 	CMPQ    CX, $0x10
 	JB      rowTail
-	VMOVUPS (AX), Z2
-	VMOVUPS (DX), Z3
-	VSUBPS  Z0, Z2, Z2
-	VMULPS  Z1, Z3, Z3
-	VMULPS  Z3, Z2, Z2
-	VMOVUPS Z2, (AX)
+	VMOVUPS (AX), Z1
+	VMOVUPS (DX), Z2
+	VSUBPS  Z0, Z1, Z1
+	VMULPS  Z2, Z1, Z1
+	VMOVUPS Z1, (AX)
 	ADDQ    $0x40, AX
 	ADDQ    $0x40, DX
 	SUBQ    $0x10, CX
@@ -674,43 +332,10 @@ rowTail:
 	SHLQ      CL, BX
 	DECQ      BX
 	KMOVW     BX, K1
-	VMOVUPS.Z (AX), K1, Z2
-	VMOVUPS.Z (DX), K1, Z3
-	VSUBPS    Z0, Z2, Z2
-	VMULPS    Z1, Z3, Z3
-	VMULPS    Z3, Z2, Z2
-	VMOVUPS   Z2, K1, (AX)
-
-rowDone:
-	VZEROUPPER
-	RET
-
-// func ScaleRowAVX512(x *float32, n int, s float32)
-// Requires: AVX, AVX512F
-TEXT ·ScaleRowAVX512(SB), NOSPLIT, $0-20
-	VBROADCASTSS s+16(FP), Z0
-	MOVQ         x+0(FP), AX
-	MOVQ         n+8(FP), CX
-
-row:
-	CMPQ    CX, $0x10
-	JB      rowTail
-	VMOVUPS (AX), Z1
-	VMULPS  Z0, Z1, Z1
-	VMOVUPS Z1, (AX)
-	ADDQ    $0x40, AX
-	SUBQ    $0x10, CX
-	JMP     row
-
-rowTail:
-	TESTQ     CX, CX
-	JZ        rowDone
-	MOVQ      $0x00000001, DX
-	SHLQ      CL, DX
-	DECQ      DX
-	KMOVW     DX, K1
 	VMOVUPS.Z (AX), K1, Z1
-	VMULPS    Z0, Z1, Z1
+	VMOVUPS.Z (DX), K1, Z2
+	VSUBPS    Z0, Z1, Z1
+	VMULPS    Z2, Z1, Z1
 	VMOVUPS   Z1, K1, (AX)
 
 rowDone:

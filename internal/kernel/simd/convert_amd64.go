@@ -34,6 +34,36 @@ func DecodeF64AVX2(dst *float32, src *byte, n int)
 //go:noescape
 func EncodeF64AVX2(dst *byte, src *float32, n int)
 
+// DecodeBF16StreamAVX2 widens n bfloat16 values. n is a multiple of 32. dst is a multiple of 64; the stores are non-temporal.
+//
+//go:noescape
+func DecodeBF16StreamAVX2(dst *float32, src *byte, n int)
+
+// EncodeBF16StreamAVX2 rounds n values to bfloat16. n is a multiple of 32. dst is a multiple of 64; the stores are non-temporal.
+//
+//go:noescape
+func EncodeBF16StreamAVX2(dst *byte, src *float32, n int)
+
+// DecodeF16StreamAVX2 widens n half-precision values. n is a multiple of 32. dst is a multiple of 64; the stores are non-temporal.
+//
+//go:noescape
+func DecodeF16StreamAVX2(dst *float32, src *byte, n int)
+
+// EncodeF16StreamAVX2 rounds n values to half precision. n is a multiple of 32. dst is a multiple of 64; the stores are non-temporal.
+//
+//go:noescape
+func EncodeF16StreamAVX2(dst *byte, src *float32, n int)
+
+// DecodeF64StreamAVX2 rounds n float64 values to float32. n is a multiple of 32. dst is a multiple of 64; the stores are non-temporal.
+//
+//go:noescape
+func DecodeF64StreamAVX2(dst *float32, src *byte, n int)
+
+// EncodeF64StreamAVX2 widens n values to float64. n is a multiple of 32. dst is a multiple of 64; the stores are non-temporal.
+//
+//go:noescape
+func EncodeF64StreamAVX2(dst *byte, src *float32, n int)
+
 // RoundBF16AVX2 rounds n values to bfloat16 in place. n is a multiple of 32.
 //
 //go:noescape
@@ -68,6 +98,36 @@ func DecodeF64AVX512(dst *float32, src *byte, n int)
 //
 //go:noescape
 func EncodeF64AVX512(dst *byte, src *float32, n int)
+
+// DecodeBF16StreamAVX512 widens n bfloat16 values. n is a multiple of 32. dst is a multiple of 64; the stores are non-temporal.
+//
+//go:noescape
+func DecodeBF16StreamAVX512(dst *float32, src *byte, n int)
+
+// EncodeBF16StreamAVX512 rounds n values to bfloat16. n is a multiple of 32. dst is a multiple of 64; the stores are non-temporal.
+//
+//go:noescape
+func EncodeBF16StreamAVX512(dst *byte, src *float32, n int)
+
+// DecodeF16StreamAVX512 widens n half-precision values. n is a multiple of 32. dst is a multiple of 64; the stores are non-temporal.
+//
+//go:noescape
+func DecodeF16StreamAVX512(dst *float32, src *byte, n int)
+
+// EncodeF16StreamAVX512 rounds n values to half precision. n is a multiple of 32. dst is a multiple of 64; the stores are non-temporal.
+//
+//go:noescape
+func EncodeF16StreamAVX512(dst *byte, src *float32, n int)
+
+// DecodeF64StreamAVX512 rounds n float64 values to float32. n is a multiple of 32. dst is a multiple of 64; the stores are non-temporal.
+//
+//go:noescape
+func DecodeF64StreamAVX512(dst *float32, src *byte, n int)
+
+// EncodeF64StreamAVX512 widens n values to float64. n is a multiple of 32. dst is a multiple of 64; the stores are non-temporal.
+//
+//go:noescape
+func EncodeF64StreamAVX512(dst *byte, src *float32, n int)
 
 // RoundBF16AVX512 rounds n values to bfloat16 in place. n is a multiple of 32.
 //

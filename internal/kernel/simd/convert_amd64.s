@@ -68,7 +68,7 @@ loop:
 	VPSRLD    $0x10, Y5, Y5
 	VPACKUSDW Y5, Y4, Y4
 	VPERMQ    $0xd8, Y4, Y4
-	VMOVDQU   Y4, (AX)
+	VMOVUPS   Y4, (AX)
 	VMOVUPS   64(CX), Y3
 	VPSRLD    $0x10, Y3, Y4
 	VCMPPS    $0x03, Y3, Y3, Y5
@@ -89,7 +89,7 @@ loop:
 	VPSRLD    $0x10, Y5, Y5
 	VPACKUSDW Y5, Y4, Y4
 	VPERMQ    $0xd8, Y4, Y4
-	VMOVDQU   Y4, 32(AX)
+	VMOVUPS   Y4, 32(AX)
 	ADDQ      $+128, CX
 	ADDQ      $+64, AX
 	SUBQ      $0x20, DX
@@ -254,27 +254,281 @@ loop:
 	TESTQ     DX, DX
 	JZ        done
 	VCVTPS2PD (CX), Y0
-	VMOVUPD   Y0, (AX)
+	VMOVUPS   Y0, (AX)
 	VCVTPS2PD 16(CX), Y0
-	VMOVUPD   Y0, 32(AX)
+	VMOVUPS   Y0, 32(AX)
 	VCVTPS2PD 32(CX), Y0
-	VMOVUPD   Y0, 64(AX)
+	VMOVUPS   Y0, 64(AX)
 	VCVTPS2PD 48(CX), Y0
-	VMOVUPD   Y0, 96(AX)
+	VMOVUPS   Y0, 96(AX)
 	VCVTPS2PD 64(CX), Y0
-	VMOVUPD   Y0, 128(AX)
+	VMOVUPS   Y0, 128(AX)
 	VCVTPS2PD 80(CX), Y0
-	VMOVUPD   Y0, 160(AX)
+	VMOVUPS   Y0, 160(AX)
 	VCVTPS2PD 96(CX), Y0
-	VMOVUPD   Y0, 192(AX)
+	VMOVUPS   Y0, 192(AX)
 	VCVTPS2PD 112(CX), Y0
-	VMOVUPD   Y0, 224(AX)
+	VMOVUPS   Y0, 224(AX)
 	ADDQ      $+128, CX
 	ADDQ      $+256, AX
 	SUBQ      $0x20, DX
 	JMP       loop
 
 done:
+	VZEROUPPER
+	RET
+
+// func DecodeBF16StreamAVX2(dst *float32, src *byte, n int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·DecodeBF16StreamAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VPMOVZXWD (CX), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVNTPS  Y0, (AX)
+	VPMOVZXWD 16(CX), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVNTPS  Y0, 32(AX)
+	VPMOVZXWD 32(CX), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVNTPS  Y0, 64(AX)
+	VPMOVZXWD 48(CX), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVNTPS  Y0, 96(AX)
+	ADDQ      $+64, CX
+	ADDQ      $+128, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	SFENCE
+	VZEROUPPER
+	RET
+
+// func EncodeBF16StreamAVX2(dst *byte, src *float32, n int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·EncodeBF16StreamAVX2(SB), NOSPLIT, $0-24
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVUPS f00000001<>+0(SB), Y0
+	VMOVUPS f00007fff<>+0(SB), Y1
+	VMOVUPS f00400000<>+0(SB), Y2
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VMOVUPS   (CX), Y3
+	VPSRLD    $0x10, Y3, Y4
+	VCMPPS    $0x03, Y3, Y3, Y5
+	VPAND     Y0, Y4, Y4
+	VPADDD    Y1, Y4, Y4
+	VPADDD    Y3, Y4, Y4
+	VPOR      Y2, Y3, Y3
+	VBLENDVPS Y5, Y3, Y4, Y4
+	VMOVUPS   32(CX), Y3
+	VPSRLD    $0x10, Y3, Y5
+	VCMPPS    $0x03, Y3, Y3, Y6
+	VPAND     Y0, Y5, Y5
+	VPADDD    Y1, Y5, Y5
+	VPADDD    Y3, Y5, Y5
+	VPOR      Y2, Y3, Y3
+	VBLENDVPS Y6, Y3, Y5, Y5
+	VPSRLD    $0x10, Y4, Y4
+	VPSRLD    $0x10, Y5, Y5
+	VPACKUSDW Y5, Y4, Y4
+	VPERMQ    $0xd8, Y4, Y4
+	VMOVNTPS  Y4, (AX)
+	VMOVUPS   64(CX), Y3
+	VPSRLD    $0x10, Y3, Y4
+	VCMPPS    $0x03, Y3, Y3, Y5
+	VPAND     Y0, Y4, Y4
+	VPADDD    Y1, Y4, Y4
+	VPADDD    Y3, Y4, Y4
+	VPOR      Y2, Y3, Y3
+	VBLENDVPS Y5, Y3, Y4, Y4
+	VMOVUPS   96(CX), Y3
+	VPSRLD    $0x10, Y3, Y5
+	VCMPPS    $0x03, Y3, Y3, Y6
+	VPAND     Y0, Y5, Y5
+	VPADDD    Y1, Y5, Y5
+	VPADDD    Y3, Y5, Y5
+	VPOR      Y2, Y3, Y3
+	VBLENDVPS Y6, Y3, Y5, Y5
+	VPSRLD    $0x10, Y4, Y4
+	VPSRLD    $0x10, Y5, Y5
+	VPACKUSDW Y5, Y4, Y4
+	VPERMQ    $0xd8, Y4, Y4
+	VMOVNTPS  Y4, 32(AX)
+	ADDQ      $+128, CX
+	ADDQ      $+64, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	SFENCE
+	VZEROUPPER
+	RET
+
+// func DecodeF16StreamAVX2(dst *float32, src *byte, n int)
+// Requires: AVX, AVX2, F16C, MMX+
+TEXT ·DecodeF16StreamAVX2(SB), NOSPLIT, $0-24
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVUPS f00400000<>+0(SB), Y0
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VCVTPH2PS (CX), Y1
+	VPMOVZXWD (CX), Y2
+	VPSLLD    $0x0d, Y2, Y2
+	VCMPPS    $0x03, Y1, Y1, Y3
+	VPANDN    Y0, Y2, Y2
+	VPAND     Y3, Y2, Y2
+	VPANDN    Y1, Y2, Y1
+	VMOVNTPS  Y1, (AX)
+	VCVTPH2PS 16(CX), Y1
+	VPMOVZXWD 16(CX), Y2
+	VPSLLD    $0x0d, Y2, Y2
+	VCMPPS    $0x03, Y1, Y1, Y3
+	VPANDN    Y0, Y2, Y2
+	VPAND     Y3, Y2, Y2
+	VPANDN    Y1, Y2, Y1
+	VMOVNTPS  Y1, 32(AX)
+	VCVTPH2PS 32(CX), Y1
+	VPMOVZXWD 32(CX), Y2
+	VPSLLD    $0x0d, Y2, Y2
+	VCMPPS    $0x03, Y1, Y1, Y3
+	VPANDN    Y0, Y2, Y2
+	VPAND     Y3, Y2, Y2
+	VPANDN    Y1, Y2, Y1
+	VMOVNTPS  Y1, 64(AX)
+	VCVTPH2PS 48(CX), Y1
+	VPMOVZXWD 48(CX), Y2
+	VPSLLD    $0x0d, Y2, Y2
+	VCMPPS    $0x03, Y1, Y1, Y3
+	VPANDN    Y0, Y2, Y2
+	VPAND     Y3, Y2, Y2
+	VPANDN    Y1, Y2, Y1
+	VMOVNTPS  Y1, 96(AX)
+	ADDQ      $+64, CX
+	ADDQ      $+128, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	SFENCE
+	VZEROUPPER
+	RET
+
+// func EncodeF16StreamAVX2(dst *byte, src *float32, n int)
+// Requires: AVX, F16C, MMX+
+TEXT ·EncodeF16StreamAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VMOVUPS   (CX), Y0
+	VCVTPS2PH $0x00, Y0, X0
+	VMOVNTPS  X0, (AX)
+	VMOVUPS   32(CX), Y0
+	VCVTPS2PH $0x00, Y0, X0
+	VMOVNTPS  X0, 16(AX)
+	VMOVUPS   64(CX), Y0
+	VCVTPS2PH $0x00, Y0, X0
+	VMOVNTPS  X0, 32(AX)
+	VMOVUPS   96(CX), Y0
+	VCVTPS2PH $0x00, Y0, X0
+	VMOVNTPS  X0, 48(AX)
+	ADDQ      $+128, CX
+	ADDQ      $+64, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	SFENCE
+	VZEROUPPER
+	RET
+
+// func DecodeF64StreamAVX2(dst *float32, src *byte, n int)
+// Requires: AVX, MMX+
+TEXT ·DecodeF64StreamAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	TESTQ      DX, DX
+	JZ         done
+	VCVTPD2PSY (CX), X0
+	VMOVNTPS   X0, (AX)
+	VCVTPD2PSY 32(CX), X0
+	VMOVNTPS   X0, 16(AX)
+	VCVTPD2PSY 64(CX), X0
+	VMOVNTPS   X0, 32(AX)
+	VCVTPD2PSY 96(CX), X0
+	VMOVNTPS   X0, 48(AX)
+	VCVTPD2PSY 128(CX), X0
+	VMOVNTPS   X0, 64(AX)
+	VCVTPD2PSY 160(CX), X0
+	VMOVNTPS   X0, 80(AX)
+	VCVTPD2PSY 192(CX), X0
+	VMOVNTPS   X0, 96(AX)
+	VCVTPD2PSY 224(CX), X0
+	VMOVNTPS   X0, 112(AX)
+	ADDQ       $+256, CX
+	ADDQ       $+128, AX
+	SUBQ       $0x20, DX
+	JMP        loop
+
+done:
+	SFENCE
+	VZEROUPPER
+	RET
+
+// func EncodeF64StreamAVX2(dst *byte, src *float32, n int)
+// Requires: AVX, MMX+
+TEXT ·EncodeF64StreamAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VCVTPS2PD (CX), Y0
+	VMOVNTPS  Y0, (AX)
+	VCVTPS2PD 16(CX), Y0
+	VMOVNTPS  Y0, 32(AX)
+	VCVTPS2PD 32(CX), Y0
+	VMOVNTPS  Y0, 64(AX)
+	VCVTPS2PD 48(CX), Y0
+	VMOVNTPS  Y0, 96(AX)
+	VCVTPS2PD 64(CX), Y0
+	VMOVNTPS  Y0, 128(AX)
+	VCVTPS2PD 80(CX), Y0
+	VMOVNTPS  Y0, 160(AX)
+	VCVTPS2PD 96(CX), Y0
+	VMOVNTPS  Y0, 192(AX)
+	VCVTPS2PD 112(CX), Y0
+	VMOVNTPS  Y0, 224(AX)
+	ADDQ      $+128, CX
+	ADDQ      $+256, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	SFENCE
 	VZEROUPPER
 	RET
 
@@ -406,7 +660,7 @@ loop:
 	VPSRLD    $0x10, Z6, Z6
 	VPACKUSDW Z6, Z5, Z5
 	VPERMQ    Z5, Z3, Z5
-	VMOVDQU64 Z5, (AX)
+	VMOVUPS   Z5, (AX)
 	ADDQ      $+128, CX
 	ADDQ      $+64, AX
 	SUBQ      $0x20, DX
@@ -525,19 +779,209 @@ loop:
 	TESTQ     DX, DX
 	JZ        done
 	VCVTPS2PD (CX), Z0
-	VMOVUPD   Z0, (AX)
+	VMOVUPS   Z0, (AX)
 	VCVTPS2PD 32(CX), Z0
-	VMOVUPD   Z0, 64(AX)
+	VMOVUPS   Z0, 64(AX)
 	VCVTPS2PD 64(CX), Z0
-	VMOVUPD   Z0, 128(AX)
+	VMOVUPS   Z0, 128(AX)
 	VCVTPS2PD 96(CX), Z0
-	VMOVUPD   Z0, 192(AX)
+	VMOVUPS   Z0, 192(AX)
 	ADDQ      $+128, CX
 	ADDQ      $+256, AX
 	SUBQ      $0x20, DX
 	JMP       loop
 
 done:
+	VZEROUPPER
+	RET
+
+// func DecodeBF16StreamAVX512(dst *float32, src *byte, n int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·DecodeBF16StreamAVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VPMOVZXWD (CX), Z0
+	VPSLLD    $0x10, Z0, Z0
+	VMOVNTPS  Z0, (AX)
+	VPMOVZXWD 32(CX), Z0
+	VPSLLD    $0x10, Z0, Z0
+	VMOVNTPS  Z0, 64(AX)
+	ADDQ      $+64, CX
+	ADDQ      $+128, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	SFENCE
+	VZEROUPPER
+	RET
+
+// func EncodeBF16StreamAVX512(dst *byte, src *float32, n int)
+// Requires: AVX, AVX512BW, AVX512F, MMX+
+TEXT ·EncodeBF16StreamAVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS f00000001<>+0(SB), Z0
+	VBROADCASTSS f00007fff<>+0(SB), Z1
+	VBROADCASTSS f00400000<>+0(SB), Z2
+	VMOVDQU64    packOrder<>+0(SB), Z3
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VMOVUPS   (CX), Z4
+	VPSRLD    $0x10, Z4, Z5
+	VCMPPS    $0x03, Z4, Z4, K1
+	VPANDD    Z0, Z5, Z5
+	VPADDD    Z1, Z5, Z5
+	VPADDD    Z4, Z5, Z5
+	VPORD     Z2, Z4, K1, Z5
+	VMOVUPS   64(CX), Z4
+	VPSRLD    $0x10, Z4, Z6
+	VCMPPS    $0x03, Z4, Z4, K1
+	VPANDD    Z0, Z6, Z6
+	VPADDD    Z1, Z6, Z6
+	VPADDD    Z4, Z6, Z6
+	VPORD     Z2, Z4, K1, Z6
+	VPSRLD    $0x10, Z5, Z5
+	VPSRLD    $0x10, Z6, Z6
+	VPACKUSDW Z6, Z5, Z5
+	VPERMQ    Z5, Z3, Z5
+	VMOVNTPS  Z5, (AX)
+	ADDQ      $+128, CX
+	ADDQ      $+64, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	SFENCE
+	VZEROUPPER
+	RET
+
+// func DecodeF16StreamAVX512(dst *float32, src *byte, n int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·DecodeF16StreamAVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS f00400000<>+0(SB), Z0
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VCVTPH2PS (CX), Z1
+	VPMOVZXWD (CX), Z2
+	VPSLLD    $0x0d, Z2, Z2
+	VCMPPS    $0x03, Z1, Z1, K1
+	VPANDND   Z0, Z2, Z2
+	VPANDND   Z1, Z2, K1, Z1
+	VMOVNTPS  Z1, (AX)
+	VCVTPH2PS 32(CX), Z1
+	VPMOVZXWD 32(CX), Z2
+	VPSLLD    $0x0d, Z2, Z2
+	VCMPPS    $0x03, Z1, Z1, K1
+	VPANDND   Z0, Z2, Z2
+	VPANDND   Z1, Z2, K1, Z1
+	VMOVNTPS  Z1, 64(AX)
+	ADDQ      $+64, CX
+	ADDQ      $+128, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	SFENCE
+	VZEROUPPER
+	RET
+
+// func EncodeF16StreamAVX512(dst *byte, src *float32, n int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·EncodeF16StreamAVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VMOVUPS   (CX), Z0
+	VCVTPS2PH $0x00, Z0, Y0
+	VMOVNTPS  Y0, (AX)
+	VMOVUPS   64(CX), Z0
+	VCVTPS2PH $0x00, Z0, Y0
+	VMOVNTPS  Y0, 32(AX)
+	ADDQ      $+128, CX
+	ADDQ      $+64, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	SFENCE
+	VZEROUPPER
+	RET
+
+// func DecodeF64StreamAVX512(dst *float32, src *byte, n int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·DecodeF64StreamAVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VMOVUPD   (CX), Z0
+	VCVTPD2PS Z0, Y0
+	VMOVNTPS  Y0, (AX)
+	VMOVUPD   64(CX), Z0
+	VCVTPD2PS Z0, Y0
+	VMOVNTPS  Y0, 32(AX)
+	VMOVUPD   128(CX), Z0
+	VCVTPD2PS Z0, Y0
+	VMOVNTPS  Y0, 64(AX)
+	VMOVUPD   192(CX), Z0
+	VCVTPD2PS Z0, Y0
+	VMOVNTPS  Y0, 96(AX)
+	ADDQ      $+256, CX
+	ADDQ      $+128, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	SFENCE
+	VZEROUPPER
+	RET
+
+// func EncodeF64StreamAVX512(dst *byte, src *float32, n int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·EncodeF64StreamAVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	TESTQ     DX, DX
+	JZ        done
+	VCVTPS2PD (CX), Z0
+	VMOVNTPS  Z0, (AX)
+	VCVTPS2PD 32(CX), Z0
+	VMOVNTPS  Z0, 64(AX)
+	VCVTPS2PD 64(CX), Z0
+	VMOVNTPS  Z0, 128(AX)
+	VCVTPS2PD 96(CX), Z0
+	VMOVNTPS  Z0, 192(AX)
+	ADDQ      $+128, CX
+	ADDQ      $+256, AX
+	SUBQ      $0x20, DX
+	JMP       loop
+
+done:
+	SFENCE
 	VZEROUPPER
 	RET
 

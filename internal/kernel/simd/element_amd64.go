@@ -164,6 +164,21 @@ func SoftCapAVX2(x *float32, n int, limit float32)
 //go:noescape
 func SoftCapGradAVX2(dx *float32, y *float32, n int, limit float32)
 
+// MagnitudeAVX2 returns the bits of the greatest magnitude of n elements.
+//
+//go:noescape
+func MagnitudeAVX2(x *float32, n int) uint32
+
+// Decode8AVX2 writes n values, a multiple of 16: those of the codes times scale.
+//
+//go:noescape
+func Decode8AVX2(dst *float32, codes *uint8, values *float32, n int, scale float32)
+
+// Encode8AVX2 writes the codes of x/top, n of them, a multiple of 16: first has the lowest by the bits from 16 on, which low is taken from, for keys positive numbers and as many negative.
+//
+//go:noescape
+func Encode8AVX2(codes *uint8, x *float32, n int, top float32, first *uint8, bounds *float32, low uint32, keys uint32)
+
 // DotAVX512 returns the dot product of n elements.
 //
 //go:noescape
@@ -323,3 +338,18 @@ func SoftCapAVX512(x *float32, n int, limit float32)
 //
 //go:noescape
 func SoftCapGradAVX512(dx *float32, y *float32, n int, limit float32)
+
+// MagnitudeAVX512 returns the bits of the greatest magnitude of n elements.
+//
+//go:noescape
+func MagnitudeAVX512(x *float32, n int) uint32
+
+// Decode8AVX512 writes n values, a multiple of 16: those of the codes times scale.
+//
+//go:noescape
+func Decode8AVX512(dst *float32, codes *uint8, values *float32, n int, scale float32)
+
+// Encode8AVX512 writes the codes of x/top, n of them, a multiple of 16: first has the lowest by the bits from 16 on, which low is taken from, for keys positive numbers and as many negative.
+//
+//go:noescape
+func Encode8AVX512(codes *uint8, x *float32, n int, top float32, first *uint8, bounds *float32, low uint32, keys uint32)

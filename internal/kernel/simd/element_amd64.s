@@ -3495,6 +3495,176 @@ done:
 	VZEROUPPER
 	RET
 
+// func MagnitudeAVX2(x *float32, n int) uint32
+// Requires: AVX, AVX2
+TEXT ·MagnitudeAVX2(SB), NOSPLIT, $0-20
+	MOVQ   x+0(FP), AX
+	MOVQ   n+8(FP), CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	XORQ   DX, DX
+	MOVQ   CX, BX
+	ANDQ   $-32, BX
+	CMPQ   DX, BX
+	JGE    by4Done
+
+by4:
+	VMOVUPS (AX)(DX*4), Y4
+	VANDPS  f7fffffff<>+0(SB), Y4, Y4
+	VPMAXUD Y4, Y0, Y0
+	VMOVUPS 32(AX)(DX*4), Y4
+	VANDPS  f7fffffff<>+0(SB), Y4, Y4
+	VPMAXUD Y4, Y1, Y1
+	VMOVUPS 64(AX)(DX*4), Y4
+	VANDPS  f7fffffff<>+0(SB), Y4, Y4
+	VPMAXUD Y4, Y2, Y2
+	VMOVUPS 96(AX)(DX*4), Y4
+	VANDPS  f7fffffff<>+0(SB), Y4, Y4
+	VPMAXUD Y4, Y3, Y3
+	ADDQ    $+32, DX
+	CMPQ    DX, BX
+	JL      by4
+
+by4Done:
+	MOVQ CX, BX
+	ANDQ $-8, BX
+	CMPQ DX, BX
+	JGE  by1Done
+
+by1:
+	VMOVUPS (AX)(DX*4), Y4
+	VANDPS  f7fffffff<>+0(SB), Y4, Y4
+	VPMAXUD Y4, Y0, Y0
+	ADDQ    $+8, DX
+	CMPQ    DX, BX
+	JL      by1
+
+by1Done:
+	SUBQ       DX, CX
+	JZ         done
+	LEAQ       masksAVX2<>+0(SB), BX
+	NEGQ       CX
+	VMOVUPS    32(BX)(CX*4), Y4
+	VMASKMOVPS (AX)(DX*4), Y4, Y4
+	VANDPS     f7fffffff<>+0(SB), Y4, Y4
+	VPMAXUD    Y4, Y0, Y0
+
+done:
+	VPMAXUD      Y2, Y0, Y0
+	VPMAXUD      Y3, Y1, Y1
+	VPMAXUD      Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VPMAXUD      X1, X0, X0
+	VPERMILPD    $0x01, X0, X1
+	VPMAXUD      X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VPMAXUD      X1, X0, X0
+	VMOVD        X0, AX
+	VZEROUPPER
+	MOVL         AX, ret+16(FP)
+	RET
+
+// func Decode8AVX2(dst *float32, codes *uint8, values *float32, n int, scale float32)
+// Requires: AVX, AVX2
+TEXT ·Decode8AVX2(SB), NOSPLIT, $0-36
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         values+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS scale+32(FP), Y0
+	XORQ         SI, SI
+	TESTQ        BX, BX
+	JZ           done
+
+loop:
+	VPMOVZXBD  (CX)(SI*1), Y1
+	VPCMPEQD   Y3, Y3, Y3
+	VXORPS     Y2, Y2, Y2
+	VPGATHERDD Y3, (DX)(Y1*4), Y2
+	VMULPS     Y0, Y2, Y2
+	VMOVUPS    Y2, (AX)(SI*4)
+	ADDQ       $+8, SI
+	CMPQ       SI, BX
+	JL         loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func Encode8AVX2(codes *uint8, x *float32, n int, top float32, first *uint8, bounds *float32, low uint32, keys uint32)
+// Requires: AVX, AVX2
+TEXT ·Encode8AVX2(SB), NOSPLIT, $0-56
+	MOVQ         codes+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS top+24(FP), Y0
+	MOVQ         first+32(FP), BX
+	MOVQ         bounds+40(FP), SI
+	VBROADCASTSS low+48(FP), Y1
+	VBROADCASTSS keys+52(FP), Y2
+	VMOVUPS      f7fffffff<>+0(SB), Y4
+	VMOVUPS      f000000ff<>+0(SB), Y5
+	VPADDD       Y1, Y2, Y3
+	VMOVUPS      f00000001<>+0(SB), Y6
+	VPSUBD       Y6, Y3, Y3
+	XORQ         DI, DI
+	TESTQ        DX, DX
+	JZ           done
+
+loop:
+	VMOVUPS      (CX)(DI*4), Y6
+	VDIVPS       Y0, Y6, Y6
+	VPSRAD       $0x1f, Y6, Y8
+	VPAND        Y2, Y8, Y8
+	VPAND        Y4, Y6, Y7
+	VPSRLD       $0x10, Y7, Y7
+	VPMAXUD      Y1, Y7, Y7
+	VPMINUD      Y3, Y7, Y7
+	VPSUBD       Y1, Y7, Y7
+	VPADDD       Y8, Y7, Y7
+	VPCMPEQD     Y9, Y9, Y9
+	VXORPS       Y8, Y8, Y8
+	VPGATHERDD   Y9, (BX)(Y7*1), Y8
+	VPAND        Y5, Y8, Y8
+	VPCMPEQD     Y9, Y9, Y9
+	VXORPS       Y7, Y7, Y7
+	VPGATHERDD   Y9, (SI)(Y8*4), Y7
+	VCMPPS       $0x0e, Y7, Y6, Y7
+	VPSUBD       Y7, Y8, Y8
+	VEXTRACTI128 $0x01, Y8, X6
+	VPACKUSDW    X6, X8, X8
+	VPACKUSWB    X8, X8, X8
+	VMOVQ        X8, (AX)(DI*1)
+	ADDQ         $+8, DI
+	CMPQ         DI, DX
+	JL           loop
+
+done:
+	VZEROUPPER
+	RET
+
+DATA f000000ff<>+0(SB)/4, $0x000000ff
+DATA f000000ff<>+4(SB)/4, $0x000000ff
+DATA f000000ff<>+8(SB)/4, $0x000000ff
+DATA f000000ff<>+12(SB)/4, $0x000000ff
+DATA f000000ff<>+16(SB)/4, $0x000000ff
+DATA f000000ff<>+20(SB)/4, $0x000000ff
+DATA f000000ff<>+24(SB)/4, $0x000000ff
+DATA f000000ff<>+28(SB)/4, $0x000000ff
+GLOBL f000000ff<>(SB), RODATA|NOPTR, $32
+
+DATA f00000001<>+0(SB)/4, $0x00000001
+DATA f00000001<>+4(SB)/4, $0x00000001
+DATA f00000001<>+8(SB)/4, $0x00000001
+DATA f00000001<>+12(SB)/4, $0x00000001
+DATA f00000001<>+16(SB)/4, $0x00000001
+DATA f00000001<>+20(SB)/4, $0x00000001
+DATA f00000001<>+24(SB)/4, $0x00000001
+DATA f00000001<>+28(SB)/4, $0x00000001
+GLOBL f00000001<>(SB), RODATA|NOPTR, $32
+
 // func DotAVX512(x *float32, y *float32, n int) float32
 // Requires: AVX, AVX512F, SSE
 TEXT ·DotAVX512(SB), NOSPLIT, $0-28
@@ -6516,6 +6686,156 @@ by1Done:
 	VMOVUPS.Z    (AX)(BX*4), K1, Z0
 	VMULPS       Z0, Z1, Z1
 	VMOVUPS      Z1, K1, (AX)(BX*4)
+
+done:
+	VZEROUPPER
+	RET
+
+// func MagnitudeAVX512(x *float32, n int) uint32
+// Requires: AVX, AVX2, AVX512DQ, AVX512F
+TEXT ·MagnitudeAVX512(SB), NOSPLIT, $0-20
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VPXORQ       Z0, Z0, Z0
+	VPXORQ       Z1, Z1, Z1
+	VPXORQ       Z2, Z2, Z2
+	VPXORQ       Z3, Z3, Z3
+	VBROADCASTSS f7fffffff<>+0(SB), Z4
+	XORQ         DX, DX
+	MOVQ         CX, BX
+	ANDQ         $-64, BX
+	CMPQ         DX, BX
+	JGE          by4Done
+
+by4:
+	VMOVUPS (AX)(DX*4), Z5
+	VANDPS  Z4, Z5, Z5
+	VPMAXUD Z5, Z0, Z0
+	VMOVUPS 64(AX)(DX*4), Z5
+	VANDPS  Z4, Z5, Z5
+	VPMAXUD Z5, Z1, Z1
+	VMOVUPS 128(AX)(DX*4), Z5
+	VANDPS  Z4, Z5, Z5
+	VPMAXUD Z5, Z2, Z2
+	VMOVUPS 192(AX)(DX*4), Z5
+	VANDPS  Z4, Z5, Z5
+	VPMAXUD Z5, Z3, Z3
+	ADDQ    $+64, DX
+	CMPQ    DX, BX
+	JL      by4
+
+by4Done:
+	MOVQ CX, BX
+	ANDQ $-16, BX
+	CMPQ DX, BX
+	JGE  by1Done
+
+by1:
+	VMOVUPS (AX)(DX*4), Z5
+	VANDPS  Z4, Z5, Z5
+	VPMAXUD Z5, Z0, Z0
+	ADDQ    $+16, DX
+	CMPQ    DX, BX
+	JL      by1
+
+by1Done:
+	SUBQ      DX, CX
+	JZ        done
+	LEAQ      masksAVX512<>+0(SB), BX
+	KMOVW     (BX)(CX*2), K1
+	VMOVUPS.Z (AX)(DX*4), K1, Z5
+	VANDPS    Z4, Z5, Z5
+	VPMAXUD   Z5, Z0, Z0
+
+done:
+	VPMAXUD       Z2, Z0, Z0
+	VPMAXUD       Z3, Z1, Z1
+	VPMAXUD       Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VPMAXUD       Y1, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VPMAXUD       X1, X0, X0
+	VPERMILPD     $0x01, X0, X1
+	VPMAXUD       X1, X0, X0
+	VMOVSHDUP     X0, X1
+	VPMAXUD       X1, X0, X0
+	VMOVD         X0, AX
+	VZEROUPPER
+	MOVL          AX, ret+16(FP)
+	RET
+
+// func Decode8AVX512(dst *float32, codes *uint8, values *float32, n int, scale float32)
+// Requires: AVX, AVX512F
+TEXT ·Decode8AVX512(SB), NOSPLIT, $0-36
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         values+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS scale+32(FP), Z0
+	XORQ         SI, SI
+	TESTQ        BX, BX
+	JZ           done
+
+loop:
+	VPMOVZXBD  (CX)(SI*1), Z1
+	KXNORW     K1, K1, K1
+	VPXORD     Z2, Z2, Z2
+	VPGATHERDD (DX)(Z1*4), K1, Z2
+	VMULPS     Z0, Z2, Z2
+	VMOVUPS    Z2, (AX)(SI*4)
+	ADDQ       $+16, SI
+	CMPQ       SI, BX
+	JL         loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func Encode8AVX512(codes *uint8, x *float32, n int, top float32, first *uint8, bounds *float32, low uint32, keys uint32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·Encode8AVX512(SB), NOSPLIT, $0-56
+	MOVQ         codes+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS top+24(FP), Z0
+	MOVQ         first+32(FP), BX
+	MOVQ         bounds+40(FP), SI
+	VBROADCASTSS low+48(FP), Z1
+	VBROADCASTSS keys+52(FP), Z2
+	VBROADCASTSS f7fffffff<>+0(SB), Z4
+	VBROADCASTSS f000000ff<>+0(SB), Z5
+	VPADDD       Z1, Z2, Z3
+	VBROADCASTSS f00000001<>+0(SB), Z6
+	VPSUBD       Z6, Z3, Z3
+	XORQ         DI, DI
+	TESTQ        DX, DX
+	JZ           done
+
+loop:
+	VMOVUPS    (CX)(DI*4), Z6
+	VDIVPS     Z0, Z6, Z6
+	VPSRAD     $0x1f, Z6, Z10
+	VPANDD     Z2, Z10, Z10
+	VPANDD     Z4, Z6, Z9
+	VPSRLD     $0x10, Z9, Z9
+	VPMAXUD    Z1, Z9, Z9
+	VPMINUD    Z3, Z9, Z9
+	VPSUBD     Z1, Z9, Z9
+	VPADDD     Z10, Z9, Z9
+	KXNORW     K1, K1, K1
+	VPXORD     Z7, Z7, Z7
+	VPGATHERDD (BX)(Z9*1), K1, Z7
+	VPANDD     Z5, Z7, Z7
+	KXNORW     K2, K2, K2
+	VPXORD     Z8, Z8, Z8
+	VPGATHERDD (SI)(Z7*4), K2, Z8
+	VCMPPS     $0x0e, Z8, Z6, K3
+	VPMOVM2D   K3, Z6
+	VPSUBD     Z6, Z7, Z7
+	VPMOVDB    Z7, (AX)(DI*1)
+	ADDQ       $+16, DI
+	CMPQ       DI, DX
+	JL         loop
 
 done:
 	VZEROUPPER
