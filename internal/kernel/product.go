@@ -272,9 +272,9 @@ func (s *section) tile(n0, begin, end int) error {
 			}
 			next := s.following(&t, kk, from+width, width)
 			for j := 0; j < n; j += u.cols {
-				b, ldb := t.panel, s.b.ld
+				b, ldb := s.b.data, s.b.ld
 				if s.plainB {
-					b = s.b.data[(s.k0+kk)*ldb+n0+from+j:]
+					b = b[(s.k0+kk)*ldb+n0+from+j:]
 				} else {
 					b, ldb = t.panel[j*kw:], u.width(min(u.cols, n-j))
 				}
