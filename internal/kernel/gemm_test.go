@@ -309,6 +309,7 @@ func FuzzGemm(f *testing.F) {
 	f.Add(uint16(15), uint16(33), uint16(257), uint8(1), uint64(2))
 	f.Add(uint16(130), uint16(8), uint16(300), uint8(2), uint64(3))
 	f.Add(uint16(40), uint16(260), uint16(16), uint8(7), uint64(4))
+	f.Add(uint16(0), uint16(69), uint16(322), uint8(4), uint64(45))
 	f.Fuzz(func(t *testing.T, m16, n16, k16 uint16, flags uint8, seed uint64) {
 		m, n, k := int(m16)%160, int(n16)%320, int(k16)%600
 		rng := rand.New(rand.NewPCG(seed, 6))

@@ -77,6 +77,9 @@ func PanelBytes(m, rows, cols int) int64 {
 // and AVX-512 variants where m > smallM.
 func MulT(y, x []float32, m int, w Matrix, add bool) error {
 	rows, cols := w.Dims()
+	if m == 0 {
+		return nil
+	}
 	if m <= smallM {
 		if !add {
 			clear(y[:m*rows])
