@@ -64,6 +64,3 @@ func Codebook(d tensor.DType) ([16]float32, error) {
 	}
 	return b.Values, nil
 }
-
-// midpoint returns (a+b)/2, rounded as two operations in float32.
-func midpoint(a, b float32) float32 { return float32(a+b) / 2 }

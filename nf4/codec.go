@@ -47,10 +47,13 @@ func (c codec) Open(info tensor.Info, data tensor.Bytes) (tensor.Rows, error) {
 			w.dynamic[i] = float32At(b, i)
 		}
 	}
-	if _, ok := data.(tensor.Memory); ok {
-		return tiled{w}, nil
+	if _, ok := data.(tensor.Memory); !ok {
+		return w, nil
 	}
-	return w, nil
+	if info.Shape.Cols()%h.BlockSize == 0 {
+		return dotted{tiled{w}}, nil
+	}
+	return tiled{w}, nil
 }
 
 // weight is an opened tensor.
@@ -68,6 +71,9 @@ type weight struct {
 
 // tiled is a weight in memory, any part of which is cheap to reach.
 type tiled struct{ *weight }
+
+// dotted is one of which no block straddles rows.
+type dotted struct{ tiled }
 
 // part is the stored bytes that a panel needs: those of the blocks from first
 // on.
@@ -103,6 +109,23 @@ func (w tiled) ReadTile(dst []float32, ld int, row int64, rows, col, cols int) e
 			return err
 		}
 	}
+	return nil
+}
+
+// DotRows adds to y[i*ldy+j] the dot product of row i of the m rows of x, one after
+// another, with row row+j, for each j below n, without a decoded value in memory. It
+// is what kernel.Dots asks for.
+func (w dotted) DotRows(y []float32, ldy int, x []float32, m, row, n int) error {
+	cols := w.info.Shape.Cols()
+	if err := tensor.CheckRows(w.info, n*int(cols), int64(row)); err != nil || n == 0 || cols == 0 {
+		return err
+	}
+	p := w.part()
+	defer w.scratch.Put(p)
+	if err := w.load(p, int64(row)*cols, int64(row+n)*cols); err != nil {
+		return err
+	}
+	kernel.Dot4(y, ldy, x, m, int(cols), p.codes, &w.book.Values, p.scales, int(w.BlockSize), n)
 	return nil
 }
 
@@ -156,9 +179,15 @@ func (w *weight) load(p *part, from, end int64) (err error) {
 		kernel.DecodeF32(p.scales, p.absmax)
 		return nil
 	}
-	for i, c := range p.absmax {
-		nested := float32At(p.nested, int((p.first+int64(i))/nestedBlock-p.nestedFirst))
-		p.scales[i] = undouble(w.dynamic[c], nested, w.Offset)
+	for at := 0; at < len(p.absmax); {
+		block := (p.first + int64(at)) / nestedBlock
+		end := min(len(p.absmax), int((block+1)*nestedBlock-p.first))
+		scales := p.scales[at:end]
+		kernel.Decode8(scales, p.absmax[at:end], &w.dynamic, float32At(p.nested, int(block-p.nestedFirst)))
+		for i := range scales {
+			scales[i] += w.Offset
+		}
+		at = end
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -63,7 +64,7 @@ func slow(d tensor.DType, h Header, elems int64, data []byte, i int64) float32 {
 }
 
 var shapes = []tensor.Shape{
-	{1}, {7}, {64}, {1, 1}, {3, 64}, {5, 33}, {9, 172}, {4, 3, 31}, {2, 4097}, {300, 129}, {33, 1}, {0, 64}, {64, 0}, {},
+	{1}, {7}, {64}, {1, 1}, {3, 64}, {5, 33}, {9, 172}, {4, 3, 31}, {2, 4097}, {300, 129}, {33, 1}, {0, 64}, {64, 0}, {}, {5, 4096},
 }
 
 func TestCodecDecodes(t *testing.T) {
@@ -92,6 +93,11 @@ func TestCodecDecodes(t *testing.T) {
 						require.Equal(t, want, got, "%v %v %v %s", shape, h, d, name)
 						if name == "memory" {
 							tensortest.TestTiles(t, rows, shape)
+							w, ok := rows.(dotted)
+							require.Equal(t, shape.Cols()%size == 0, ok)
+							if ok {
+								testDots(t, w, want)
+							}
 						}
 						if n == 0 {
 							continue
@@ -114,6 +120,35 @@ func TestCodecDecodes(t *testing.T) {
 			}
 		}
 	}
+}
+
+// testDots compares products with those of the decoded values in float64.
+func testDots(t *testing.T, w dotted, values []float32) {
+	rng := rand.New(rand.NewPCG(25, uint64(len(values))))
+	rows, cols := int(w.info.Shape.Rows()), int(w.info.Shape.Cols())
+	if rows == 0 || cols == 0 {
+		return
+	}
+	first := rng.IntN(rows)
+	m, n := 1+rng.IntN(5), 1+rng.IntN(rows-first)
+	x, y := make([]float32, m*cols), make([]float32, m*n)
+	for i := range x {
+		x[i] = rng.Float32() - 0.5
+	}
+	for i := range y {
+		y[i] = float32(i)
+	}
+	require.NoError(t, w.DotRows(y, n, x, m, first, n))
+	for i, got := range y {
+		want, size := float64(i), float64(i)
+		for j, v := range x[i/n*cols:][:cols] {
+			p := float64(v) * float64(values[(first+i%n)*cols+j])
+			want, size = want+p, size+math.Abs(p)
+		}
+		require.InDelta(t, want, got, size*float64(cols+2)*0x1p-24)
+	}
+	require.Error(t, w.DotRows(y, n, x, m, rows-n+1, n))
+	require.Error(t, w.DotRows(y, n, x, m, -1, n))
 }
 
 func TestCodecConcurrent(t *testing.T) {

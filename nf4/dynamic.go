@@ -2,7 +2,9 @@ package nf4
 
 import (
 	"math"
-	"sort"
+	"sync"
+
+	"github.com/seed18967229/nibble/internal/kernel"
 )
 
 // nestedBlock is the block size of the 8-bit absmax. bitsandbytes 0.50 knows no
@@ -46,6 +48,8 @@ var dynamicMap = func() (m [256]float32) {
 	return m
 }()
 
+var dynamic8 = sync.OnceValue(func() *kernel.Map8 { return kernel.NewMap8(dynamicMap) })
+
 // DynamicMap returns the values of the 8-bit codes that Double writes.
 func DynamicMap() [256]float32 { return dynamicMap }
 
@@ -77,31 +81,34 @@ func Mean(absmax []float32) float32 {
 // library of bitsandbytes 0.50 looks the code up in a coarser table instead,
 // which near zero is not always the nearest.
 func Double(absmax []float32, offset float32) *DoubleQuant {
-	return doubleWith(absmax, offset, &dynamicMap)
+	return doubleWith(absmax, offset, dynamic8())
 }
 
-func doubleWith(absmax []float32, offset float32, m *[256]float32) *DoubleQuant {
+func doubleWith(absmax []float32, offset float32, m *kernel.Map8) *DoubleQuant {
 	d := &DoubleQuant{
 		Absmax:       make([]uint8, len(absmax)),
 		NestedAbsmax: make([]float32, 0, ceilDiv(len(absmax), nestedBlock)),
 		Offset:       offset,
 	}
-	bounds := make([]float32, 255)
-	for i := range bounds {
-		bounds[i] = midpoint(m[i], m[i+1])
-	}
 	var block [nestedBlock]float32
 	for at := 0; at < len(absmax); at += nestedBlock {
 		x := block[:copy(block[:], absmax[at:])]
-		var top float32
 		for i := range x {
 			x[i] -= offset
-			top = max(top, float32(math.Abs(float64(x[i]))))
 		}
-		top = scale(x, top, len(x) == nestedBlock)
-		for i, s := range x {
-			d.Absmax[at+i] = uint8(sort.Search(len(bounds), func(k int) bool { return bounds[k] >= s }))
+		top := kernel.Absmax(x)
+		mul := float32(1)
+		if div := max(top, tiny); len(x) == nestedBlock {
+			mul = 1 / div
+		} else {
+			// As in the default backend, the partial last block is divided, and only
+			// there is an absmax below 1e-38 raised to it.
+			top = div
+			for i := range x {
+				x[i] /= div
+			}
 		}
+		kernel.Encode8(d.Absmax[at:], x, m, mul)
 		d.NestedAbsmax = append(d.NestedAbsmax, top)
 	}
 	return d

@@ -204,24 +204,5 @@ func (e *Encoder) count(absmax float32, m kernel.Moments4, n int) {
 	e.done += int64(n)
 }
 
-// scale divides a block by its absmax, in place, and returns the absmax that is
-// stored. As in the default backend, a full block is multiplied by the
-// reciprocal, the partial last one is divided, and only there is an absmax
-// below 1e-38 raised to it.
-func scale(x []float32, absmax float32, full bool) float32 {
-	div := max(absmax, tiny)
-	if full {
-		inv := 1 / div
-		for i, v := range x {
-			x[i] = min(max(v*inv, -1), 1)
-		}
-		return absmax
-	}
-	for i, v := range x {
-		x[i] = min(max(v/div, -1), 1)
-	}
-	return div
-}
-
 // ceilDiv returns a/b, rounded up.
 func ceilDiv[T int | int64](a, b T) T { return a/b + min(1, a%b) }

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed18967229/nibble/formats/safetensors"
+	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/internal/tensortest"
 	"github.com/seed18967229/nibble/nf4/internal/golden"
 	"github.com/seed18967229/nibble/tensor"
@@ -133,7 +134,7 @@ func testCase(t *testing.T, name string, src tensor.Source) {
 		require.LessOrEqual(t, ulps(h.Offset, Mean(absmax)), int64(2), "%v %v", h.Offset, Mean(absmax))
 		m = tensortest.Bytes(t, src, "nested_quant_map")
 		nested = tensortest.Bytes(t, src, "nested_absmax")
-		got := doubleWith(absmax, h.Offset, (*[256]float32)(tensortest.Floats(t, src, "nested_quant_map")))
+		got := doubleWith(absmax, h.Offset, kernel.NewMap8([256]float32(tensortest.Floats(t, src, "nested_quant_map"))))
 		require.Equal(t, tensortest.Bytes(t, src, "absmax"), got.Absmax)
 		require.Equal(t, tensortest.Floats(t, src, "nested_absmax"), got.NestedAbsmax)
 	}
@@ -170,7 +171,7 @@ func TestDynamicGolden(t *testing.T) {
 		require.LessOrEqual(t, ulps(v, m[i]), int64(2), "entry %d", i)
 	}
 	for _, set := range []string{"rand", "mids"} {
-		got := doubleWith(tensortest.Floats(t, src, set+".input"), 0, m)
+		got := doubleWith(tensortest.Floats(t, src, set+".input"), 0, kernel.NewMap8(*m))
 		require.Equal(t, tensortest.Bytes(t, src, set+".default.q"), got.Absmax, set)
 		require.Equal(t, tensortest.Floats(t, src, set+".default.absmax"), got.NestedAbsmax, set)
 		for i, want := range tensortest.Floats(t, src, set+".default.dequant") {

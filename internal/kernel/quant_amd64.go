@@ -2,18 +2,16 @@
 
 package kernel
 
-import (
-	"math"
-
-	"github.com/seed18967229/nibble/internal/kernel/simd"
-)
+import "github.com/seed18967229/nibble/internal/kernel/simd"
 
 var quantAVX2 = quantLoops{
-	decode4: decode4AVX2, encode4: encode4AVX2, absmax: absmaxAVX2, dots: dotsAVX2, dot4: dot4AVX2,
+	decode4: decode4AVX2, decode4BF16: decode4BF16AVX2, encode4: encode4AVX2, encodeMap8: encodeMap8AVX2, decodeMap8: decodeMap8AVX2,
+	codeRows: 4, dots: dotsAVX2, dot4: dot4AVX2,
 }
 
 var quantAVX512 = quantLoops{
-	decode4: decode4AVX512, encode4: encode4AVX512, absmax: absmaxAVX2, dots: dotsAVX512, dot4: dot4AVX512,
+	decode4: decode4AVX512, decode4BF16: decode4BF16AVX512, encode4: encode4AVX512, encodeMap8: encodeMap8AVX512, decodeMap8: decodeMap8AVX512,
+	codeRows: smallM, dots: dotsAVX512, dot4: dot4AVX512,
 }
 
 func decode4AVX2(dst []float32, codes []byte, values *[16]float32, absmax []float32, block int) {
@@ -46,6 +44,44 @@ func decode4With(f func(dst *float32, codes *byte, values, absmax *float32, bloc
 	}
 }
 
+// decode4BF16AVX2 goes by way of float32, some blocks at a time.
+func decode4BF16AVX2(dst, codes []byte, values *[16]float32, absmax []float32, block int) {
+	if block%2 != 0 {
+		decode4BF16Go(dst, codes, values, absmax, block)
+		return
+	}
+	blocks := max(1, 4096/block)
+	buf := scratch(min(blocks*block, len(dst)/2))
+	defer release(buf)
+	for len(absmax) > 0 {
+		blocks = min(blocks, len(absmax))
+		part := (*buf)[:min(blocks*block, len(dst)/2)]
+		decode4AVX2(part, codes, values, absmax[:blocks], block)
+		convertAVX2.encodeBF16(dst[:2*len(part)], part)
+		dst, codes, absmax = dst[2*len(part):], codes[len(part)/2:], absmax[blocks:]
+	}
+}
+
+func decode4BF16AVX512(dst, codes []byte, values *[16]float32, absmax []float32, block int) {
+	if block%32 != 0 {
+		decode4BF16Go(dst, codes, values, absmax, block)
+		return
+	}
+	n := len(dst) / 2
+	whole, rest := n/block, n%block&^31
+	if whole > 0 {
+		simd.Decode4BF16AVX512(&dst[0], &codes[0], &values[0], &absmax[0], whole, block)
+	}
+	done := whole * block
+	if rest > 0 {
+		simd.Decode4BF16AVX512(&dst[2*done], &codes[done/2], &values[0], &absmax[whole], 1, rest)
+		done += rest
+	}
+	if done < n {
+		decode4BF16Go(dst[2*done:], codes[done/2:], values, absmax[whole:], block)
+	}
+}
+
 func encode4AVX2(codes []byte, absmax []float32, moments []Moments4, x []float32, block int, c *Codebook) int {
 	if block%32 != 0 {
 		return encode4Go(codes, absmax, moments, x, block, c)
@@ -64,12 +100,34 @@ func encode4AVX512(codes []byte, absmax []float32, moments []Moments4, x []float
 	return f(&codes[0], &absmax[0], &moments[0].Err, &x[0], len(absmax), block, &c.table.heap[0])
 }
 
-func absmaxAVX2(x []float32) float32 {
-	n := len(x) &^ 31
-	if n == 0 {
-		return absmaxGo(x)
+func encodeMap8AVX2(codes []byte, x []float32, m *Map8, mul float32) {
+	n := len(x) &^ 7
+	if n > 0 {
+		simd.EncodeMap8AVX2(&codes[0], &x[0], &m.heap[0], mul, n)
 	}
-	top := math.Float32bits(simd.AbsmaxAVX2(&x[0], n))
-	// As bits a NaN is larger than all else.
-	return math.Float32frombits(max(top, math.Float32bits(absmaxGo(x[n:]))))
+	encodeMap8Go(codes[n:], x[n:], m, mul)
+}
+
+func decodeMap8AVX2(dst []float32, codes []byte, values *[256]float32, scale float32) {
+	n := len(dst) &^ 15
+	if n > 0 {
+		simd.Decode8AVX2(&dst[0], &codes[0], &values[0], n, scale)
+	}
+	decodeMap8Go(dst[n:], codes[n:], values, scale)
+}
+
+func encodeMap8AVX512(codes []byte, x []float32, m *Map8, mul float32) {
+	n := len(x) &^ 15
+	if n > 0 {
+		simd.EncodeMap8AVX512(&codes[0], &x[0], &m.heap[0], mul, n)
+	}
+	encodeMap8Go(codes[n:], x[n:], m, mul)
+}
+
+func decodeMap8AVX512(dst []float32, codes []byte, values *[256]float32, scale float32) {
+	n := len(dst) &^ 15
+	if n > 0 {
+		simd.Decode8AVX512(&dst[0], &codes[0], &values[0], n, scale)
+	}
+	decodeMap8Go(dst[n:], codes[n:], values, scale)
 }

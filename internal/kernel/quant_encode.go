@@ -33,8 +33,10 @@ type codeTable struct {
 	codes  [16]uint32  // by rank of their values
 	ranked [16]float32 // values by rank
 
-	// Where the codes are in order and no 15th of a unit has two thresholds, the
-	// threshold in each and the number of those below it: see gridOf. grid says so.
+	// grid says that the codes are in order and that no two thresholds are nearest to
+	// the same multiple of 1/15. Element 16+i of bounds is then the threshold nearest
+	// to i/15, Inf if there is none, and that of ranks the number of those nearest to
+	// smaller multiples.
 	bounds [32]float32
 	ranks  [32]uint32
 	grid   bool
@@ -76,7 +78,7 @@ func NewCodebook(values [16]float32, order [16]uint8) *Codebook {
 	return c
 }
 
-// gridOf returns where in the grid a value in [-1, 1] is.
+// gridOf returns where in the grid a value in [-1, 1] is. It never falls as s rises.
 func gridOf(s float32) int { return int(math.RoundToEven(15*float64(s))) + 16 }
 
 // lay fills the grid, if these codes can have one.
@@ -135,7 +137,7 @@ func Encode4(codes []byte, absmax []float32, moments []Moments4, x []float32, bl
 func encode4Go(codes []byte, absmax []float32, moments []Moments4, x []float32, block int, c *Codebook) int {
 	for i := range absmax {
 		part := x[i*block : (i+1)*block]
-		top := absmaxGo(part)
+		top := magnitudeGo(part)
 		if !(top <= math.MaxFloat32) {
 			return i
 		}
@@ -150,7 +152,7 @@ func encode4Go(codes []byte, absmax []float32, moments []Moments4, x []float32, 
 // number of elements leaves the code of zero in the last low nibble. ok is false if
 // an element is NaN or infinite.
 func Encode4Last(codes []byte, x []float32, c *Codebook) (absmax float32, m Moments4, ok bool) {
-	top := absmaxGo(x)
+	top := magnitudeGo(x)
 	if !(top <= math.MaxFloat32) {
 		return 0, m, false
 	}
@@ -201,12 +203,4 @@ func sum16(l *[16]float32) float32 {
 
 // Absmax returns the largest magnitude in x, 0 if it is empty. It is an infinity or
 // a NaN if there is one in x.
-func Absmax(x []float32) float32 { return use.absmax(x) }
-
-func absmaxGo(x []float32) float32 {
-	var bits uint32
-	for _, v := range x {
-		bits = max(bits, math.Float32bits(v)&^(1<<31))
-	}
-	return math.Float32frombits(bits)
-}
+func Absmax(x []float32) float32 { return use.magnitude(x) }

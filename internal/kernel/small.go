@@ -5,13 +5,13 @@ package kernel
 // large product is made of: the weight is then used too few times to be packed.
 const smallM = 16
 
-// Dots is Tiles that can be multiplied by a vector without being decoded to memory.
+// Dots is Tiles that can be multiplied by a few rows without being decoded to memory.
 type Dots interface {
 	Tiles
 
-	// DotRows adds to y[i] the dot product of x with row row+i, for each element of
-	// y. It is called concurrently.
-	DotRows(y, x []float32, row int) error
+	// DotRows adds to y[i*ldy+j] the dot product of row i of the m rows of x, one
+	// after another, with row row+j, for each j below n. It is called concurrently.
+	DotRows(y []float32, ldy int, x []float32, m, row, n int) error
 }
 
 const (
@@ -40,17 +40,9 @@ func mulTSmall(y, x []float32, m int, w Matrix) error {
 			return nil
 		})
 	case Dots:
-		if m > codeRows {
-			break
+		if m <= use.codeRows {
+			return batches(dotBatch, func(at, n int) error { return w.DotRows(y[at:], rows, x, m, at, n) })
 		}
-		return batches(dotBatch, func(at, n int) error {
-			for i := range m {
-				if err := w.DotRows(y[i*rows+at:][:n], x[i*cols:(i+1)*cols], at); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
 	}
 	if t, ok := w.(Tiles); ok {
 		return batches(smallBatch, func(at, n int) error { return mulTTiles(y, x, m, t, at, n) })
@@ -65,10 +57,6 @@ func mulTSmall(y, x []float32, m int, w Matrix) error {
 		return nil
 	})
 }
-
-// codeRows is the number of rows of x up to which multiplying each of them by the codes
-// is faster than decoding them once.
-const codeRows = 2
 
 // mulTTiles multiplies by n rows of w from the given one on, tile by tile.
 func mulTTiles(y, x []float32, m int, w Tiles, at, n int) error {
@@ -100,35 +88,25 @@ func dotsGo(y []float32, ldy int, x []float32, ldx, m int, w []float32, ldw, n, 
 	}
 }
 
-// Dot4 adds to y the products of x with rows of codes of a 4-bit block format that
-// follow one another; Decode4 says what they mean. len(x), the length of a row, must
-// be a multiple of block. The sums differ between variants in their last places: they
-// are off by no more than (len(x)+2) * 2^-24 of the sum of the magnitudes of their
-// terms.
-func Dot4(y, x []float32, codes []byte, values *[16]float32, absmax []float32, block int) {
-	codes = codes[:len(y)*len(x)/2]
-	absmax = absmax[:len(y)*len(x)/block]
-	if len(y) == 0 || len(x) == 0 {
+// Dot4 adds to y[i*ldy+j] the product of row i of the m rows of x, one after another,
+// with row j of n rows of codes of a 4-bit block format that follow one another;
+// Decode4 says what they mean. cols, the length of a row, must be a multiple of block.
+// The sums differ between variants in their last places: they are off by no more than
+// (cols+2) * 2^-24 of the sum of the magnitudes of their terms.
+func Dot4(y []float32, ldy int, x []float32, m, cols int, codes []byte, values *[16]float32, absmax []float32, block, n int) {
+	if m == 0 || n == 0 || cols == 0 {
 		return
 	}
-	use.dot4(y, x, codes, values, absmax, block)
+	y, x = y[:(m-1)*ldy+n], x[:m*cols]
+	codes, absmax = codes[:n*cols/2], absmax[:n*cols/block]
+	use.dot4(y, ldy, x, m, cols, codes, values, absmax, block, n)
 }
 
-func dot4Go(y, x []float32, codes []byte, values *[16]float32, absmax []float32, block int) {
-	var scaled [16]float32
-	for i := range y {
-		var even, odd float32
-		for at := 0; at < len(x); at += block {
-			for j, v := range values {
-				scaled[j] = v * absmax[0]
-			}
-			part := x[at : at+block]
-			for j, c := range codes[:block/2] {
-				even += part[2*j] * scaled[c>>4]
-				odd += part[2*j+1] * scaled[c&15]
-			}
-			absmax, codes = absmax[1:], codes[block/2:]
-		}
-		y[i] += even + odd
+func dot4Go(y []float32, ldy int, x []float32, m, cols int, codes []byte, values *[16]float32, absmax []float32, block, n int) {
+	buf := scratch(cols)
+	defer release(buf)
+	for j := range n {
+		decode4Go(*buf, codes[j*cols/2:], values, absmax[j*cols/block:][:cols/block], block)
+		dotsGo(y[j:], ldy, x, cols, m, *buf, cols, 1, cols)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -61,37 +62,49 @@ func TestDotsVariants(t *testing.T) {
 func TestDot4Variants(t *testing.T) {
 	rng := rand.New(rand.NewPCG(33, 34))
 	eachVariant(t, func(t *testing.T) {
-		for _, block := range []int{2, 32, 64, 96, 128, 256} {
-			for _, blocks := range []int{0, 1, 2, 5} {
-				for _, rows := range []int{0, 1, 2, 7} {
-					cols := block * blocks
-					guarded(t, []int{4 * rows, 4 * cols, rows * cols / 2, 4 * rows * blocks}, func(b [][]byte) {
-						y, x := normals(rng, floatsOf(b[0])), normals(rng, floatsOf(b[1]))
-						fillBytes(rng, b[2])
-						absmax := normals(rng, floatsOf(b[3]))
-						w := make([]float32, rows*cols)
-						decode4Go(w, b[2], &nf4Values, absmax, block)
-						old := append([]float32(nil), y...)
-						Dot4(y, x, b[2], &nf4Values, absmax, block)
-						for i := range y {
-							sum, size := dot64(x, w[i*cols:])
-							require.InDelta(t, float64(old[i])+sum, y[i], (size+math.Abs(float64(old[i])))*float64(cols+2)*0x1p-24)
-						}
-					})
+		for _, block := range []int{2, 32, 64, 96, 128, 4096} {
+			for _, blocks := range []int{1, 2, 5, 70} {
+				cols := block * blocks
+				if cols > 24576 {
+					continue
+				}
+				for _, n := range []int{1, 2, 7} {
+					for m := range 8 {
+						ldy := n + rng.IntN(3)
+						guarded(t, []int{4 * (max(0, m-1)*ldy + n), 4 * m * cols, n * cols / 2, 4 * n * blocks}, func(b [][]byte) {
+							y, x := normals(rng, floatsOf(b[0])), normals(rng, floatsOf(b[1]))
+							fillBytes(rng, b[2])
+							absmax := normals(rng, floatsOf(b[3]))
+							w := make([]float32, n*cols)
+							decode4Go(w, b[2], &nf4Values, absmax, block)
+							old := append([]float32(nil), y...)
+							Dot4(y, ldy, x, m, cols, b[2], &nf4Values, absmax, block, n)
+							for i := range y {
+								r, c := i/ldy, i%ldy
+								if c >= n || m == 0 {
+									require.Equal(t, old[i], y[i])
+									continue
+								}
+								sum, size := dot64(x[r*cols:][:cols], w[c*cols:])
+								require.InDelta(t, float64(old[i])+sum, y[i], (size+math.Abs(float64(old[i])))*float64(cols+2)*0x1p-24)
+							}
+						})
+					}
 				}
 			}
 		}
-		require.Panics(t, func() {
-			Dot4(make([]float32, 2), make([]float32, 64), make([]byte, 63), &nf4Values, make([]float32, 2), 64)
-		})
-		require.Panics(t, func() {
-			Dot4(make([]float32, 2), make([]float32, 64), make([]byte, 64), &nf4Values, make([]float32, 1), 64)
-		})
+		dot := func(y, x, codes, absmax int) {
+			Dot4(make([]float32, y), 2, make([]float32, x), 2, 64, make([]byte, codes), &nf4Values, make([]float32, absmax), 64, 2)
+		}
+		dot(4, 128, 64, 2)
+		require.Panics(t, func() { dot(3, 128, 64, 2) })
+		require.Panics(t, func() { dot(4, 127, 64, 2) })
+		require.Panics(t, func() { dot(4, 128, 63, 2) })
+		require.Panics(t, func() { dot(4, 128, 64, 1) })
 	})
 }
 
-// coded is a matrix of 4-bit codes. Its methods are counted by what a product should
-// use.
+// coded is a matrix of 4-bit codes.
 type coded struct {
 	rows, cols, block int
 	codes             []byte
@@ -130,9 +143,9 @@ func (c coded) DecodeTile(dst []float32, ld, row, rows, col, cols int) error {
 	return nil
 }
 
-func (c coded) DotRows(y, x []float32, row int) error {
+func (c coded) DotRows(y []float32, ldy int, x []float32, m, row, n int) error {
 	codes, absmax := c.at(row, 0)
-	Dot4(y, x, codes, &nf4Values, absmax, c.block)
+	Dot4(y, ldy, x, m, c.cols, codes, &nf4Values, absmax, c.block, n)
 	return nil
 }
 
@@ -171,11 +184,33 @@ func TestSmallProducts(t *testing.T) {
 	})
 }
 
+// The bits do not depend on how many goroutines share the rows.
+func TestSmallWorkers(t *testing.T) {
+	rng := rand.New(rand.NewPCG(37, 38))
+	const rows, cols, m = 200, 1088, 5
+	w := newCoded(rng, rows, cols, 64)
+	x := normals(rng, make([]float32, m*cols))
+	eachVariant(t, func(t *testing.T) {
+		for _, a := range []Matrix{w, tilesOnly{w}, rowsOnly{w}} {
+			run := func(workers int) []float32 {
+				defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(workers))
+				y := make([]float32, m*rows)
+				require.NoError(t, MulT(y, x, m, a, false))
+				return y
+			}
+			want := run(1)
+			for range 5 {
+				requireBits(t, want, run(4), fmt.Sprintf("%T", a))
+			}
+		}
+	})
+}
+
 func BenchmarkSmall(b *testing.B) {
 	const rows, cols = 4096, 4096
 	rng := rand.New(rand.NewPCG(1, 2))
 	w := newCoded(rng, 4*rows, cols, 64) // more than the last cache has for one
-	all := make([]float32, rows*cols)
+	all := normals(rng, make([]float32, rows*cols))
 	for _, m := range []int{1, 2, 3, 4, 8, 16} {
 		x, y := normals(rng, make([]float32, m*cols)), make([]float32, m*4*rows)
 		for _, a := range []struct {

@@ -251,8 +251,11 @@ func rowsOf(w kernel.Matrix, from, n int) kernel.Matrix {
 		return kernel.Dense{Data: d.Data[from*cols : (from+n)*cols], Rows: n, Cols: cols}
 	}
 	p := part{w, from, n}
-	if t, ok := w.(kernel.Tiles); ok {
-		return tiles{p, t}
+	switch w := w.(type) {
+	case kernel.Dots:
+		return dots{tiles{p, w}, w}
+	case kernel.Tiles:
+		return tiles{p, w}
 	}
 	return p
 }
@@ -278,4 +281,13 @@ func (t tiles) TileStep() int { return t.whole.TileStep() }
 
 func (t tiles) DecodeTile(dst []float32, ld, row, rows, col, cols int) error {
 	return t.whole.DecodeTile(dst, ld, t.from+row, rows, col, cols)
+}
+
+type dots struct {
+	tiles
+	whole kernel.Dots
+}
+
+func (d dots) DotRows(y []float32, ldy int, x []float32, m, row, n int) error {
+	return d.whole.DotRows(y, ldy, x, m, d.from+row, n)
 }

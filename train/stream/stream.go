@@ -377,13 +377,17 @@ func (s *Stream) Vector(name string) ([]float32, error) {
 }
 
 // matrixOf returns a tensor as a kernel sees it: kernel.Tiles if its rows are
-// tensor.Tiles.
+// tensor.Tiles, and kernel.Dots if they know how to multiply.
 func matrixOf(rows tensor.Rows, shape tensor.Shape) kernel.Matrix {
 	m := matrix{rows, shape}
-	if t, ok := rows.(tensor.Tiles); ok {
-		return tiles{m, t}
+	t, ok := rows.(tensor.Tiles)
+	if !ok {
+		return m
 	}
-	return m
+	if d, ok := rows.(dotter); ok {
+		return dots{tiles{m, t}, d}
+	}
+	return tiles{m, t}
 }
 
 type matrix struct {
@@ -405,4 +409,14 @@ type tiles struct {
 // DecodeTile implements kernel.Tiles.
 func (t tiles) DecodeTile(dst []float32, ld, row, rows, col, cols int) error {
 	return t.ReadTile(dst, ld, int64(row), rows, col, cols)
+}
+
+// dotter is what kernel.Dots has beside kernel.Tiles.
+type dotter interface {
+	DotRows(y []float32, ldy int, x []float32, m, row, n int) error
+}
+
+type dots struct {
+	tiles
+	dotter
 }

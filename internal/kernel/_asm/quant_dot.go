@@ -23,7 +23,7 @@ var (
 // dots makes the loops of products with few rows: dot products of mr rows of x with
 // nr rows of w.
 func dots() {
-	for _, mr := range []int{1, 2, 4} {
+	for mr := 1; mr <= 4; mr++ {
 		for _, nr := range []int{1, 4} {
 			dotsOf(w512, mr, nr)
 		}
@@ -191,25 +191,56 @@ func splitAVX2() {
 	RET()
 }
 
-// dot4 makes the loop of a product with one row from 4-bit codes. No value is written
-// to memory: a byte is widened to a lane, its low nibble looks up an odd element and
-// its high nibble an even one.
-func dot4(w width) {
-	name := "Dot4" + w.name
+// dot4 makes the loop of a product with mr rows of x from 4-bit codes. No value is
+// written to memory: a byte is widened to a lane, its low nibble looks up an odd
+// element and its high nibble an even one.
+func dot4(w width, mr int) {
+	name := fmt.Sprintf("Dot4x%d%s", mr, w.name)
 	per := w.bytes / 2 // elements of a step
-	TEXT(name, NOSPLIT, "func(y, x *float32, codes *byte, values, absmax *float32, rows, blocks, block int)")
-	Doc(name+" adds to y the dot products of x, in the order of Split"+w.name+", with rows of blocks of codes",
-		fmt.Sprintf("that follow one another. block is a multiple of %d.", 2*per))
+	TEXT(name, NOSPLIT, "func(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values, absmax *float32, absmaxSkip, rows, blocks, block int)")
+	Doc(fmt.Sprintf("%s adds to y the dot products of %d rows of x, in the order of Split%s, with rows of", name, mr, w.name),
+		"blocks of codes; row j of them adds to element j of a row of y. All that is between rows is in",
+		fmt.Sprintf("bytes: ldy and ldx from row to row, the skips from the end of one to the next. block is a multiple of %d.", 2*per))
 	Pragma("noescape")
-	p := pointers("y", "x", "codes", "values", "absmax", "rows", "blocks", "block")
-	y, x, codes, values, absmax, rows, blocks, block := p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]
+	// What the inner loop does not need stays where it was passed.
+	param := func(name string) Mem {
+		b, err := Param(name).Resolve()
+		if err != nil {
+			panic(err)
+		}
+		return b.Addr
+	}
+	p := pointers("y", "x", "ldx", "codes", "absmax", "rows")
+	y, x, ldx, codes, absmax, rows := p[0], p[1], p[2], p[3], p[4], p[5]
+	xp, yp, left, in := GP64(), GP64(), GP64(), GP64()
+	var ldx3, values Register
+	if mr == 4 {
+		ldx3 = GP64()
+		LEAQ(Mem{Base: ldx, Index: ldx, Scale: 2}, ldx3)
+	}
+	values = Load(Param("values"), GP64())
 	var table VecVirtual
 	if w.bytes == 64 {
 		table = ZMM()
 		VMOVUPS(Mem{Base: values}, table)
 	}
-	xp, left, in := GP64(), GP64(), GP64()
-	acc := []VecVirtual{w.reg(), w.reg(), w.reg(), w.reg()}
+	at := func(row, disp int) Mem {
+		switch row {
+		case 0:
+			return Mem{Base: xp, Disp: disp}
+		case 3:
+			return Mem{Base: xp, Index: ldx3, Scale: 1, Disp: disp}
+		}
+		return Mem{Base: xp, Index: ldx, Scale: uint8(row), Disp: disp}
+	}
+	sets := 1 // of sums: eight of them, or four for one row, keep the machine busy
+	if mr < 3 {
+		sets = 2
+	}
+	acc := make([]VecVirtual, sets*2*mr)
+	for i := range acc {
+		acc[i] = w.reg()
+	}
 	Label("row")
 	TESTQ(rows, rows)
 	JZ(LabelRef("done"))
@@ -218,7 +249,7 @@ func dot4(w width) {
 		zero(a, w)
 	}
 	MOVQ(x, xp)
-	MOVQ(blocks, left)
+	MOVQ(param("blocks"), left)
 	Label("block")
 	// The products are with the values that decoding gives.
 	lo, hi := w.reg(), w.reg()
@@ -230,25 +261,25 @@ func dot4(w width) {
 		VMULPS(Mem{Base: values, Disp: 32}, hi, hi)
 	}
 	ADDQ(Imm(4), absmax)
-	MOVQ(block, in)
+	MOVQ(param("block"), in)
 	Label("loop")
 	for i := range 2 {
 		odd, even := w.reg(), w.reg()
 		VPMOVZXBD(Mem{Base: codes, Disp: i * per / 2}, odd)
 		VPSRLD(Imm(4), odd, even)
-		if w.bytes == 64 {
-			VPERMPS(lo, odd, odd)
-			VPERMPS(lo, even, even)
-		} else {
-			a, b := w.reg(), w.reg()
-			lookup16(odd, lo, hi, a, b)
-			odd = a
-			c, d := w.reg(), w.reg()
-			lookup16(even, lo, hi, c, d)
-			even = c
+		for half, idx := range []VecVirtual{even, odd} {
+			v := idx
+			if w.bytes == 64 {
+				VPERMPS(lo, idx, v)
+			} else {
+				t := w.reg()
+				v = w.reg()
+				lookup16(idx, lo, hi, v, t)
+			}
+			for r := range mr {
+				VFMADD231PS(at(r, 4*i*per+half*w.bytes), v, acc[(i%sets*2+half)*mr+r])
+			}
 		}
-		VFMADD231PS(Mem{Base: xp, Disp: 4 * i * per}, even, acc[2*i])
-		VFMADD231PS(Mem{Base: xp, Disp: 4*i*per + w.bytes}, odd, acc[2*i+1])
 	}
 	ADDQ(U32(8*per), xp)
 	ADDQ(Imm(uint64(per)), codes)
@@ -256,13 +287,21 @@ func dot4(w width) {
 	JNZ(LabelRef("loop"))
 	DECQ(left)
 	JNZ(LabelRef("block"))
-	VADDPS(acc[1], acc[0], acc[0])
-	VADDPS(acc[3], acc[2], acc[2])
-	VADDPS(acc[2], acc[0], acc[0])
-	z := sumLanes(acc[0], w)
-	VADDSS(Mem{Base: y}, z, z)
-	VMOVSS(z, Mem{Base: y})
+	MOVQ(y, yp)
+	for r := range mr {
+		for n := len(acc) / mr / 2; n > 0; n /= 2 {
+			for i := range n {
+				VADDPS(acc[(i+n)*mr+r], acc[i*mr+r], acc[i*mr+r])
+			}
+		}
+		z := sumLanes(acc[r], w)
+		VADDSS(Mem{Base: yp}, z, z)
+		VMOVSS(z, Mem{Base: yp})
+		ADDQ(param("ldy"), yp)
+	}
 	ADDQ(Imm(4), y)
+	ADDQ(param("codesSkip"), codes)
+	ADDQ(param("absmaxSkip"), absmax)
 	JMP(LabelRef("row"))
 	Label("done")
 	VZEROUPPER()

@@ -48,8 +48,8 @@ func encode4AVX512(name string, grid bool) {
 	c := &encodeConst
 	TEXT(name, NOSPLIT, "func(codes *byte, absmax, moments, x *float32, blocks, block int, table *float32) int")
 	if grid {
-		Doc(name+" is Encode4AVX512 for codes in the order of their values, of which a 32nd of",
-			"[-1, 1] has no more than one threshold.")
+		Doc(name+" is Encode4AVX512 for codes in the order of their values, where no two thresholds",
+			"are nearest to the same multiple of 1/15.")
 	} else {
 		Doc(name+" encodes blocks of a multiple of 32 elements and returns how many it did: all, or",
 			"those before one with a NaN or an infinity. moments has three sums for each block.")
@@ -346,15 +346,4 @@ func absmaxLoop(x, n, from, left Register) VecVirtual {
 	VPMAXUD(z, tops[0].AsX(), z)
 	maxLanes(z)
 	return z
-}
-
-func absmaxAVX2() {
-	TEXT("AbsmaxAVX2", NOSPLIT, "func(x *float32, n int) float32")
-	Doc("AbsmaxAVX2 returns the largest magnitude of n floats, a multiple of 32 and not 0, by their bits.")
-	Pragma("noescape")
-	p := pointers("x", "n")
-	z := absmaxLoop(p[0], p[1], GP64(), GP64())
-	Store(z, ReturnIndex(0))
-	VZEROUPPER()
-	RET()
 }

@@ -15,14 +15,19 @@ func Decode4AVX512(dst *float32, codes *byte, values *float32, absmax *float32, 
 //go:noescape
 func Decode4AVX2(dst *float32, codes *byte, values *float32, absmax *float32, blocks int, block int)
 
+// Decode4BF16AVX512 is Decode4AVX512 to bfloat16, for blocks of a multiple of 32 elements.
+//
+//go:noescape
+func Decode4BF16AVX512(dst *byte, codes *byte, values *float32, absmax *float32, blocks int, block int)
+
 // Encode4AVX512 encodes blocks of a multiple of 32 elements and returns how many it did: all, or
 // those before one with a NaN or an infinity. moments has three sums for each block.
 //
 //go:noescape
 func Encode4AVX512(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
 
-// Encode4GridAVX512 is Encode4AVX512 for codes in the order of their values, of which a 32nd of
-// [-1, 1] has no more than one threshold.
+// Encode4GridAVX512 is Encode4AVX512 for codes in the order of their values, where no two thresholds
+// are nearest to the same multiple of 1/15.
 //
 //go:noescape
 func Encode4GridAVX512(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
@@ -32,10 +37,15 @@ func Encode4GridAVX512(codes *byte, absmax *float32, moments *float32, x *float3
 //go:noescape
 func Encode4AVX2(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
 
-// AbsmaxAVX2 returns the largest magnitude of n floats, a multiple of 32 and not 0, by their bits.
+// EncodeMap8AVX512 gives n floats times mul their 8-bit codes; n is a multiple of 16.
 //
 //go:noescape
-func AbsmaxAVX2(x *float32, n int) float32
+func EncodeMap8AVX512(codes *byte, x *float32, heap *float32, mul float32, n int)
+
+// EncodeMap8AVX2 is Encode8AVX512 with 256 bits; n is a multiple of 8.
+//
+//go:noescape
+func EncodeMap8AVX2(codes *byte, x *float32, heap *float32, mul float32, n int)
 
 // Dots1x1AVX512 computes the dot products of 1 rows of x with 1 of w, rows ldx and ldw floats
 // apart, over k floats, a multiple of 16. out gets those of the first row of x first.
@@ -85,6 +95,30 @@ func Dots2x1AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
 //go:noescape
 func Dots2x2AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
 
+// Dots3x1AVX512 computes the dot products of 3 rows of x with 1 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 16. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots3x1AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// Dots3x4AVX512 computes the dot products of 3 rows of x with 4 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 16. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots3x4AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// Dots3x1AVX2 computes the dot products of 3 rows of x with 1 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 8. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots3x1AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
+// Dots3x2AVX2 computes the dot products of 3 rows of x with 2 of w, rows ldx and ldw floats
+// apart, over k floats, a multiple of 8. out gets those of the first row of x first.
+//
+//go:noescape
+func Dots3x2AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+
 // Dots4x1AVX512 computes the dot products of 4 rows of x with 1 of w, rows ldx and ldw floats
 // apart, over k floats, a multiple of 16. out gets those of the first row of x first.
 //
@@ -119,14 +153,58 @@ func SplitAVX512(dst *float32, x *float32, n int)
 //go:noescape
 func SplitAVX2(dst *float32, x *float32, n int)
 
-// Dot4AVX512 adds to y the dot products of x, in the order of SplitAVX512, with rows of blocks of codes
-// that follow one another. block is a multiple of 64.
+// Dot4x1AVX512 adds to y the dot products of 1 rows of x, in the order of SplitAVX512, with rows of
+// blocks of codes; row j of them adds to element j of a row of y. All that is between rows is in
+// bytes: ldy and ldx from row to row, the skips from the end of one to the next. block is a multiple of 64.
 //
 //go:noescape
-func Dot4AVX512(y *float32, x *float32, codes *byte, values *float32, absmax *float32, rows int, blocks int, block int)
+func Dot4x1AVX512(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
 
-// Dot4AVX2 adds to y the dot products of x, in the order of SplitAVX2, with rows of blocks of codes
-// that follow one another. block is a multiple of 32.
+// Dot4x1AVX2 adds to y the dot products of 1 rows of x, in the order of SplitAVX2, with rows of
+// blocks of codes; row j of them adds to element j of a row of y. All that is between rows is in
+// bytes: ldy and ldx from row to row, the skips from the end of one to the next. block is a multiple of 32.
 //
 //go:noescape
-func Dot4AVX2(y *float32, x *float32, codes *byte, values *float32, absmax *float32, rows int, blocks int, block int)
+func Dot4x1AVX2(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+
+// Dot4x2AVX512 adds to y the dot products of 2 rows of x, in the order of SplitAVX512, with rows of
+// blocks of codes; row j of them adds to element j of a row of y. All that is between rows is in
+// bytes: ldy and ldx from row to row, the skips from the end of one to the next. block is a multiple of 64.
+//
+//go:noescape
+func Dot4x2AVX512(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+
+// Dot4x2AVX2 adds to y the dot products of 2 rows of x, in the order of SplitAVX2, with rows of
+// blocks of codes; row j of them adds to element j of a row of y. All that is between rows is in
+// bytes: ldy and ldx from row to row, the skips from the end of one to the next. block is a multiple of 32.
+//
+//go:noescape
+func Dot4x2AVX2(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+
+// Dot4x3AVX512 adds to y the dot products of 3 rows of x, in the order of SplitAVX512, with rows of
+// blocks of codes; row j of them adds to element j of a row of y. All that is between rows is in
+// bytes: ldy and ldx from row to row, the skips from the end of one to the next. block is a multiple of 64.
+//
+//go:noescape
+func Dot4x3AVX512(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+
+// Dot4x3AVX2 adds to y the dot products of 3 rows of x, in the order of SplitAVX2, with rows of
+// blocks of codes; row j of them adds to element j of a row of y. All that is between rows is in
+// bytes: ldy and ldx from row to row, the skips from the end of one to the next. block is a multiple of 32.
+//
+//go:noescape
+func Dot4x3AVX2(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+
+// Dot4x4AVX512 adds to y the dot products of 4 rows of x, in the order of SplitAVX512, with rows of
+// blocks of codes; row j of them adds to element j of a row of y. All that is between rows is in
+// bytes: ldy and ldx from row to row, the skips from the end of one to the next. block is a multiple of 64.
+//
+//go:noescape
+func Dot4x4AVX512(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+
+// Dot4x4AVX2 adds to y the dot products of 4 rows of x, in the order of SplitAVX2, with rows of
+// blocks of codes; row j of them adds to element j of a row of y. All that is between rows is in
+// bytes: ldy and ldx from row to row, the skips from the end of one to the next. block is a multiple of 32.
+//
+//go:noescape
+func Dot4x4AVX2(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)

@@ -217,6 +217,60 @@ DATA bytes256<>+24(SB)/4, $0x80808080
 DATA bytes256<>+28(SB)/4, $0x80808080
 GLOBL bytes256<>(SB), RODATA|NOPTR, $32
 
+DATA quietNaN<>+0(SB)/4, $0x00400000
+GLOBL quietNaN<>(SB), RODATA|NOPTR, $4
+
+DATA halfBF16<>+0(SB)/4, $0x00007fff
+GLOBL halfBF16<>(SB), RODATA|NOPTR, $4
+
+// func Decode4BF16AVX512(dst *byte, codes *byte, values *float32, absmax *float32, blocks int, block int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·Decode4BF16AVX512(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         values+16(FP), DX
+	MOVQ         absmax+24(FP), BX
+	MOVQ         blocks+32(FP), SI
+	MOVQ         block+40(FP), DI
+	VMOVUPS      (DX), Z0
+	VPBROADCASTD one<>+0(SB), Z1
+	VPBROADCASTD halfBF16<>+0(SB), Z2
+	VPBROADCASTD quietNaN<>+0(SB), Z3
+
+block:
+	TESTQ        SI, SI
+	JZ           done
+	VMULPS.BCST  (BX), Z0, Z4
+	VCMPPS       $0x03, Z4, Z4, K1
+	VPSRLD       $0x10, Z4, Z5
+	VPANDD       Z1, Z5, Z5
+	VPADDD       Z2, Z5, Z5
+	VPADDD       Z4, Z5, Z5
+	VPORD        Z3, Z4, K1, Z5
+	VPSRLD       $0x10, Z5, Z5
+	VPMOVDW      Z5, Y5
+	VINSERTI64X4 $0x01, Y5, Z5, Z5
+	ADDQ         $0x04, BX
+	DECQ         SI
+	MOVQ         DI, DX
+
+loop:
+	VPMOVZXBD (CX), Z4
+	VPSLLD    $0x10, Z4, Z6
+	VPSRLD    $0x04, Z4, Z4
+	VPORD     Z6, Z4, Z4
+	VPERMW    Z5, Z4, Z4
+	VMOVDQU32 Z4, (AX)
+	ADDQ      $0x40, AX
+	ADDQ      $0x10, CX
+	SUBQ      $0x20, DX
+	JNZ       loop
+	JMP       block
+
+done:
+	VZEROUPPER
+	RET
+
 // func Encode4AVX512(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL
 TEXT ·Encode4AVX512(SB), NOSPLIT, $0-64
@@ -681,36 +735,154 @@ done:
 	VZEROUPPER
 	RET
 
-// func AbsmaxAVX2(x *float32, n int) float32
-// Requires: AVX, AVX2, SSE
-TEXT ·AbsmaxAVX2(SB), NOSPLIT, $0-20
-	MOVQ         x+0(FP), AX
-	MOVQ         n+8(FP), CX
-	VPBROADCASTD absMask<>+0(SB), Y0
-	VPXOR        Y1, Y1, Y1
-	VPXOR        Y2, Y2, Y2
-	MOVQ         AX, AX
+// func EncodeMap8AVX512(codes *byte, x *float32, heap *float32, mul float32, n int)
+// Requires: AVX, AVX512F, SSE
+TEXT ·EncodeMap8AVX512(SB), NOSPLIT, $0-40
+	MOVQ         codes+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         heap+16(FP), DX
+	MOVSS        mul+24(FP), X0
+	VBROADCASTSS X0, Z0
+	MOVQ         n+32(FP), BX
+	VMOVUPS      (DX), Z5
+	VMOVUPS      64(DX), Z6
+	VMOVUPS      128(DX), Z7
+	VMOVUPS      192(DX), Z8
+	VMOVUPS      256(DX), Z9
+	VMOVUPS      320(DX), Z10
+	VMOVUPS      384(DX), Z11
+	VMOVUPS      448(DX), Z12
+	VMOVUPS      512(DX), Z13
+	VMOVUPS      576(DX), Z14
+	VMOVUPS      640(DX), Z15
+	VMOVUPS      704(DX), Z16
+	VMOVUPS      768(DX), Z17
+	VMOVUPS      832(DX), Z18
+	VMOVUPS      896(DX), Z19
+	VMOVUPS      960(DX), Z20
+	VBROADCASTSS 4(DX), Z1
+	VPBROADCASTD one<>+0(SB), Z2
+	VPADDD       Z2, Z2, Z3
+	VPADDD       Z2, Z3, Z4
 
-top:
-	VPAND        (AX), Y0, Y3
-	VPMAXUD      Y3, Y1, Y1
-	VPAND        32(AX), Y0, Y3
-	VPMAXUD      Y3, Y2, Y2
-	VPAND        64(AX), Y0, Y3
-	VPMAXUD      Y3, Y1, Y1
-	VPAND        96(AX), Y0, Y3
-	VPMAXUD      Y3, Y2, Y2
-	ADDQ         $0x80, AX
-	SUBQ         $0x20, CX
-	JNZ          top
-	VPMAXUD      Y2, Y1, Y1
-	VEXTRACTI128 $0x01, Y1, X0
-	VPMAXUD      X0, X1, X0
-	VPSHUFD      $0x0e, X0, X1
-	VPMAXUD      X1, X0, X0
-	VPSHUFD      $0x01, X0, X1
-	VPMAXUD      X1, X0, X0
-	MOVSS        X0, ret+16(FP)
+loop:
+	VMULPS    (CX), Z0, Z21
+	VCMPPS    $0x1e, Z1, Z21, K1
+	VPBLENDMD Z4, Z3, K1, Z22
+	VPERMPS   Z5, Z22, Z23
+	VCMPPS    $0x1e, Z23, Z21, K2
+	VPADDD    Z22, Z22, Z22
+	VPADDD    Z2, Z22, K2, Z22
+	VPERMPS   Z5, Z22, Z23
+	VCMPPS    $0x1e, Z23, Z21, K3
+	VPADDD    Z22, Z22, Z22
+	VPADDD    Z2, Z22, K3, Z22
+	VPERMPS   Z5, Z22, Z23
+	VCMPPS    $0x1e, Z23, Z21, K3
+	VPADDD    Z22, Z22, Z22
+	VPADDD    Z2, Z22, K3, Z22
+	VPERMPS   Z6, Z22, Z23
+	VCMPPS    $0x1e, Z23, Z21, K3
+	VPADDD    Z22, Z22, Z22
+	VPADDD    Z2, Z22, K3, Z22
+	VMOVAPS   Z22, Z23
+	VPERMI2PS Z8, Z7, Z23
+	VCMPPS    $0x1e, Z23, Z21, K3
+	VPADDD    Z22, Z22, Z22
+	VPADDD    Z2, Z22, K3, Z22
+	VMOVAPS   Z22, Z23
+	VPERMI2PS Z10, Z9, Z23
+	VMOVAPS   Z22, Z24
+	VPERMI2PS Z12, Z11, Z24
+	VBLENDMPS Z24, Z23, K1, Z23
+	VCMPPS    $0x1e, Z23, Z21, K3
+	VPADDD    Z22, Z22, Z22
+	VPADDD    Z2, Z22, K3, Z22
+	VMOVAPS   Z22, Z23
+	VPERMI2PS Z14, Z13, Z23
+	VMOVAPS   Z22, Z24
+	VPERMI2PS Z16, Z15, Z24
+	VBLENDMPS Z24, Z23, K2, Z23
+	VMOVAPS   Z22, Z24
+	VPERMI2PS Z18, Z17, Z24
+	VMOVAPS   Z22, Z25
+	VPERMI2PS Z20, Z19, Z25
+	VBLENDMPS Z25, Z24, K2, Z24
+	VBLENDMPS Z24, Z23, K1, Z23
+	VCMPPS    $0x1e, Z23, Z21, K3
+	VPADDD    Z22, Z22, Z22
+	VPADDD    Z2, Z22, K3, Z22
+	VPMOVDB   Z22, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x10, AX
+	SUBQ      $0x10, BX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func EncodeMap8AVX2(codes *byte, x *float32, heap *float32, mul float32, n int)
+// Requires: AVX, AVX2, SSE
+TEXT ·EncodeMap8AVX2(SB), NOSPLIT, $0-40
+	MOVQ         codes+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         heap+16(FP), DX
+	MOVSS        mul+24(FP), X0
+	VBROADCASTSS X0, Y0
+	MOVQ         n+32(FP), BX
+	VMOVUPS      (DX), Y1
+	VBROADCASTSS 4(DX), Y2
+
+loop:
+	VMULPS       (CX), Y0, Y3
+	VCMPPS       $0x1e, Y2, Y3, Y5
+	VMOVDQU      two<>+0(SB), Y4
+	VPSUBD       Y5, Y4, Y4
+	VPERMPS      Y1, Y4, Y5
+	VCMPPS       $0x1e, Y5, Y3, Y5
+	VPADDD       Y4, Y4, Y4
+	VPSUBD       Y5, Y4, Y4
+	VPERMPS      Y1, Y4, Y5
+	VCMPPS       $0x1e, Y5, Y3, Y5
+	VPADDD       Y4, Y4, Y4
+	VPSUBD       Y5, Y4, Y4
+	VPCMPEQD     Y6, Y6, Y6
+	VXORPS       Y5, Y5, Y5
+	VGATHERDPS   Y6, (DX)(Y4*4), Y5
+	VCMPPS       $0x1e, Y5, Y3, Y5
+	VPADDD       Y4, Y4, Y4
+	VPSUBD       Y5, Y4, Y4
+	VPCMPEQD     Y6, Y6, Y6
+	VXORPS       Y5, Y5, Y5
+	VGATHERDPS   Y6, (DX)(Y4*4), Y5
+	VCMPPS       $0x1e, Y5, Y3, Y5
+	VPADDD       Y4, Y4, Y4
+	VPSUBD       Y5, Y4, Y4
+	VPCMPEQD     Y6, Y6, Y6
+	VXORPS       Y5, Y5, Y5
+	VGATHERDPS   Y6, (DX)(Y4*4), Y5
+	VCMPPS       $0x1e, Y5, Y3, Y5
+	VPADDD       Y4, Y4, Y4
+	VPSUBD       Y5, Y4, Y4
+	VPCMPEQD     Y6, Y6, Y6
+	VXORPS       Y5, Y5, Y5
+	VGATHERDPS   Y6, (DX)(Y4*4), Y5
+	VCMPPS       $0x1e, Y5, Y3, Y5
+	VPADDD       Y4, Y4, Y4
+	VPSUBD       Y5, Y4, Y4
+	VPCMPEQD     Y6, Y6, Y6
+	VXORPS       Y5, Y5, Y5
+	VGATHERDPS   Y6, (DX)(Y4*4), Y5
+	VCMPPS       $0x1e, Y5, Y3, Y5
+	VPADDD       Y4, Y4, Y4
+	VPSUBD       Y5, Y4, Y4
+	VPSHUFB      bytes256<>+0(SB), Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X3
+	VPUNPCKLDQ   X3, X4, X3
+	VMOVQ        X3, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x08, AX
+	SUBQ         $0x08, BX
+	JNZ          loop
 	VZEROUPPER
 	RET
 
@@ -1397,6 +1569,409 @@ oneEnd:
 	VZEROUPPER
 	RET
 
+// func Dots3x1AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·Dots3x1AVX512(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   w+24(FP), BX
+	MOVQ   ldw+32(FP), SI
+	MOVQ   k+40(FP), DI
+	SHLQ   $0x02, DX
+	SHLQ   $0x02, SI
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+
+many:
+	CMPQ        DI, $0x00000020
+	JL          manyEnd
+	VMOVUPS     (BX), Z6
+	VFMADD231PS (CX), Z6, Z0
+	VFMADD231PS (CX)(DX*1), Z6, Z1
+	VFMADD231PS (CX)(DX*2), Z6, Z2
+	VMOVUPS     64(BX), Z6
+	VFMADD231PS 64(CX), Z6, Z3
+	VFMADD231PS 64(CX)(DX*1), Z6, Z4
+	VFMADD231PS 64(CX)(DX*2), Z6, Z5
+	ADDQ        $0x00000080, CX
+	ADDQ        $0x00000080, BX
+	SUBQ        $0x00000020, DI
+	JMP         many
+
+manyEnd:
+one:
+	CMPQ        DI, $0x00000010
+	JL          oneEnd
+	VMOVUPS     (BX), Z6
+	VFMADD231PS (CX), Z6, Z0
+	VFMADD231PS (CX)(DX*1), Z6, Z1
+	VFMADD231PS (CX)(DX*2), Z6, Z2
+	ADDQ        $0x00000040, CX
+	ADDQ        $0x00000040, BX
+	SUBQ        $0x00000010, DI
+	JMP         one
+
+oneEnd:
+	VADDPS        Z3, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y3
+	VADDPS        Y3, Y0, Y3
+	VEXTRACTF32X4 $0x01, Y3, X0
+	VADDPS        X0, X3, X0
+	VPERMILPS     $0x0e, X0, X3
+	VADDPS        X3, X0, X0
+	VMOVSHDUP     X0, X3
+	VADDSS        X3, X0, X0
+	VMOVSS        X0, (AX)
+	VADDPS        Z4, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VADDPS        Y0, Y1, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 4(AX)
+	VADDPS        Z5, Z2, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y0
+	VADDPS        Y0, Y2, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 8(AX)
+	VZEROUPPER
+	RET
+
+// func Dots3x4AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·Dots3x4AVX512(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   w+24(FP), BX
+	MOVQ   ldw+32(FP), SI
+	MOVQ   k+40(FP), DI
+	SHLQ   $0x02, DX
+	SHLQ   $0x02, SI
+	LEAQ   (SI)(SI*2), R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+
+one:
+	CMPQ        DI, $0x00000010
+	JL          oneEnd
+	VMOVUPS     (BX), Z12
+	VMOVUPS     (BX)(SI*1), Z13
+	VMOVUPS     (BX)(SI*2), Z14
+	VMOVUPS     (BX)(R8*1), Z15
+	VMOVUPS     (CX), Z16
+	VFMADD231PS Z16, Z12, Z0
+	VFMADD231PS Z16, Z13, Z1
+	VFMADD231PS Z16, Z14, Z2
+	VFMADD231PS Z16, Z15, Z3
+	VMOVUPS     (CX)(DX*1), Z16
+	VFMADD231PS Z16, Z12, Z4
+	VFMADD231PS Z16, Z13, Z5
+	VFMADD231PS Z16, Z14, Z6
+	VFMADD231PS Z16, Z15, Z7
+	VMOVUPS     (CX)(DX*2), Z16
+	VFMADD231PS Z16, Z12, Z8
+	VFMADD231PS Z16, Z13, Z9
+	VFMADD231PS Z16, Z14, Z10
+	VFMADD231PS Z16, Z15, Z11
+	ADDQ        $0x00000040, CX
+	ADDQ        $0x00000040, BX
+	SUBQ        $0x00000010, DI
+	JMP         one
+
+oneEnd:
+	VEXTRACTF64X4 $0x01, Z0, Y12
+	VADDPS        Y12, Y0, Y12
+	VEXTRACTF32X4 $0x01, Y12, X0
+	VADDPS        X0, X12, X0
+	VPERMILPS     $0x0e, X0, X12
+	VADDPS        X12, X0, X0
+	VMOVSHDUP     X0, X12
+	VADDSS        X12, X0, X0
+	VMOVSS        X0, (AX)
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VADDPS        Y0, Y1, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 4(AX)
+	VEXTRACTF64X4 $0x01, Z2, Y0
+	VADDPS        Y0, Y2, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 8(AX)
+	VEXTRACTF64X4 $0x01, Z3, Y0
+	VADDPS        Y0, Y3, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 12(AX)
+	VEXTRACTF64X4 $0x01, Z4, Y0
+	VADDPS        Y0, Y4, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 16(AX)
+	VEXTRACTF64X4 $0x01, Z5, Y0
+	VADDPS        Y0, Y5, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 20(AX)
+	VEXTRACTF64X4 $0x01, Z6, Y0
+	VADDPS        Y0, Y6, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 24(AX)
+	VEXTRACTF64X4 $0x01, Z7, Y0
+	VADDPS        Y0, Y7, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 28(AX)
+	VEXTRACTF64X4 $0x01, Z8, Y0
+	VADDPS        Y0, Y8, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 32(AX)
+	VEXTRACTF64X4 $0x01, Z9, Y0
+	VADDPS        Y0, Y9, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 36(AX)
+	VEXTRACTF64X4 $0x01, Z10, Y0
+	VADDPS        Y0, Y10, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 40(AX)
+	VEXTRACTF64X4 $0x01, Z11, Y0
+	VADDPS        Y0, Y11, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x0e, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, 44(AX)
+	VZEROUPPER
+	RET
+
+// func Dots3x1AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+// Requires: AVX, FMA3
+TEXT ·Dots3x1AVX2(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   w+24(FP), BX
+	MOVQ   ldw+32(FP), SI
+	MOVQ   k+40(FP), DI
+	SHLQ   $0x02, DX
+	SHLQ   $0x02, SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+
+many:
+	CMPQ        DI, $0x00000010
+	JL          manyEnd
+	VMOVUPS     (BX), Y6
+	VFMADD231PS (CX), Y6, Y0
+	VFMADD231PS (CX)(DX*1), Y6, Y1
+	VFMADD231PS (CX)(DX*2), Y6, Y2
+	VMOVUPS     32(BX), Y6
+	VFMADD231PS 32(CX), Y6, Y3
+	VFMADD231PS 32(CX)(DX*1), Y6, Y4
+	VFMADD231PS 32(CX)(DX*2), Y6, Y5
+	ADDQ        $0x00000040, CX
+	ADDQ        $0x00000040, BX
+	SUBQ        $0x00000010, DI
+	JMP         many
+
+manyEnd:
+one:
+	CMPQ        DI, $0x00000008
+	JL          oneEnd
+	VMOVUPS     (BX), Y6
+	VFMADD231PS (CX), Y6, Y0
+	VFMADD231PS (CX)(DX*1), Y6, Y1
+	VFMADD231PS (CX)(DX*2), Y6, Y2
+	ADDQ        $0x00000020, CX
+	ADDQ        $0x00000020, BX
+	SUBQ        $0x00000008, DI
+	JMP         one
+
+oneEnd:
+	VADDPS       Y3, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X3
+	VADDPS       X3, X0, X3
+	VPERMILPS    $0x0e, X3, X0
+	VADDPS       X0, X3, X3
+	VMOVSHDUP    X3, X0
+	VADDSS       X0, X3, X3
+	VMOVSS       X3, (AX)
+	VADDPS       Y4, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 4(AX)
+	VADDPS       Y5, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X0, X2, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 8(AX)
+	VZEROUPPER
+	RET
+
+// func Dots3x2AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
+// Requires: AVX, FMA3
+TEXT ·Dots3x2AVX2(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   w+24(FP), BX
+	MOVQ   ldw+32(FP), SI
+	MOVQ   k+40(FP), DI
+	SHLQ   $0x02, DX
+	SHLQ   $0x02, SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+
+one:
+	CMPQ        DI, $0x00000008
+	JL          oneEnd
+	VMOVUPS     (BX), Y6
+	VMOVUPS     (BX)(SI*1), Y7
+	VMOVUPS     (CX), Y8
+	VFMADD231PS Y8, Y6, Y0
+	VFMADD231PS Y8, Y7, Y1
+	VMOVUPS     (CX)(DX*1), Y8
+	VFMADD231PS Y8, Y6, Y2
+	VFMADD231PS Y8, Y7, Y3
+	VMOVUPS     (CX)(DX*2), Y8
+	VFMADD231PS Y8, Y6, Y4
+	VFMADD231PS Y8, Y7, Y5
+	ADDQ        $0x00000020, CX
+	ADDQ        $0x00000020, BX
+	SUBQ        $0x00000008, DI
+	JMP         one
+
+oneEnd:
+	VEXTRACTF128 $0x01, Y0, X6
+	VADDPS       X6, X0, X6
+	VPERMILPS    $0x0e, X6, X0
+	VADDPS       X0, X6, X6
+	VMOVSHDUP    X6, X0
+	VADDSS       X0, X6, X6
+	VMOVSS       X6, (AX)
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 4(AX)
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X0, X2, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 8(AX)
+	VEXTRACTF128 $0x01, Y3, X0
+	VADDPS       X0, X3, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 12(AX)
+	VEXTRACTF128 $0x01, Y4, X0
+	VADDPS       X0, X4, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 16(AX)
+	VEXTRACTF128 $0x01, Y5, X0
+	VADDPS       X0, X5, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, 20(AX)
+	VZEROUPPER
+	RET
+
 // func Dots4x1AVX512(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
 // Requires: AVX, AVX512F, AVX512VL
 TEXT ·Dots4x1AVX512(SB), NOSPLIT, $0-48
@@ -1978,18 +2553,170 @@ loop:
 	VZEROUPPER
 	RET
 
-// func Dot4AVX512(y *float32, x *float32, codes *byte, values *float32, absmax *float32, rows int, blocks int, block int)
+// func Dot4x1AVX512(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
 // Requires: AVX, AVX512F, AVX512VL
-TEXT ·Dot4AVX512(SB), NOSPLIT, $0-64
+TEXT ·Dot4x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ    y+0(FP), AX
-	MOVQ    x+8(FP), CX
-	MOVQ    codes+16(FP), DX
-	MOVQ    values+24(FP), BX
-	MOVQ    absmax+32(FP), SI
-	MOVQ    rows+40(FP), DI
-	MOVQ    blocks+48(FP), R8
-	MOVQ    block+56(FP), R9
-	VMOVUPS (BX), Z0
+	MOVQ    x+16(FP), CX
+	MOVQ    ldx+24(FP), DX
+	MOVQ    codes+32(FP), DX
+	MOVQ    absmax+56(FP), BX
+	MOVQ    rows+72(FP), SI
+	MOVQ    values+48(FP), DI
+	VMOVUPS (DI), Z0
+
+row:
+	TESTQ  SI, SI
+	JZ     done
+	DECQ   SI
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	MOVQ   CX, DI
+	MOVQ   blocks+80(FP), R8
+
+block:
+	VMULPS.BCST (BX), Z0, Z5
+	ADDQ        $0x04, BX
+	MOVQ        block+88(FP), R9
+
+loop:
+	VPMOVZXBD     (DX), Z6
+	VPSRLD        $0x04, Z6, Z7
+	VPERMPS       Z5, Z7, Z7
+	VFMADD231PS   (DI), Z7, Z1
+	VPERMPS       Z5, Z6, Z6
+	VFMADD231PS   64(DI), Z6, Z2
+	VPMOVZXBD     16(DX), Z6
+	VPSRLD        $0x04, Z6, Z7
+	VPERMPS       Z5, Z7, Z7
+	VFMADD231PS   128(DI), Z7, Z3
+	VPERMPS       Z5, Z6, Z6
+	VFMADD231PS   192(DI), Z6, Z4
+	ADDQ          $0x00000100, DI
+	ADDQ          $0x20, DX
+	SUBQ          $0x40, R9
+	JNZ           loop
+	DECQ          R8
+	JNZ           block
+	MOVQ          AX, DI
+	VADDPS        Z3, Z1, Z1
+	VADDPS        Z4, Z2, Z2
+	VADDPS        Z2, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y6
+	VADDPS        Y6, Y1, Y6
+	VEXTRACTF32X4 $0x01, Y6, X5
+	VADDPS        X5, X6, X5
+	VPERMILPS     $0x0e, X5, X6
+	VADDPS        X6, X5, X5
+	VMOVSHDUP     X5, X6
+	VADDSS        X6, X5, X5
+	VADDSS        (DI), X5, X5
+	VMOVSS        X5, (DI)
+	ADDQ          ldy+8(FP), DI
+	ADDQ          $0x04, AX
+	ADDQ          codesSkip+40(FP), DX
+	ADDQ          absmaxSkip+64(FP), BX
+	JMP           row
+
+done:
+	VZEROUPPER
+	RET
+
+// func Dot4x1AVX2(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·Dot4x1AVX2(SB), NOSPLIT, $0-96
+	MOVQ y+0(FP), AX
+	MOVQ x+16(FP), CX
+	MOVQ ldx+24(FP), DX
+	MOVQ codes+32(FP), DX
+	MOVQ absmax+56(FP), BX
+	MOVQ rows+72(FP), SI
+	MOVQ values+48(FP), R10
+
+row:
+	TESTQ  SI, SI
+	JZ     done
+	DECQ   SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   CX, DI
+	MOVQ   blocks+80(FP), R8
+
+block:
+	VBROADCASTSS (BX), Y5
+	VMULPS       (R10), Y5, Y4
+	VMULPS       32(R10), Y5, Y5
+	ADDQ         $0x04, BX
+	MOVQ         block+88(FP), R9
+
+loop:
+	VPMOVZXBD    (DX), Y6
+	VPSRLD       $0x04, Y6, Y7
+	VPERMPS      Y4, Y7, Y9
+	VPERMPS      Y5, Y7, Y8
+	VPSLLD       $0x1c, Y7, Y7
+	VBLENDVPS    Y7, Y8, Y9, Y9
+	VFMADD231PS  (DI), Y9, Y0
+	VPERMPS      Y4, Y6, Y8
+	VPERMPS      Y5, Y6, Y7
+	VPSLLD       $0x1c, Y6, Y6
+	VBLENDVPS    Y6, Y7, Y8, Y8
+	VFMADD231PS  32(DI), Y8, Y1
+	VPMOVZXBD    8(DX), Y6
+	VPSRLD       $0x04, Y6, Y7
+	VPERMPS      Y4, Y7, Y9
+	VPERMPS      Y5, Y7, Y8
+	VPSLLD       $0x1c, Y7, Y7
+	VBLENDVPS    Y7, Y8, Y9, Y9
+	VFMADD231PS  64(DI), Y9, Y2
+	VPERMPS      Y4, Y6, Y8
+	VPERMPS      Y5, Y6, Y7
+	VPSLLD       $0x1c, Y6, Y6
+	VBLENDVPS    Y6, Y7, Y8, Y8
+	VFMADD231PS  96(DI), Y8, Y3
+	ADDQ         $0x00000080, DI
+	ADDQ         $0x10, DX
+	SUBQ         $0x20, R9
+	JNZ          loop
+	DECQ         R8
+	JNZ          block
+	MOVQ         AX, DI
+	VADDPS       Y2, Y0, Y0
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VPERMILPS    $0x0e, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VADDSS       X0, X1, X1
+	VADDSS       (DI), X1, X1
+	VMOVSS       X1, (DI)
+	ADDQ         ldy+8(FP), DI
+	ADDQ         $0x04, AX
+	ADDQ         codesSkip+40(FP), DX
+	ADDQ         absmaxSkip+64(FP), BX
+	JMP          row
+
+done:
+	VZEROUPPER
+	RET
+
+// func Dot4x2AVX512(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·Dot4x2AVX512(SB), NOSPLIT, $0-96
+	MOVQ    y+0(FP), AX
+	MOVQ    x+16(FP), CX
+	MOVQ    ldx+24(FP), DX
+	MOVQ    codes+32(FP), BX
+	MOVQ    absmax+56(FP), SI
+	MOVQ    rows+72(FP), DI
+	MOVQ    values+48(FP), R8
+	VMOVUPS (R8), Z0
 
 row:
 	TESTQ  DI, DI
@@ -1999,64 +2726,89 @@ row:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
-	MOVQ   CX, BX
-	MOVQ   R8, R10
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	MOVQ   CX, R8
+	MOVQ   blocks+80(FP), R9
 
 block:
-	VMULPS.BCST (SI), Z0, Z5
+	VMULPS.BCST (SI), Z0, Z9
 	ADDQ        $0x04, SI
-	MOVQ        R9, R11
+	MOVQ        block+88(FP), R10
 
 loop:
-	VPMOVZXBD     (DX), Z6
-	VPSRLD        $0x04, Z6, Z7
-	VPERMPS       Z5, Z6, Z6
-	VPERMPS       Z5, Z7, Z7
-	VFMADD231PS   (BX), Z7, Z1
-	VFMADD231PS   64(BX), Z6, Z2
-	VPMOVZXBD     16(DX), Z6
-	VPSRLD        $0x04, Z6, Z7
-	VPERMPS       Z5, Z6, Z6
-	VPERMPS       Z5, Z7, Z7
-	VFMADD231PS   128(BX), Z7, Z3
-	VFMADD231PS   192(BX), Z6, Z4
-	ADDQ          $0x00000100, BX
-	ADDQ          $0x20, DX
-	SUBQ          $0x40, R11
+	VPMOVZXBD     (BX), Z10
+	VPSRLD        $0x04, Z10, Z11
+	VPERMPS       Z9, Z11, Z11
+	VFMADD231PS   (R8), Z11, Z1
+	VFMADD231PS   (R8)(DX*1), Z11, Z2
+	VPERMPS       Z9, Z10, Z10
+	VFMADD231PS   64(R8), Z10, Z3
+	VFMADD231PS   64(R8)(DX*1), Z10, Z4
+	VPMOVZXBD     16(BX), Z10
+	VPSRLD        $0x04, Z10, Z11
+	VPERMPS       Z9, Z11, Z11
+	VFMADD231PS   128(R8), Z11, Z5
+	VFMADD231PS   128(R8)(DX*1), Z11, Z6
+	VPERMPS       Z9, Z10, Z10
+	VFMADD231PS   192(R8), Z10, Z7
+	VFMADD231PS   192(R8)(DX*1), Z10, Z8
+	ADDQ          $0x00000100, R8
+	ADDQ          $0x20, BX
+	SUBQ          $0x40, R10
 	JNZ           loop
-	DECQ          R10
+	DECQ          R9
 	JNZ           block
-	VADDPS        Z2, Z1, Z1
-	VADDPS        Z4, Z3, Z3
+	MOVQ          AX, R8
+	VADDPS        Z5, Z1, Z1
+	VADDPS        Z7, Z3, Z3
 	VADDPS        Z3, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z1, Y6
-	VADDPS        Y6, Y1, Y6
-	VEXTRACTF32X4 $0x01, Y6, X5
-	VADDPS        X5, X6, X5
-	VPERMILPS     $0x0e, X5, X6
-	VADDPS        X6, X5, X5
-	VMOVSHDUP     X5, X6
-	VADDSS        X6, X5, X5
-	VADDSS        (AX), X5, X5
-	VMOVSS        X5, (AX)
+	VEXTRACTF64X4 $0x01, Z1, Y10
+	VADDPS        Y10, Y1, Y10
+	VEXTRACTF32X4 $0x01, Y10, X9
+	VADDPS        X9, X10, X9
+	VPERMILPS     $0x0e, X9, X10
+	VADDPS        X10, X9, X9
+	VMOVSHDUP     X9, X10
+	VADDSS        X10, X9, X9
+	VADDSS        (R8), X9, X9
+	VMOVSS        X9, (R8)
+	ADDQ          ldy+8(FP), R8
+	VADDPS        Z6, Z2, Z2
+	VADDPS        Z8, Z4, Z4
+	VADDPS        Z4, Z2, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y10
+	VADDPS        Y10, Y2, Y10
+	VEXTRACTF32X4 $0x01, Y10, X9
+	VADDPS        X9, X10, X9
+	VPERMILPS     $0x0e, X9, X10
+	VADDPS        X10, X9, X9
+	VMOVSHDUP     X9, X10
+	VADDSS        X10, X9, X9
+	VADDSS        (R8), X9, X9
+	VMOVSS        X9, (R8)
+	ADDQ          ldy+8(FP), R8
 	ADDQ          $0x04, AX
+	ADDQ          codesSkip+40(FP), BX
+	ADDQ          absmaxSkip+64(FP), SI
 	JMP           row
 
 done:
 	VZEROUPPER
 	RET
 
-// func Dot4AVX2(y *float32, x *float32, codes *byte, values *float32, absmax *float32, rows int, blocks int, block int)
+// func Dot4x2AVX2(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·Dot4AVX2(SB), NOSPLIT, $0-64
+TEXT ·Dot4x2AVX2(SB), NOSPLIT, $0-96
 	MOVQ y+0(FP), AX
-	MOVQ x+8(FP), CX
-	MOVQ codes+16(FP), DX
-	MOVQ values+24(FP), BX
-	MOVQ absmax+32(FP), SI
-	MOVQ rows+40(FP), DI
-	MOVQ blocks+48(FP), R8
-	MOVQ block+56(FP), R9
+	MOVQ x+16(FP), CX
+	MOVQ ldx+24(FP), DX
+	MOVQ codes+32(FP), BX
+	MOVQ absmax+56(FP), SI
+	MOVQ rows+72(FP), DI
+	MOVQ values+48(FP), R11
 
 row:
 	TESTQ  DI, DI
@@ -2066,59 +2818,545 @@ row:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	MOVQ   CX, R10
-	MOVQ   R8, R11
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   CX, R8
+	MOVQ   blocks+80(FP), R9
 
 block:
-	VBROADCASTSS (SI), Y5
-	VMULPS       (BX), Y5, Y4
-	VMULPS       32(BX), Y5, Y5
+	VBROADCASTSS (SI), Y9
+	VMULPS       (R11), Y9, Y8
+	VMULPS       32(R11), Y9, Y9
 	ADDQ         $0x04, SI
-	MOVQ         R9, R12
+	MOVQ         block+88(FP), R10
 
 loop:
-	VPMOVZXBD    (DX), Y6
-	VPSRLD       $0x04, Y6, Y7
-	VPERMPS      Y4, Y6, Y8
-	VPERMPS      Y5, Y6, Y9
-	VPSLLD       $0x1c, Y6, Y6
-	VBLENDVPS    Y6, Y9, Y8, Y8
-	VPERMPS      Y4, Y7, Y6
-	VPERMPS      Y5, Y7, Y9
-	VPSLLD       $0x1c, Y7, Y7
-	VBLENDVPS    Y7, Y9, Y6, Y6
-	VFMADD231PS  (R10), Y6, Y0
-	VFMADD231PS  32(R10), Y8, Y1
-	VPMOVZXBD    8(DX), Y6
-	VPSRLD       $0x04, Y6, Y7
-	VPERMPS      Y4, Y6, Y8
-	VPERMPS      Y5, Y6, Y9
-	VPSLLD       $0x1c, Y6, Y6
-	VBLENDVPS    Y6, Y9, Y8, Y8
-	VPERMPS      Y4, Y7, Y6
-	VPERMPS      Y5, Y7, Y9
-	VPSLLD       $0x1c, Y7, Y7
-	VBLENDVPS    Y7, Y9, Y6, Y6
-	VFMADD231PS  64(R10), Y6, Y2
-	VFMADD231PS  96(R10), Y8, Y3
-	ADDQ         $0x00000080, R10
-	ADDQ         $0x10, DX
-	SUBQ         $0x20, R12
+	VPMOVZXBD    (BX), Y10
+	VPSRLD       $0x04, Y10, Y11
+	VPERMPS      Y8, Y11, Y13
+	VPERMPS      Y9, Y11, Y12
+	VPSLLD       $0x1c, Y11, Y11
+	VBLENDVPS    Y11, Y12, Y13, Y13
+	VFMADD231PS  (R8), Y13, Y0
+	VFMADD231PS  (R8)(DX*1), Y13, Y1
+	VPERMPS      Y8, Y10, Y12
+	VPERMPS      Y9, Y10, Y11
+	VPSLLD       $0x1c, Y10, Y10
+	VBLENDVPS    Y10, Y11, Y12, Y12
+	VFMADD231PS  32(R8), Y12, Y2
+	VFMADD231PS  32(R8)(DX*1), Y12, Y3
+	VPMOVZXBD    8(BX), Y10
+	VPSRLD       $0x04, Y10, Y11
+	VPERMPS      Y8, Y11, Y13
+	VPERMPS      Y9, Y11, Y12
+	VPSLLD       $0x1c, Y11, Y11
+	VBLENDVPS    Y11, Y12, Y13, Y13
+	VFMADD231PS  64(R8), Y13, Y4
+	VFMADD231PS  64(R8)(DX*1), Y13, Y5
+	VPERMPS      Y8, Y10, Y12
+	VPERMPS      Y9, Y10, Y11
+	VPSLLD       $0x1c, Y10, Y10
+	VBLENDVPS    Y10, Y11, Y12, Y12
+	VFMADD231PS  96(R8), Y12, Y6
+	VFMADD231PS  96(R8)(DX*1), Y12, Y7
+	ADDQ         $0x00000080, R8
+	ADDQ         $0x10, BX
+	SUBQ         $0x20, R10
 	JNZ          loop
-	DECQ         R11
+	DECQ         R9
 	JNZ          block
-	VADDPS       Y1, Y0, Y0
-	VADDPS       Y3, Y2, Y2
+	MOVQ         AX, R8
+	VADDPS       Y4, Y0, Y0
+	VADDPS       Y6, Y2, Y2
 	VADDPS       Y2, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VADDPS       X1, X0, X1
-	VPERMILPS    $0x0e, X1, X0
-	VADDPS       X0, X1, X1
-	VMOVSHDUP    X1, X0
-	VADDSS       X0, X1, X1
-	VADDSS       (AX), X1, X1
-	VMOVSS       X1, (AX)
+	VEXTRACTF128 $0x01, Y0, X2
+	VADDPS       X2, X0, X2
+	VPERMILPS    $0x0e, X2, X0
+	VADDPS       X0, X2, X2
+	VMOVSHDUP    X2, X0
+	VADDSS       X0, X2, X2
+	VADDSS       (R8), X2, X2
+	VMOVSS       X2, (R8)
+	ADDQ         ldy+8(FP), R8
+	VADDPS       Y5, Y1, Y1
+	VADDPS       Y7, Y3, Y3
+	VADDPS       Y3, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VADDSS       (R8), X0, X0
+	VMOVSS       X0, (R8)
+	ADDQ         ldy+8(FP), R8
 	ADDQ         $0x04, AX
+	ADDQ         codesSkip+40(FP), BX
+	ADDQ         absmaxSkip+64(FP), SI
+	JMP          row
+
+done:
+	VZEROUPPER
+	RET
+
+// func Dot4x3AVX512(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·Dot4x3AVX512(SB), NOSPLIT, $0-96
+	MOVQ    y+0(FP), AX
+	MOVQ    x+16(FP), CX
+	MOVQ    ldx+24(FP), DX
+	MOVQ    codes+32(FP), BX
+	MOVQ    absmax+56(FP), SI
+	MOVQ    rows+72(FP), DI
+	MOVQ    values+48(FP), R8
+	VMOVUPS (R8), Z0
+
+row:
+	TESTQ  DI, DI
+	JZ     done
+	DECQ   DI
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	MOVQ   CX, R8
+	MOVQ   blocks+80(FP), R9
+
+block:
+	VMULPS.BCST (SI), Z0, Z7
+	ADDQ        $0x04, SI
+	MOVQ        block+88(FP), R10
+
+loop:
+	VPMOVZXBD     (BX), Z8
+	VPSRLD        $0x04, Z8, Z9
+	VPERMPS       Z7, Z9, Z9
+	VFMADD231PS   (R8), Z9, Z1
+	VFMADD231PS   (R8)(DX*1), Z9, Z2
+	VFMADD231PS   (R8)(DX*2), Z9, Z3
+	VPERMPS       Z7, Z8, Z8
+	VFMADD231PS   64(R8), Z8, Z4
+	VFMADD231PS   64(R8)(DX*1), Z8, Z5
+	VFMADD231PS   64(R8)(DX*2), Z8, Z6
+	VPMOVZXBD     16(BX), Z8
+	VPSRLD        $0x04, Z8, Z9
+	VPERMPS       Z7, Z9, Z9
+	VFMADD231PS   128(R8), Z9, Z1
+	VFMADD231PS   128(R8)(DX*1), Z9, Z2
+	VFMADD231PS   128(R8)(DX*2), Z9, Z3
+	VPERMPS       Z7, Z8, Z8
+	VFMADD231PS   192(R8), Z8, Z4
+	VFMADD231PS   192(R8)(DX*1), Z8, Z5
+	VFMADD231PS   192(R8)(DX*2), Z8, Z6
+	ADDQ          $0x00000100, R8
+	ADDQ          $0x20, BX
+	SUBQ          $0x40, R10
+	JNZ           loop
+	DECQ          R9
+	JNZ           block
+	MOVQ          AX, R8
+	VADDPS        Z4, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y8
+	VADDPS        Y8, Y1, Y8
+	VEXTRACTF32X4 $0x01, Y8, X7
+	VADDPS        X7, X8, X7
+	VPERMILPS     $0x0e, X7, X8
+	VADDPS        X8, X7, X7
+	VMOVSHDUP     X7, X8
+	VADDSS        X8, X7, X7
+	VADDSS        (R8), X7, X7
+	VMOVSS        X7, (R8)
+	ADDQ          ldy+8(FP), R8
+	VADDPS        Z5, Z2, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y8
+	VADDPS        Y8, Y2, Y8
+	VEXTRACTF32X4 $0x01, Y8, X7
+	VADDPS        X7, X8, X7
+	VPERMILPS     $0x0e, X7, X8
+	VADDPS        X8, X7, X7
+	VMOVSHDUP     X7, X8
+	VADDSS        X8, X7, X7
+	VADDSS        (R8), X7, X7
+	VMOVSS        X7, (R8)
+	ADDQ          ldy+8(FP), R8
+	VADDPS        Z6, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y8
+	VADDPS        Y8, Y3, Y8
+	VEXTRACTF32X4 $0x01, Y8, X7
+	VADDPS        X7, X8, X7
+	VPERMILPS     $0x0e, X7, X8
+	VADDPS        X8, X7, X7
+	VMOVSHDUP     X7, X8
+	VADDSS        X8, X7, X7
+	VADDSS        (R8), X7, X7
+	VMOVSS        X7, (R8)
+	ADDQ          ldy+8(FP), R8
+	ADDQ          $0x04, AX
+	ADDQ          codesSkip+40(FP), BX
+	ADDQ          absmaxSkip+64(FP), SI
+	JMP           row
+
+done:
+	VZEROUPPER
+	RET
+
+// func Dot4x3AVX2(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·Dot4x3AVX2(SB), NOSPLIT, $0-96
+	MOVQ y+0(FP), AX
+	MOVQ x+16(FP), CX
+	MOVQ ldx+24(FP), DX
+	MOVQ codes+32(FP), BX
+	MOVQ absmax+56(FP), SI
+	MOVQ rows+72(FP), DI
+	MOVQ values+48(FP), R11
+
+row:
+	TESTQ  DI, DI
+	JZ     done
+	DECQ   DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	MOVQ   CX, R8
+	MOVQ   blocks+80(FP), R9
+
+block:
+	VBROADCASTSS (SI), Y7
+	VMULPS       (R11), Y7, Y6
+	VMULPS       32(R11), Y7, Y7
+	ADDQ         $0x04, SI
+	MOVQ         block+88(FP), R10
+
+loop:
+	VPMOVZXBD    (BX), Y8
+	VPSRLD       $0x04, Y8, Y9
+	VPERMPS      Y6, Y9, Y11
+	VPERMPS      Y7, Y9, Y10
+	VPSLLD       $0x1c, Y9, Y9
+	VBLENDVPS    Y9, Y10, Y11, Y11
+	VFMADD231PS  (R8), Y11, Y0
+	VFMADD231PS  (R8)(DX*1), Y11, Y1
+	VFMADD231PS  (R8)(DX*2), Y11, Y2
+	VPERMPS      Y6, Y8, Y10
+	VPERMPS      Y7, Y8, Y9
+	VPSLLD       $0x1c, Y8, Y8
+	VBLENDVPS    Y8, Y9, Y10, Y10
+	VFMADD231PS  32(R8), Y10, Y3
+	VFMADD231PS  32(R8)(DX*1), Y10, Y4
+	VFMADD231PS  32(R8)(DX*2), Y10, Y5
+	VPMOVZXBD    8(BX), Y8
+	VPSRLD       $0x04, Y8, Y9
+	VPERMPS      Y6, Y9, Y11
+	VPERMPS      Y7, Y9, Y10
+	VPSLLD       $0x1c, Y9, Y9
+	VBLENDVPS    Y9, Y10, Y11, Y11
+	VFMADD231PS  64(R8), Y11, Y0
+	VFMADD231PS  64(R8)(DX*1), Y11, Y1
+	VFMADD231PS  64(R8)(DX*2), Y11, Y2
+	VPERMPS      Y6, Y8, Y10
+	VPERMPS      Y7, Y8, Y9
+	VPSLLD       $0x1c, Y8, Y8
+	VBLENDVPS    Y8, Y9, Y10, Y10
+	VFMADD231PS  96(R8), Y10, Y3
+	VFMADD231PS  96(R8)(DX*1), Y10, Y4
+	VFMADD231PS  96(R8)(DX*2), Y10, Y5
+	ADDQ         $0x00000080, R8
+	ADDQ         $0x10, BX
+	SUBQ         $0x20, R10
+	JNZ          loop
+	DECQ         R9
+	JNZ          block
+	MOVQ         AX, R8
+	VADDPS       Y3, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X3
+	VADDPS       X3, X0, X3
+	VPERMILPS    $0x0e, X3, X0
+	VADDPS       X0, X3, X3
+	VMOVSHDUP    X3, X0
+	VADDSS       X0, X3, X3
+	VADDSS       (R8), X3, X3
+	VMOVSS       X3, (R8)
+	ADDQ         ldy+8(FP), R8
+	VADDPS       Y4, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VADDSS       (R8), X0, X0
+	VMOVSS       X0, (R8)
+	ADDQ         ldy+8(FP), R8
+	VADDPS       Y5, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X0, X2, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VADDSS       (R8), X0, X0
+	VMOVSS       X0, (R8)
+	ADDQ         ldy+8(FP), R8
+	ADDQ         $0x04, AX
+	ADDQ         codesSkip+40(FP), BX
+	ADDQ         absmaxSkip+64(FP), SI
+	JMP          row
+
+done:
+	VZEROUPPER
+	RET
+
+// func Dot4x4AVX512(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·Dot4x4AVX512(SB), NOSPLIT, $0-96
+	MOVQ    y+0(FP), AX
+	MOVQ    x+16(FP), CX
+	MOVQ    ldx+24(FP), DX
+	MOVQ    codes+32(FP), BX
+	MOVQ    absmax+56(FP), SI
+	MOVQ    rows+72(FP), DI
+	LEAQ    (DX)(DX*2), R11
+	MOVQ    values+48(FP), R8
+	VMOVUPS (R8), Z0
+
+row:
+	TESTQ  DI, DI
+	JZ     done
+	DECQ   DI
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	MOVQ   CX, R8
+	MOVQ   blocks+80(FP), R9
+
+block:
+	VMULPS.BCST (SI), Z0, Z9
+	ADDQ        $0x04, SI
+	MOVQ        block+88(FP), R10
+
+loop:
+	VPMOVZXBD     (BX), Z10
+	VPSRLD        $0x04, Z10, Z11
+	VPERMPS       Z9, Z11, Z11
+	VFMADD231PS   (R8), Z11, Z1
+	VFMADD231PS   (R8)(DX*1), Z11, Z2
+	VFMADD231PS   (R8)(DX*2), Z11, Z3
+	VFMADD231PS   (R8)(R11*1), Z11, Z4
+	VPERMPS       Z9, Z10, Z10
+	VFMADD231PS   64(R8), Z10, Z5
+	VFMADD231PS   64(R8)(DX*1), Z10, Z6
+	VFMADD231PS   64(R8)(DX*2), Z10, Z7
+	VFMADD231PS   64(R8)(R11*1), Z10, Z8
+	VPMOVZXBD     16(BX), Z10
+	VPSRLD        $0x04, Z10, Z11
+	VPERMPS       Z9, Z11, Z11
+	VFMADD231PS   128(R8), Z11, Z1
+	VFMADD231PS   128(R8)(DX*1), Z11, Z2
+	VFMADD231PS   128(R8)(DX*2), Z11, Z3
+	VFMADD231PS   128(R8)(R11*1), Z11, Z4
+	VPERMPS       Z9, Z10, Z10
+	VFMADD231PS   192(R8), Z10, Z5
+	VFMADD231PS   192(R8)(DX*1), Z10, Z6
+	VFMADD231PS   192(R8)(DX*2), Z10, Z7
+	VFMADD231PS   192(R8)(R11*1), Z10, Z8
+	ADDQ          $0x00000100, R8
+	ADDQ          $0x20, BX
+	SUBQ          $0x40, R10
+	JNZ           loop
+	DECQ          R9
+	JNZ           block
+	MOVQ          AX, R8
+	VADDPS        Z5, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y10
+	VADDPS        Y10, Y1, Y10
+	VEXTRACTF32X4 $0x01, Y10, X9
+	VADDPS        X9, X10, X9
+	VPERMILPS     $0x0e, X9, X10
+	VADDPS        X10, X9, X9
+	VMOVSHDUP     X9, X10
+	VADDSS        X10, X9, X9
+	VADDSS        (R8), X9, X9
+	VMOVSS        X9, (R8)
+	ADDQ          ldy+8(FP), R8
+	VADDPS        Z6, Z2, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y10
+	VADDPS        Y10, Y2, Y10
+	VEXTRACTF32X4 $0x01, Y10, X9
+	VADDPS        X9, X10, X9
+	VPERMILPS     $0x0e, X9, X10
+	VADDPS        X10, X9, X9
+	VMOVSHDUP     X9, X10
+	VADDSS        X10, X9, X9
+	VADDSS        (R8), X9, X9
+	VMOVSS        X9, (R8)
+	ADDQ          ldy+8(FP), R8
+	VADDPS        Z7, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y10
+	VADDPS        Y10, Y3, Y10
+	VEXTRACTF32X4 $0x01, Y10, X9
+	VADDPS        X9, X10, X9
+	VPERMILPS     $0x0e, X9, X10
+	VADDPS        X10, X9, X9
+	VMOVSHDUP     X9, X10
+	VADDSS        X10, X9, X9
+	VADDSS        (R8), X9, X9
+	VMOVSS        X9, (R8)
+	ADDQ          ldy+8(FP), R8
+	VADDPS        Z8, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y10
+	VADDPS        Y10, Y4, Y10
+	VEXTRACTF32X4 $0x01, Y10, X9
+	VADDPS        X9, X10, X9
+	VPERMILPS     $0x0e, X9, X10
+	VADDPS        X10, X9, X9
+	VMOVSHDUP     X9, X10
+	VADDSS        X10, X9, X9
+	VADDSS        (R8), X9, X9
+	VMOVSS        X9, (R8)
+	ADDQ          ldy+8(FP), R8
+	ADDQ          $0x04, AX
+	ADDQ          codesSkip+40(FP), BX
+	ADDQ          absmaxSkip+64(FP), SI
+	JMP           row
+
+done:
+	VZEROUPPER
+	RET
+
+// func Dot4x4AVX2(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·Dot4x4AVX2(SB), NOSPLIT, $0-96
+	MOVQ y+0(FP), AX
+	MOVQ x+16(FP), CX
+	MOVQ ldx+24(FP), DX
+	MOVQ codes+32(FP), BX
+	MOVQ absmax+56(FP), SI
+	MOVQ rows+72(FP), DI
+	LEAQ (DX)(DX*2), R11
+	MOVQ values+48(FP), R12
+
+row:
+	TESTQ  DI, DI
+	JZ     done
+	DECQ   DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   CX, R8
+	MOVQ   blocks+80(FP), R9
+
+block:
+	VBROADCASTSS (SI), Y9
+	VMULPS       (R12), Y9, Y8
+	VMULPS       32(R12), Y9, Y9
+	ADDQ         $0x04, SI
+	MOVQ         block+88(FP), R10
+
+loop:
+	VPMOVZXBD    (BX), Y10
+	VPSRLD       $0x04, Y10, Y11
+	VPERMPS      Y8, Y11, Y13
+	VPERMPS      Y9, Y11, Y12
+	VPSLLD       $0x1c, Y11, Y11
+	VBLENDVPS    Y11, Y12, Y13, Y13
+	VFMADD231PS  (R8), Y13, Y0
+	VFMADD231PS  (R8)(DX*1), Y13, Y1
+	VFMADD231PS  (R8)(DX*2), Y13, Y2
+	VFMADD231PS  (R8)(R11*1), Y13, Y3
+	VPERMPS      Y8, Y10, Y12
+	VPERMPS      Y9, Y10, Y11
+	VPSLLD       $0x1c, Y10, Y10
+	VBLENDVPS    Y10, Y11, Y12, Y12
+	VFMADD231PS  32(R8), Y12, Y4
+	VFMADD231PS  32(R8)(DX*1), Y12, Y5
+	VFMADD231PS  32(R8)(DX*2), Y12, Y6
+	VFMADD231PS  32(R8)(R11*1), Y12, Y7
+	VPMOVZXBD    8(BX), Y10
+	VPSRLD       $0x04, Y10, Y11
+	VPERMPS      Y8, Y11, Y13
+	VPERMPS      Y9, Y11, Y12
+	VPSLLD       $0x1c, Y11, Y11
+	VBLENDVPS    Y11, Y12, Y13, Y13
+	VFMADD231PS  64(R8), Y13, Y0
+	VFMADD231PS  64(R8)(DX*1), Y13, Y1
+	VFMADD231PS  64(R8)(DX*2), Y13, Y2
+	VFMADD231PS  64(R8)(R11*1), Y13, Y3
+	VPERMPS      Y8, Y10, Y12
+	VPERMPS      Y9, Y10, Y11
+	VPSLLD       $0x1c, Y10, Y10
+	VBLENDVPS    Y10, Y11, Y12, Y12
+	VFMADD231PS  96(R8), Y12, Y4
+	VFMADD231PS  96(R8)(DX*1), Y12, Y5
+	VFMADD231PS  96(R8)(DX*2), Y12, Y6
+	VFMADD231PS  96(R8)(R11*1), Y12, Y7
+	ADDQ         $0x00000080, R8
+	ADDQ         $0x10, BX
+	SUBQ         $0x20, R10
+	JNZ          loop
+	DECQ         R9
+	JNZ          block
+	MOVQ         AX, R8
+	VADDPS       Y4, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X4
+	VADDPS       X4, X0, X4
+	VPERMILPS    $0x0e, X4, X0
+	VADDPS       X0, X4, X4
+	VMOVSHDUP    X4, X0
+	VADDSS       X0, X4, X4
+	VADDSS       (R8), X4, X4
+	VMOVSS       X4, (R8)
+	ADDQ         ldy+8(FP), R8
+	VADDPS       Y5, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VADDSS       (R8), X0, X0
+	VMOVSS       X0, (R8)
+	ADDQ         ldy+8(FP), R8
+	VADDPS       Y6, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X0, X2, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VADDSS       (R8), X0, X0
+	VMOVSS       X0, (R8)
+	ADDQ         ldy+8(FP), R8
+	VADDPS       Y7, Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X0
+	VADDPS       X0, X3, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VADDSS       (R8), X0, X0
+	VMOVSS       X0, (R8)
+	ADDQ         ldy+8(FP), R8
+	ADDQ         $0x04, AX
+	ADDQ         codesSkip+40(FP), BX
+	ADDQ         absmaxSkip+64(FP), SI
 	JMP          row
 
 done:
