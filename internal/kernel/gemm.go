@@ -14,6 +14,12 @@ type strided struct {
 	row, col int
 }
 
+// from returns the part that begins with an element.
+func (s strided) from(i, j int) strided {
+	s.data = s.data[i*s.row+j*s.col:]
+	return s
+}
+
 // kBlock bounds how many rows of B one sweep over C uses, so that they stay in
 // the second-level cache while every pair of rows of C passes over them.
 const kBlock = 256
@@ -105,6 +111,14 @@ func gemm1(y []float32, a strided, i int, b []float32, ldb, k0, k1 int) {
 // transpose writes the rows x cols matrix src, with ld floats from row to row,
 // to dst as cols x rows with ldd floats from row to row.
 func transpose(dst []float32, ldd int, src []float32, ld, rows, cols int) {
+	if u := use.micro; u != nil {
+		u.transpose(dst, ldd, src, ld, rows, cols)
+		return
+	}
+	transposeGo(dst, ldd, src, ld, rows, cols)
+}
+
+func transposeGo(dst []float32, ldd int, src []float32, ld, rows, cols int) {
 	const tile = 16
 	for r0 := 0; r0 < rows; r0 += tile {
 		r1 := min(rows, r0+tile)

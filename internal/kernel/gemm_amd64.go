@@ -7,17 +7,17 @@ import "github.com/seed18967229/nibble/internal/kernel/simd"
 var (
 	gemmAVX2 = gemmLoops{micro: &microkernel{
 		rows: 6, cols: 16, step: 8, padded: true,
-		mul: mulTileAVX2, transpose: transposeAVX2, copy: copyRowsAVX2,
+		sum: sumTileAVX2, transpose: transposeAVX2, copy: copyRowsAVX2,
 	}}
 	gemmAVX512 = gemmLoops{micro: &microkernel{
 		rows: 14, cols: 32, step: 16,
-		mul: mulTileAVX512, transpose: transposeAVX512, copy: copyRowsAVX512,
+		sum: sumTileAVX512, transpose: transposeAVX512, copy: copyRowsAVX512,
 	}}
 )
 
 type (
-	tile512 func(k int, a *float32, arow, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load, store uint64)
-	tile256 func(k int, a *float32, arow, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load, store *int32, full bool)
+	tile512 func(k int, a *float32, arow, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load, store uint64)
+	tile256 func(k int, a *float32, arow, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load, store *int32, full bool)
 )
 
 // tiles512 and tiles256 are the loops by rows, and by columns up to the half and up
@@ -49,29 +49,39 @@ var (
 	}
 )
 
-func mulTileAVX512(c []float32, ldc int, a strided, b []float32, ldb, m, n, k int, add bool) {
+func sumTileAVX512(c []float32, ldc int, old []float32, ldold int, a strided, b []float32, ldb, m, n, k int, next ahead) {
 	_, _, _ = c[(m-1)*ldc+n-1], a.data[(m-1)*a.row+(k-1)*a.col], b[(k-1)*ldb+n-1]
 	store := uint64(1)<<n - 1
 	load := store
-	if !add {
-		load = 0
+	if old == nil {
+		load, old = 0, c
+	} else {
+		_ = old[(m-1)*ldold+n-1]
 	}
-	tiles512[m][(n-1)/16](k, &a.data[0], bytes(a.row), bytes(a.col), &b[0], bytes(ldb), &c[0], bytes(ldc), load, store)
+	if next.at == nil {
+		next.at = &a.data[0] // a page that there is not takes long to look up
+	}
+	tiles512[m][(n-1)/16](k, &a.data[0], bytes(a.row), bytes(a.col), &b[0], bytes(ldb), &c[0], bytes(ldc), &old[0], bytes(ldold), next.at, bytes(next.ld), load, store)
 }
 
 // firstOf has 16 set elements and 16 clear ones; a part of it is a mask.
 var firstOf = [32]int32{-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1}
 
-func mulTileAVX2(c []float32, ldc int, a strided, b []float32, ldb, m, n, k int, add bool) {
+func sumTileAVX2(c []float32, ldc int, old []float32, ldold int, a strided, b []float32, ldb, m, n, k int, next ahead) {
 	half := (n - 1) / 8
 	width := 8 * (half + 1)
 	_, _, _ = c[(m-1)*ldc+n-1], a.data[(m-1)*a.row+(k-1)*a.col], b[(k-1)*ldb+width-1]
 	store := &firstOf[16-n]
 	load := store
-	if !add {
-		load = &firstOf[16]
+	if old == nil {
+		load, old = &firstOf[16], c
+	} else {
+		_ = old[(m-1)*ldold+n-1]
 	}
-	tiles256[m][half](k, &a.data[0], bytes(a.row), bytes(a.col), &b[0], bytes(ldb), &c[0], bytes(ldc), load, store, n == width)
+	if next.at == nil {
+		next.at = &a.data[0]
+	}
+	tiles256[m][half](k, &a.data[0], bytes(a.row), bytes(a.col), &b[0], bytes(ldb), &c[0], bytes(ldc), &old[0], bytes(ldold), next.at, bytes(next.ld), load, store, n == width)
 }
 
 // bytes is the size of n floats.
@@ -113,10 +123,10 @@ func transposeAVX2(dst []float32, ldd int, src []float32, ld, rows, cols int) {
 		}
 	}
 	if whole < cols && r > 0 {
-		transpose(dst[whole*ldd:], ldd, src[whole:], ld, r, cols-whole)
+		transposeGo(dst[whole*ldd:], ldd, src[whole:], ld, r, cols-whole)
 	}
 	if r < rows {
-		transpose(dst[r:], ldd, src[r*ld:], ld, rows-r, cols)
+		transposeGo(dst[r:], ldd, src[r*ld:], ld, rows-r, cols)
 	}
 }
 

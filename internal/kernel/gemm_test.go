@@ -56,19 +56,27 @@ func TestMicrokernelTiles(t *testing.T) {
 				if m%2 == 0 {
 					row, col = 2, 2*m+1
 				}
-				sizes := []int{(m-1)*ldc + n, (m-1)*row + (k-1)*col + 1, (k-1)*ldb + width}
+				ldold := n + k%2
+				sizes := []int{(m-1)*ldc + n, (m-1)*row + (k-1)*col + 1, (k-1)*ldb + width, (m-1)*ldold + n}
 				for i := range sizes {
 					sizes[i] *= 4
 				}
 				guarded(t, sizes, func(mem [][]byte) {
-					c, a, b := floatsOf(mem[0]), strided{floatsOf(mem[1]), row, col}, floatsOf(mem[2])
-					for _, add := range []bool{false, true} {
+					c, a, b, other := floatsOf(mem[0]), strided{floatsOf(mem[1]), row, col}, floatsOf(mem[2]), floatsOf(mem[3])
+					fill(rng, a.data)
+					fill(rng, b)
+					fill(rng, other)
+					for _, old := range [][]float32{nil, c, other} {
 						fill(rng, c)
-						fill(rng, a.data)
-						fill(rng, b)
-						before := append([]float32(nil), c...)
-						u.mul(c, ldc, a, b, ldb, m, n, k, add)
-						checkProduct(t, before, c, ldc, a, b, ldb, 1, m, n, k, add)
+						before, ld := append([]float32(nil), c...), ldc
+						if len(old) > 0 && &old[0] == &other[0] {
+							ld = ldold
+							for i := range m {
+								copy(before[i*ldc:][:n], other[i*ldold:])
+							}
+						}
+						u.sum(c, ldc, old, ld, a, b, ldb, m, n, k, ahead{})
+						checkProduct(t, before, c, ldc, a, b, ldb, 1, m, n, k, old != nil)
 					}
 				})
 			}
@@ -108,7 +116,7 @@ func TestMicrokernelPacking(t *testing.T) {
 					fill(rng, dst)
 					fill(rng, src)
 					want := append([]float32(nil), dst...)
-					transpose(want, ldd, src, ld, rows, cols)
+					transposeGo(want, ldd, src, ld, rows, cols)
 					u.transpose(dst, ldd, src, ld, rows, cols)
 					require.Equal(t, want, dst, "transpose %d x %d", rows, cols)
 				})
@@ -141,10 +149,11 @@ func TestMicrokernelShort(t *testing.T) {
 	eachMicrokernel(t, func(t *testing.T, u *microkernel) {
 		x := make([]float32, 1000)
 		a := func(n int) strided { return strided{x[:n], 1, 4} }
-		require.NotPanics(t, func() { u.mul(x[:32], 8, a(32), x[:64], 8, 4, 8, 8, true) })
-		require.Panics(t, func() { u.mul(x[:31], 8, a(32), x[:64], 8, 4, 8, 8, true) })
-		require.Panics(t, func() { u.mul(x[:32], 8, a(31), x[:64], 8, 4, 8, 8, true) })
-		require.Panics(t, func() { u.mul(x[:32], 8, a(32), x[:63], 8, 4, 8, 8, true) })
+		require.NotPanics(t, func() { u.sum(x[:32], 8, x[:32], 8, a(32), x[:64], 8, 4, 8, 8, ahead{}) })
+		require.Panics(t, func() { u.sum(x[:32], 8, x[:31], 8, a(32), x[:64], 8, 4, 8, 8, ahead{}) })
+		require.Panics(t, func() { u.sum(x[:31], 8, x[:32], 8, a(32), x[:64], 8, 4, 8, 8, ahead{}) })
+		require.Panics(t, func() { u.sum(x[:32], 8, x[:32], 8, a(31), x[:64], 8, 4, 8, 8, ahead{}) })
+		require.Panics(t, func() { u.sum(x[:32], 8, x[:32], 8, a(32), x[:63], 8, 4, 8, 8, ahead{}) })
 		require.Panics(t, func() { u.transpose(x[:31], 4, x[:32], 8, 4, 8) })
 		require.Panics(t, func() { u.transpose(x[:32], 4, x[:31], 8, 4, 8) })
 		require.Panics(t, func() { u.copy(x[:31], 8, x[:32], 8, 4, 8, 8) })

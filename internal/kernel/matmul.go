@@ -53,15 +53,19 @@ func panelRows(rows, cols int) int {
 	return min(n, (rows+kStep-1)/kStep*kStep)
 }
 
-// PanelBytes returns the scratch memory that MulT and Mul use at most for a matrix of
-// those dimensions with as many workers as Go may use processors.
-func PanelBytes(rows, cols int) int64 {
-	panel := scratchBytes(panelRows(rows, cols) * cols)
+// PanelBytes returns the scratch memory that the products of a rows x cols matrix with
+// m rows take at most, with as many workers as Go may use processors.
+func PanelBytes(m, rows, cols int) int64 {
 	workers := int64(runtime.GOMAXPROCS(0))
-	if use.micro == nil {
+	panel := scratchBytes(panelRows(rows, cols) * cols)
+	u := use.micro
+	if u == nil {
 		return 2*panel + workers*scratchBytes(nTile*cols)
 	}
-	return panel + scratchBytes(aFloats) + workers*(scratchBytes(bFloats)+scratchBytes(decodeFloats))
+	most := max(m, rows, cols)
+	perWorker := scratchBytes(bFloats) + scratchBytes(decodeFloats) + scratchBytes(min(aRows+u.rows, most)*kStep) +
+		scratchBytes(min(aRows+u.rows, most)*bCols)
+	return panel + scratchBytes(min(aFloats, most*m, most*cols, most*rows)) + workers*perWorker
 }
 
 // MulT computes y = x·wᵀ, or adds it to y: x is m x cols, y is m x rows. It is

@@ -45,8 +45,11 @@ type column struct {
 	next        Register // from column to column
 }
 
+// rowsOfAPoint is how many rows an address has stand for: those that scaled strides
+// reach.
 const rowsOfAPoint = 5
 
+// loadColumn loads the parameters that say where the first column is.
 func loadColumn(rows int) column {
 	c := column{stride: GP64()}
 	a := Load(Param("a"), GP64()).(GPVirtual)
@@ -87,33 +90,72 @@ func (c column) step() {
 	}
 }
 
-// prefetchC has the lines of C on their way while the sums are made.
-func prefetchC(c, ldc Register, rows, bytes int) {
-	p := GP64()
-	MOVQ(c, p)
-	for i := range rows {
-		PREFETCHT0(Mem{Base: p})
+// prefetchStep is how many products come between prefetches.
+const prefetchStep = 16
+
+// sums runs over k in steps of prefetchStep, between which it prefetches: a row of old,
+// which is needed at the end, and a line of each of four rows ld bytes apart from next
+// on, which the caller needs later. All at once would be more than there are buffers
+// for, and what the loop itself reads would wait. Each label is a loop, whose products of
+// one k are made by products; choose goes to another than the first.
+func sums(bytes int, a column, b, ldb Register, labels []string, choose func(), products func(loop int)) {
+	old, ldold := Load(Param("old"), GP64()), Load(Param("ldold"), GP64())
+	next, ld, by3 := Load(Param("next"), GP64()), Load(Param("ld"), GP64()), GP64()
+	LEAQ(Mem{Base: ld, Index: ld, Scale: 2}, by3)
+	kParam, err := Param("k").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	k := kParam.Addr // there are not registers enough
+	CMPQ(k, Imm(0))
+	JLE(LabelRef("done"))
+	choose()
+	for loop, label := range labels {
+		Label(label)
+		PREFETCHT0(Mem{Base: old})
 		// The last byte, as a row need not begin with a line.
-		PREFETCHT0(Mem{Base: p, Disp: bytes - 4})
-		if i < rows-1 {
-			ADDQ(ldc, p)
+		PREFETCHT0(Mem{Base: old, Disp: bytes - 4})
+		ADDQ(ldold, old)
+		PREFETCHT1(Mem{Base: next})
+		PREFETCHT1(Mem{Base: next, Index: ld, Scale: 1})
+		PREFETCHT1(Mem{Base: next, Index: ld, Scale: 2})
+		PREFETCHT1(Mem{Base: next, Index: by3, Scale: 1})
+		ADDQ(Imm(64), next)
+		n := GP64()
+		MOVQ(k, n)
+		SUBQ(Imm(prefetchStep), k)
+		CMPQ(n, Imm(prefetchStep))
+		JLE(LabelRef(label + "k"))
+		MOVQ(I32(prefetchStep), n)
+		Label(label + "k")
+		products(loop)
+		ADDQ(ldb, b)
+		a.step()
+		DECQ(n)
+		JNZ(LabelRef(label + "k"))
+		CMPQ(k, Imm(0))
+		JG(LabelRef(label))
+		if loop < len(labels)-1 {
+			JMP(LabelRef("done"))
 		}
 	}
+	Label("done")
 }
 
-const tileParams = "k int, a *float32, arow, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr"
+// tileParams are the parameters that all tiles have.
+const tileParams = "k int, a *float32, arow, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr"
 
+// tile512 is a tile of 16 columns a vector by AVX-512, masked where there are fewer.
 func tile512(rows, vectors int) {
 	name := fmt.Sprintf("Tile%dx%dAVX512", rows, 16*vectors)
 	TEXT(name, NOSPLIT, "func("+tileParams+", load, store uint64)")
-	Doc(fmt.Sprintf("%s adds the product of A, %d x k, and B, k x %d, to C, or puts it there.", name, rows, 16*vectors),
+	Doc(fmt.Sprintf("%s puts the sum of old and the product of A, %d x k, and B, k x %d, into C.", name, rows, 16*vectors),
 		"Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,",
-		"those of C ldc. Bits of store say which columns there are, bits of load which are added to.")
+		"those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load",
+		"which old has.")
 	Pragma("noescape")
-	k := Load(Param("k"), GP64())
 	a := loadColumn(rows)
 	b, ldb := Load(Param("b"), GP64()), Load(Param("ldb"), GP64())
-	c, ldc := Load(Param("c"), GP64()), Load(Param("ldc"), GP64())
 	masks := func(param string) []Register { // 16 columns each
 		bits := Load(Param(param), GP64()).(GPVirtual)
 		list := []Register{K()}
@@ -126,22 +168,26 @@ func tile512(rows, vectors int) {
 		return list
 	}
 	store, load := masks("store"), masks("load")
-	prefetchC(c, ldc, rows, 64*vectors)
 	sum := make([]VecVirtual, rows*vectors)
 	for i := range sum {
 		sum[i] = ZMM()
 		VPXORD(sum[i], sum[i], sum[i])
 	}
-	TESTQ(k, k)
-	JZ(LabelRef("done"))
-	loop := func(label string, read func(from Mem, v int, to Register)) {
-		Label(label)
+	// A masked load takes a place that a multiplication could have.
+	choose := func() {
+		KORTESTW(store[vectors-1], store[vectors-1])
+		JNC(LabelRef("masked"))
+	}
+	sums(64*vectors, a, b, ldb, []string{"loop", "masked"}, choose, func(loop int) {
 		var row []VecVirtual
 		for v := range vectors {
 			row = append(row, ZMM())
-			read(Mem{Base: b, Disp: 64 * v}, v, row[v])
+			if loop == 0 {
+				VMOVUPS(Mem{Base: b, Disp: 64 * v}, row[v])
+			} else {
+				VMOVUPS_Z(Mem{Base: b, Disp: 64 * v}, store[v], row[v])
+			}
 		}
-		ADDQ(ldb, b)
 		for i := range rows {
 			x := ZMM()
 			VBROADCASTSS(a.row(i), x)
@@ -149,69 +195,55 @@ func tile512(rows, vectors int) {
 				VFMADD231PS(x, row[v], sum[i*vectors+v])
 			}
 		}
-		a.step()
-		DECQ(k)
-		JNZ(LabelRef(label))
-	}
-	// A masked load takes a place that a multiplication could have.
-	KORTESTW(store[vectors-1], store[vectors-1])
-	JNC(LabelRef("masked"))
-	loop("loop", func(from Mem, v int, to Register) { VMOVUPS(from, to) })
-	JMP(LabelRef("done"))
-	loop("masked", func(from Mem, v int, to Register) { VMOVUPS_Z(from, store[v], to) })
-	Label("done")
+	})
+	c, ldc := Load(Param("c"), GP64()), Load(Param("ldc"), GP64())
+	old, ldold := Load(Param("old"), GP64()), Load(Param("ldold"), GP64())
 	for i := range rows {
 		for v := range vectors {
-			s, at := sum[i*vectors+v], Mem{Base: c, Disp: 64 * v}
-			VADDPS(at, s, load[v], s)
-			VMOVUPS(s, store[v], at)
+			s := sum[i*vectors+v]
+			VADDPS(Mem{Base: old, Disp: 64 * v}, s, load[v], s)
+			VMOVUPS(s, store[v], Mem{Base: c, Disp: 64 * v})
 		}
 		if i < rows-1 {
 			ADDQ(ldc, c)
+			ADDQ(ldold, old)
 		}
 	}
 	VZEROUPPER()
 	RET()
 }
 
+// tile256 is a tile of 8 columns a vector by AVX2, of which only stores are masked.
 func tile256(rows, vectors int) {
 	name := fmt.Sprintf("Tile%dx%dAVX2", rows, 8*vectors)
 	TEXT(name, NOSPLIT, "func("+tileParams+", load, store *int32, full bool)")
-	Doc(fmt.Sprintf("%s adds the product of A, %d x k, and B, k x %d, to C, or puts it there.", name, rows, 8*vectors),
+	Doc(fmt.Sprintf("%s puts the sum of old and the product of A, %d x k, and B, k x %d, into C.", name, rows, 8*vectors),
 		"Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,",
-		"those of C ldc. All columns of B are read; negative elements of store say which are stored",
-		"unless full says all, those of load which are added to.")
+		"those of C ldc, those of old ldold. All columns of B are read; negative elements of store",
+		"say which are stored unless full says all, those of load which old has.")
 	Pragma("noescape")
-	k := Load(Param("k"), GP64())
 	a := loadColumn(rows)
 	b, ldb := Load(Param("b"), GP64()), Load(Param("ldb"), GP64())
-	c, ldc := Load(Param("c"), GP64()), Load(Param("ldc"), GP64())
-	prefetchC(c, ldc, rows, 32*vectors)
 	sum := make([]VecVirtual, rows*vectors)
 	for i := range sum {
 		sum[i] = YMM()
 		VXORPS(sum[i], sum[i], sum[i])
 	}
-	TESTQ(k, k)
-	JZ(LabelRef("done"))
-	Label("loop")
-	var row []VecVirtual
-	for v := range vectors {
-		row = append(row, YMM())
-		VMOVUPS(Mem{Base: b, Disp: 32 * v}, row[v])
-	}
-	ADDQ(ldb, b)
-	for i := range rows {
-		x := YMM()
-		VBROADCASTSS(a.row(i), x)
+	sums(32*vectors, a, b, ldb, []string{"loop"}, func() {}, func(int) {
+		var row []VecVirtual
 		for v := range vectors {
-			VFMADD231PS(x, row[v], sum[i*vectors+v])
+			row = append(row, YMM())
+			VMOVUPS(Mem{Base: b, Disp: 32 * v}, row[v])
 		}
-	}
-	a.step()
-	DECQ(k)
-	JNZ(LabelRef("loop"))
-	Label("done")
+		for i := range rows {
+			x := YMM()
+			VBROADCASTSS(a.row(i), x)
+			for v := range vectors {
+				VFMADD231PS(x, row[v], sum[i*vectors+v])
+			}
+		}
+	})
+	c, ldc := Load(Param("c"), GP64()), Load(Param("ldc"), GP64())
 	masks := func(param string) []Register {
 		p := Load(Param(param), GP64())
 		var list []Register
@@ -222,28 +254,26 @@ func tile256(rows, vectors int) {
 		return list
 	}
 	load := masks("load")
-	p := GP64()
-	MOVQ(c, p)
+	old, ldold := Load(Param("old"), GP64()), Load(Param("ldold"), GP64())
 	for i := range rows {
 		for v := range vectors {
 			s, x := sum[i*vectors+v], YMM()
-			VMASKMOVPS(Mem{Base: p, Disp: 32 * v}, load[v], x)
+			VMASKMOVPS(Mem{Base: old, Disp: 32 * v}, load[v], x)
 			VADDPS(x, s, s)
 		}
 		if i < rows-1 {
-			ADDQ(ldc, p)
+			ADDQ(ldold, old)
 		}
 	}
 	full := Load(Param("full"), GP8())
 	TESTB(full, full)
 	JZ(LabelRef("some"))
-	MOVQ(c, p)
 	for i := range rows {
 		for v := range vectors {
-			VMOVUPS(sum[i*vectors+v], Mem{Base: p, Disp: 32 * v})
+			VMOVUPS(sum[i*vectors+v], Mem{Base: c, Disp: 32 * v})
 		}
 		if i < rows-1 {
-			ADDQ(ldc, p)
+			ADDQ(ldc, c)
 		}
 	}
 	VZEROUPPER()

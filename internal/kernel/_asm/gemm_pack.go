@@ -127,6 +127,7 @@ func transpose512(name string, known int) {
 	RET()
 }
 
+// copy512 copies parts of rows.
 func copy512() {
 	TEXT("CopyRowsAVX512", NOSPLIT, "func(dst *float32, ldd uintptr, src *float32, ld uintptr, rows int, load, store uint64)")
 	Doc("CopyRowsAVX512 copies rows of up to 32 floats, ld bytes apart, to dst, ldd bytes apart.",
@@ -177,6 +178,7 @@ func copy512() {
 	RET()
 }
 
+// transpose256 transposes rows, 8 columns at a time.
 func transpose256(rows int) {
 	name := fmt.Sprintf("Transpose%dAVX2", rows)
 	TEXT(name, NOSPLIT, "func(dst *float32, ldd uintptr, src *float32, ld uintptr, cols int)")
@@ -246,6 +248,7 @@ func transpose256(rows int) {
 	RET()
 }
 
+// copy256 copies parts of rows.
 func copy256(width int) {
 	name := fmt.Sprintf("CopyRows%dAVX2", width)
 	TEXT(name, NOSPLIT, "func(dst *float32, ldd uintptr, src *float32, ld uintptr, rows int)")

@@ -4,297 +4,325 @@
 
 package simd
 
-// Tile1x16AVX512 adds the product of A, 1 x k, and B, k x 16, to C, or puts it there.
+// Tile1x16AVX512 puts the sum of old and the product of A, 1 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile1x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile1x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile1x32AVX512 adds the product of A, 1 x k, and B, k x 32, to C, or puts it there.
+// Tile1x32AVX512 puts the sum of old and the product of A, 1 x k, and B, k x 32, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile1x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile1x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile2x16AVX512 adds the product of A, 2 x k, and B, k x 16, to C, or puts it there.
+// Tile2x16AVX512 puts the sum of old and the product of A, 2 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile2x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile2x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile2x32AVX512 adds the product of A, 2 x k, and B, k x 32, to C, or puts it there.
+// Tile2x32AVX512 puts the sum of old and the product of A, 2 x k, and B, k x 32, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile2x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile2x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile3x16AVX512 adds the product of A, 3 x k, and B, k x 16, to C, or puts it there.
+// Tile3x16AVX512 puts the sum of old and the product of A, 3 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile3x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile3x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile3x32AVX512 adds the product of A, 3 x k, and B, k x 32, to C, or puts it there.
+// Tile3x32AVX512 puts the sum of old and the product of A, 3 x k, and B, k x 32, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile3x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile3x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile4x16AVX512 adds the product of A, 4 x k, and B, k x 16, to C, or puts it there.
+// Tile4x16AVX512 puts the sum of old and the product of A, 4 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile4x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile4x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile4x32AVX512 adds the product of A, 4 x k, and B, k x 32, to C, or puts it there.
+// Tile4x32AVX512 puts the sum of old and the product of A, 4 x k, and B, k x 32, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile4x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile4x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile5x16AVX512 adds the product of A, 5 x k, and B, k x 16, to C, or puts it there.
+// Tile5x16AVX512 puts the sum of old and the product of A, 5 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile5x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile5x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile5x32AVX512 adds the product of A, 5 x k, and B, k x 32, to C, or puts it there.
+// Tile5x32AVX512 puts the sum of old and the product of A, 5 x k, and B, k x 32, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile5x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile5x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile6x16AVX512 adds the product of A, 6 x k, and B, k x 16, to C, or puts it there.
+// Tile6x16AVX512 puts the sum of old and the product of A, 6 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile6x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile6x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile6x32AVX512 adds the product of A, 6 x k, and B, k x 32, to C, or puts it there.
+// Tile6x32AVX512 puts the sum of old and the product of A, 6 x k, and B, k x 32, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile6x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile6x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile7x16AVX512 adds the product of A, 7 x k, and B, k x 16, to C, or puts it there.
+// Tile7x16AVX512 puts the sum of old and the product of A, 7 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile7x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile7x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile7x32AVX512 adds the product of A, 7 x k, and B, k x 32, to C, or puts it there.
+// Tile7x32AVX512 puts the sum of old and the product of A, 7 x k, and B, k x 32, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile7x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile7x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile8x16AVX512 adds the product of A, 8 x k, and B, k x 16, to C, or puts it there.
+// Tile8x16AVX512 puts the sum of old and the product of A, 8 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile8x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile8x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile8x32AVX512 adds the product of A, 8 x k, and B, k x 32, to C, or puts it there.
+// Tile8x32AVX512 puts the sum of old and the product of A, 8 x k, and B, k x 32, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile8x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile8x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile9x16AVX512 adds the product of A, 9 x k, and B, k x 16, to C, or puts it there.
+// Tile9x16AVX512 puts the sum of old and the product of A, 9 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile9x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile9x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile9x32AVX512 adds the product of A, 9 x k, and B, k x 32, to C, or puts it there.
+// Tile9x32AVX512 puts the sum of old and the product of A, 9 x k, and B, k x 32, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile9x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile9x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile10x16AVX512 adds the product of A, 10 x k, and B, k x 16, to C, or puts it there.
+// Tile10x16AVX512 puts the sum of old and the product of A, 10 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile10x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile10x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile10x32AVX512 adds the product of A, 10 x k, and B, k x 32, to C, or puts it there.
+// Tile10x32AVX512 puts the sum of old and the product of A, 10 x k, and B, k x 32, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile10x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile10x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile11x16AVX512 adds the product of A, 11 x k, and B, k x 16, to C, or puts it there.
+// Tile11x16AVX512 puts the sum of old and the product of A, 11 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile11x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile11x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile11x32AVX512 adds the product of A, 11 x k, and B, k x 32, to C, or puts it there.
+// Tile11x32AVX512 puts the sum of old and the product of A, 11 x k, and B, k x 32, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile11x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile11x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile12x16AVX512 adds the product of A, 12 x k, and B, k x 16, to C, or puts it there.
+// Tile12x16AVX512 puts the sum of old and the product of A, 12 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile12x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile12x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile12x32AVX512 adds the product of A, 12 x k, and B, k x 32, to C, or puts it there.
+// Tile12x32AVX512 puts the sum of old and the product of A, 12 x k, and B, k x 32, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile12x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile12x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile13x16AVX512 adds the product of A, 13 x k, and B, k x 16, to C, or puts it there.
+// Tile13x16AVX512 puts the sum of old and the product of A, 13 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile13x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile13x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile13x32AVX512 adds the product of A, 13 x k, and B, k x 32, to C, or puts it there.
+// Tile13x32AVX512 puts the sum of old and the product of A, 13 x k, and B, k x 32, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile13x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile13x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile14x16AVX512 adds the product of A, 14 x k, and B, k x 16, to C, or puts it there.
+// Tile14x16AVX512 puts the sum of old and the product of A, 14 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile14x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile14x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile14x32AVX512 adds the product of A, 14 x k, and B, k x 32, to C, or puts it there.
+// Tile14x32AVX512 puts the sum of old and the product of A, 14 x k, and B, k x 32, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. Bits of store say which columns there are, bits of load which are added to.
+// those of C ldc, those of old ldold. Bits of store say which columns there are, bits of load
+// which old has.
 //
 //go:noescape
-func Tile14x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+func Tile14x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 
-// Tile1x8AVX2 adds the product of A, 1 x k, and B, k x 8, to C, or puts it there.
+// Tile1x8AVX2 puts the sum of old and the product of A, 1 x k, and B, k x 8, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. All columns of B are read; negative elements of store say which are stored
-// unless full says all, those of load which are added to.
+// those of C ldc, those of old ldold. All columns of B are read; negative elements of store
+// say which are stored unless full says all, those of load which old has.
 //
 //go:noescape
-func Tile1x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+func Tile1x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 
-// Tile1x16AVX2 adds the product of A, 1 x k, and B, k x 16, to C, or puts it there.
+// Tile1x16AVX2 puts the sum of old and the product of A, 1 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. All columns of B are read; negative elements of store say which are stored
-// unless full says all, those of load which are added to.
+// those of C ldc, those of old ldold. All columns of B are read; negative elements of store
+// say which are stored unless full says all, those of load which old has.
 //
 //go:noescape
-func Tile1x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+func Tile1x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 
-// Tile2x8AVX2 adds the product of A, 2 x k, and B, k x 8, to C, or puts it there.
+// Tile2x8AVX2 puts the sum of old and the product of A, 2 x k, and B, k x 8, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. All columns of B are read; negative elements of store say which are stored
-// unless full says all, those of load which are added to.
+// those of C ldc, those of old ldold. All columns of B are read; negative elements of store
+// say which are stored unless full says all, those of load which old has.
 //
 //go:noescape
-func Tile2x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+func Tile2x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 
-// Tile2x16AVX2 adds the product of A, 2 x k, and B, k x 16, to C, or puts it there.
+// Tile2x16AVX2 puts the sum of old and the product of A, 2 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. All columns of B are read; negative elements of store say which are stored
-// unless full says all, those of load which are added to.
+// those of C ldc, those of old ldold. All columns of B are read; negative elements of store
+// say which are stored unless full says all, those of load which old has.
 //
 //go:noescape
-func Tile2x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+func Tile2x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 
-// Tile3x8AVX2 adds the product of A, 3 x k, and B, k x 8, to C, or puts it there.
+// Tile3x8AVX2 puts the sum of old and the product of A, 3 x k, and B, k x 8, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. All columns of B are read; negative elements of store say which are stored
-// unless full says all, those of load which are added to.
+// those of C ldc, those of old ldold. All columns of B are read; negative elements of store
+// say which are stored unless full says all, those of load which old has.
 //
 //go:noescape
-func Tile3x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+func Tile3x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 
-// Tile3x16AVX2 adds the product of A, 3 x k, and B, k x 16, to C, or puts it there.
+// Tile3x16AVX2 puts the sum of old and the product of A, 3 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. All columns of B are read; negative elements of store say which are stored
-// unless full says all, those of load which are added to.
+// those of C ldc, those of old ldold. All columns of B are read; negative elements of store
+// say which are stored unless full says all, those of load which old has.
 //
 //go:noescape
-func Tile3x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+func Tile3x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 
-// Tile4x8AVX2 adds the product of A, 4 x k, and B, k x 8, to C, or puts it there.
+// Tile4x8AVX2 puts the sum of old and the product of A, 4 x k, and B, k x 8, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. All columns of B are read; negative elements of store say which are stored
-// unless full says all, those of load which are added to.
+// those of C ldc, those of old ldold. All columns of B are read; negative elements of store
+// say which are stored unless full says all, those of load which old has.
 //
 //go:noescape
-func Tile4x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+func Tile4x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 
-// Tile4x16AVX2 adds the product of A, 4 x k, and B, k x 16, to C, or puts it there.
+// Tile4x16AVX2 puts the sum of old and the product of A, 4 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. All columns of B are read; negative elements of store say which are stored
-// unless full says all, those of load which are added to.
+// those of C ldc, those of old ldold. All columns of B are read; negative elements of store
+// say which are stored unless full says all, those of load which old has.
 //
 //go:noescape
-func Tile4x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+func Tile4x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 
-// Tile5x8AVX2 adds the product of A, 5 x k, and B, k x 8, to C, or puts it there.
+// Tile5x8AVX2 puts the sum of old and the product of A, 5 x k, and B, k x 8, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. All columns of B are read; negative elements of store say which are stored
-// unless full says all, those of load which are added to.
+// those of C ldc, those of old ldold. All columns of B are read; negative elements of store
+// say which are stored unless full says all, those of load which old has.
 //
 //go:noescape
-func Tile5x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+func Tile5x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 
-// Tile5x16AVX2 adds the product of A, 5 x k, and B, k x 16, to C, or puts it there.
+// Tile5x16AVX2 puts the sum of old and the product of A, 5 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. All columns of B are read; negative elements of store say which are stored
-// unless full says all, those of load which are added to.
+// those of C ldc, those of old ldold. All columns of B are read; negative elements of store
+// say which are stored unless full says all, those of load which old has.
 //
 //go:noescape
-func Tile5x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+func Tile5x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 
-// Tile6x8AVX2 adds the product of A, 6 x k, and B, k x 8, to C, or puts it there.
+// Tile6x8AVX2 puts the sum of old and the product of A, 6 x k, and B, k x 8, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. All columns of B are read; negative elements of store say which are stored
-// unless full says all, those of load which are added to.
+// those of C ldc, those of old ldold. All columns of B are read; negative elements of store
+// say which are stored unless full says all, those of load which old has.
 //
 //go:noescape
-func Tile6x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+func Tile6x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 
-// Tile6x16AVX2 adds the product of A, 6 x k, and B, k x 16, to C, or puts it there.
+// Tile6x16AVX2 puts the sum of old and the product of A, 6 x k, and B, k x 16, into C.
 // Element (i, j) of A is arow*i + acol*j bytes behind a; rows of B are ldb bytes apart,
-// those of C ldc. All columns of B are read; negative elements of store say which are stored
-// unless full says all, those of load which are added to.
+// those of C ldc, those of old ldold. All columns of B are read; negative elements of store
+// say which are stored unless full says all, those of load which old has.
 //
 //go:noescape
-func Tile6x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+func Tile6x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 
 // Transpose16AVX512 writes the columns of 16 rows of src, ld bytes apart, to dst, ldd bytes apart.
 //

@@ -4,5234 +4,6032 @@
 
 #include "textflag.h"
 
-// func Tile1x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+// func Tile1x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile1x16AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), CX
-	MOVQ       b+32(FP), BX
-	MOVQ       ldb+40(FP), SI
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
-	MOVQ       store+72(FP), R8
-	KMOVW      R8, K1
-	MOVQ       load+64(FP), R8
-	KMOVW      R8, K2
-	MOVQ       DI, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 60(R8)
-	VPXORD     Z0, Z0, Z0
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K1, K1
-	JNC        masked
+TEXT ·Tile1x16AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), AX
+	MOVQ     b+32(FP), DX
+	MOVQ     ldb+40(FP), BX
+	MOVQ     store+104(FP), SI
+	KMOVW    SI, K1
+	MOVQ     load+96(FP), SI
+	KMOVW    SI, K2
+	VPXORD   Z0, Z0, Z0
+	MOVQ     old+64(FP), SI
+	MOVQ     ldold+72(FP), DI
+	MOVQ     next+80(FP), R8
+	MOVQ     ld+88(FP), R9
+	LEAQ     (R9)(R9*2), R10
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K1, K1
+	JNC      masked
 
 loop:
-	VMOVUPS      (BX), Z1
-	ADDQ         SI, BX
-	VBROADCASTSS (DX), Z2
+	PREFETCHT0 (SI)
+	PREFETCHT0 60(SI)
+	ADDQ       DI, SI
+	PREFETCHT1 (R8)
+	PREFETCHT1 (R8)(R9*1)
+	PREFETCHT1 (R8)(R9*2)
+	PREFETCHT1 (R8)(R10*1)
+	ADDQ       $0x40, R8
+	MOVQ       k+0(FP), R11
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R11, $0x10
+	JLE        loopk
+	MOVQ       $+16, R11
+
+loopk:
+	VMOVUPS      (DX), Z1
+	VBROADCASTSS (CX), Z2
 	VFMADD231PS  Z2, Z1, Z0
-	ADDQ         CX, DX
-	DECQ         AX
-	JNZ          loop
+	ADDQ         BX, DX
+	ADDQ         AX, CX
+	DECQ         R11
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
 	JMP          done
 
 masked:
-	VMOVUPS.Z    (BX), K1, Z1
-	ADDQ         SI, BX
-	VBROADCASTSS (DX), Z2
+	PREFETCHT0 (SI)
+	PREFETCHT0 60(SI)
+	ADDQ       DI, SI
+	PREFETCHT1 (R8)
+	PREFETCHT1 (R8)(R9*1)
+	PREFETCHT1 (R8)(R9*2)
+	PREFETCHT1 (R8)(R10*1)
+	ADDQ       $0x40, R8
+	MOVQ       k+0(FP), R11
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R11, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R11
+
+maskedk:
+	VMOVUPS.Z    (DX), K1, Z1
+	VBROADCASTSS (CX), Z2
 	VFMADD231PS  Z2, Z1, Z0
-	ADDQ         CX, DX
-	DECQ         AX
-	JNZ          masked
+	ADDQ         BX, DX
+	ADDQ         AX, CX
+	DECQ         R11
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
 
 done:
-	VADDPS  (DI), Z0, K2, Z0
-	VMOVUPS Z0, K1, (DI)
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), CX
+	MOVQ    ldold+72(FP), DX
+	VADDPS  (CX), Z0, K2, Z0
+	VMOVUPS Z0, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile1x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
+// func Tile1x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·Tile1x32AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), CX
-	MOVQ       b+32(FP), BX
-	MOVQ       ldb+40(FP), SI
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
-	MOVQ       store+72(FP), R8
-	KMOVW      R8, K1
-	SHRQ       $0x10, R8
-	KMOVW      R8, K2
-	MOVQ       load+64(FP), R8
-	KMOVW      R8, K3
-	SHRQ       $0x10, R8
-	KMOVW      R8, K4
-	MOVQ       DI, R8
+TEXT ·Tile1x32AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), AX
+	MOVQ     b+32(FP), DX
+	MOVQ     ldb+40(FP), BX
+	MOVQ     store+104(FP), SI
+	KMOVW    SI, K1
+	SHRQ     $0x10, SI
+	KMOVW    SI, K2
+	MOVQ     load+96(FP), SI
+	KMOVW    SI, K3
+	SHRQ     $0x10, SI
+	KMOVW    SI, K4
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	MOVQ     old+64(FP), SI
+	MOVQ     ldold+72(FP), DI
+	MOVQ     next+80(FP), R8
+	MOVQ     ld+88(FP), R9
+	LEAQ     (R9)(R9*2), R10
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K2, K2
+	JNC      masked
+
+loop:
+	PREFETCHT0 (SI)
+	PREFETCHT0 124(SI)
+	ADDQ       DI, SI
+	PREFETCHT1 (R8)
+	PREFETCHT1 (R8)(R9*1)
+	PREFETCHT1 (R8)(R9*2)
+	PREFETCHT1 (R8)(R10*1)
+	ADDQ       $0x40, R8
+	MOVQ       k+0(FP), R11
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R11, $0x10
+	JLE        loopk
+	MOVQ       $+16, R11
+
+loopk:
+	VMOVUPS      (DX), Z2
+	VMOVUPS      64(DX), Z3
+	VBROADCASTSS (CX), Z4
+	VFMADD231PS  Z4, Z2, Z0
+	VFMADD231PS  Z4, Z3, Z1
+	ADDQ         BX, DX
+	ADDQ         AX, CX
+	DECQ         R11
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (SI)
+	PREFETCHT0 124(SI)
+	ADDQ       DI, SI
+	PREFETCHT1 (R8)
+	PREFETCHT1 (R8)(R9*1)
+	PREFETCHT1 (R8)(R9*2)
+	PREFETCHT1 (R8)(R10*1)
+	ADDQ       $0x40, R8
+	MOVQ       k+0(FP), R11
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R11, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R11
+
+maskedk:
+	VMOVUPS.Z    (DX), K1, Z2
+	VMOVUPS.Z    64(DX), K2, Z3
+	VBROADCASTSS (CX), Z4
+	VFMADD231PS  Z4, Z2, Z0
+	VFMADD231PS  Z4, Z3, Z1
+	ADDQ         BX, DX
+	ADDQ         AX, CX
+	DECQ         R11
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), CX
+	MOVQ    ldold+72(FP), DX
+	VADDPS  (CX), Z0, K3, Z0
+	VMOVUPS Z0, K1, (AX)
+	VADDPS  64(CX), Z1, K4, Z1
+	VMOVUPS Z1, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func Tile2x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile2x16AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	MOVQ     b+32(FP), BX
+	MOVQ     ldb+40(FP), SI
+	MOVQ     store+104(FP), DI
+	KMOVW    DI, K1
+	MOVQ     load+96(FP), DI
+	KMOVW    DI, K2
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	MOVQ     old+64(FP), DI
+	MOVQ     ldold+72(FP), R8
+	MOVQ     next+80(FP), R9
+	MOVQ     ld+88(FP), R10
+	LEAQ     (R10)(R10*2), R11
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K1, K1
+	JNC      masked
+
+loop:
+	PREFETCHT0 (DI)
+	PREFETCHT0 60(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), R12
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R12, $0x10
+	JLE        loopk
+	MOVQ       $+16, R12
+
+loopk:
+	VMOVUPS      (BX), Z2
+	VBROADCASTSS (CX), Z3
+	VFMADD231PS  Z3, Z2, Z0
+	VBROADCASTSS (CX)(AX*1), Z3
+	VFMADD231PS  Z3, Z2, Z1
+	ADDQ         SI, BX
+	ADDQ         DX, CX
+	DECQ         R12
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (DI)
+	PREFETCHT0 60(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), R12
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R12, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R12
+
+maskedk:
+	VMOVUPS.Z    (BX), K1, Z2
+	VBROADCASTSS (CX), Z3
+	VFMADD231PS  Z3, Z2, Z0
+	VBROADCASTSS (CX)(AX*1), Z3
+	VFMADD231PS  Z3, Z2, Z1
+	ADDQ         SI, BX
+	ADDQ         DX, CX
+	DECQ         R12
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
+	VMOVUPS Z1, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func Tile2x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile2x32AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	MOVQ     b+32(FP), BX
+	MOVQ     ldb+40(FP), SI
+	MOVQ     store+104(FP), DI
+	KMOVW    DI, K1
+	SHRQ     $0x10, DI
+	KMOVW    DI, K2
+	MOVQ     load+96(FP), DI
+	KMOVW    DI, K3
+	SHRQ     $0x10, DI
+	KMOVW    DI, K4
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	MOVQ     old+64(FP), DI
+	MOVQ     ldold+72(FP), R8
+	MOVQ     next+80(FP), R9
+	MOVQ     ld+88(FP), R10
+	LEAQ     (R10)(R10*2), R11
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K2, K2
+	JNC      masked
+
+loop:
+	PREFETCHT0 (DI)
+	PREFETCHT0 124(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), R12
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R12, $0x10
+	JLE        loopk
+	MOVQ       $+16, R12
+
+loopk:
+	VMOVUPS      (BX), Z4
+	VMOVUPS      64(BX), Z5
+	VBROADCASTSS (CX), Z6
+	VFMADD231PS  Z6, Z4, Z0
+	VFMADD231PS  Z6, Z5, Z1
+	VBROADCASTSS (CX)(AX*1), Z6
+	VFMADD231PS  Z6, Z4, Z2
+	VFMADD231PS  Z6, Z5, Z3
+	ADDQ         SI, BX
+	ADDQ         DX, CX
+	DECQ         R12
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (DI)
+	PREFETCHT0 124(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), R12
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R12, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R12
+
+maskedk:
+	VMOVUPS.Z    (BX), K1, Z4
+	VMOVUPS.Z    64(BX), K2, Z5
+	VBROADCASTSS (CX), Z6
+	VFMADD231PS  Z6, Z4, Z0
+	VFMADD231PS  Z6, Z5, Z1
+	VBROADCASTSS (CX)(AX*1), Z6
+	VFMADD231PS  Z6, Z4, Z2
+	VFMADD231PS  Z6, Z5, Z3
+	ADDQ         SI, BX
+	ADDQ         DX, CX
+	DECQ         R12
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
+	VMOVUPS Z0, K1, (AX)
+	VADDPS  64(DX), Z1, K4, Z1
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
+	VMOVUPS Z2, K1, (AX)
+	VADDPS  64(DX), Z3, K4, Z3
+	VMOVUPS Z3, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func Tile3x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile3x16AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	MOVQ     b+32(FP), BX
+	MOVQ     ldb+40(FP), SI
+	MOVQ     store+104(FP), DI
+	KMOVW    DI, K1
+	MOVQ     load+96(FP), DI
+	KMOVW    DI, K2
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	MOVQ     old+64(FP), DI
+	MOVQ     ldold+72(FP), R8
+	MOVQ     next+80(FP), R9
+	MOVQ     ld+88(FP), R10
+	LEAQ     (R10)(R10*2), R11
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K1, K1
+	JNC      masked
+
+loop:
+	PREFETCHT0 (DI)
+	PREFETCHT0 60(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), R12
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R12, $0x10
+	JLE        loopk
+	MOVQ       $+16, R12
+
+loopk:
+	VMOVUPS      (BX), Z3
+	VBROADCASTSS (CX), Z4
+	VFMADD231PS  Z4, Z3, Z0
+	VBROADCASTSS (CX)(AX*1), Z4
+	VFMADD231PS  Z4, Z3, Z1
+	VBROADCASTSS (CX)(AX*2), Z4
+	VFMADD231PS  Z4, Z3, Z2
+	ADDQ         SI, BX
+	ADDQ         DX, CX
+	DECQ         R12
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (DI)
+	PREFETCHT0 60(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), R12
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R12, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R12
+
+maskedk:
+	VMOVUPS.Z    (BX), K1, Z3
+	VBROADCASTSS (CX), Z4
+	VFMADD231PS  Z4, Z3, Z0
+	VBROADCASTSS (CX)(AX*1), Z4
+	VFMADD231PS  Z4, Z3, Z1
+	VBROADCASTSS (CX)(AX*2), Z4
+	VFMADD231PS  Z4, Z3, Z2
+	ADDQ         SI, BX
+	ADDQ         DX, CX
+	DECQ         R12
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
+	VMOVUPS Z2, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func Tile3x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile3x32AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	MOVQ     b+32(FP), BX
+	MOVQ     ldb+40(FP), SI
+	MOVQ     store+104(FP), DI
+	KMOVW    DI, K1
+	SHRQ     $0x10, DI
+	KMOVW    DI, K2
+	MOVQ     load+96(FP), DI
+	KMOVW    DI, K3
+	SHRQ     $0x10, DI
+	KMOVW    DI, K4
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	MOVQ     old+64(FP), DI
+	MOVQ     ldold+72(FP), R8
+	MOVQ     next+80(FP), R9
+	MOVQ     ld+88(FP), R10
+	LEAQ     (R10)(R10*2), R11
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K2, K2
+	JNC      masked
+
+loop:
+	PREFETCHT0 (DI)
+	PREFETCHT0 124(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), R12
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R12, $0x10
+	JLE        loopk
+	MOVQ       $+16, R12
+
+loopk:
+	VMOVUPS      (BX), Z6
+	VMOVUPS      64(BX), Z7
+	VBROADCASTSS (CX), Z8
+	VFMADD231PS  Z8, Z6, Z0
+	VFMADD231PS  Z8, Z7, Z1
+	VBROADCASTSS (CX)(AX*1), Z8
+	VFMADD231PS  Z8, Z6, Z2
+	VFMADD231PS  Z8, Z7, Z3
+	VBROADCASTSS (CX)(AX*2), Z8
+	VFMADD231PS  Z8, Z6, Z4
+	VFMADD231PS  Z8, Z7, Z5
+	ADDQ         SI, BX
+	ADDQ         DX, CX
+	DECQ         R12
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (DI)
+	PREFETCHT0 124(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), R12
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R12, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R12
+
+maskedk:
+	VMOVUPS.Z    (BX), K1, Z6
+	VMOVUPS.Z    64(BX), K2, Z7
+	VBROADCASTSS (CX), Z8
+	VFMADD231PS  Z8, Z6, Z0
+	VFMADD231PS  Z8, Z7, Z1
+	VBROADCASTSS (CX)(AX*1), Z8
+	VFMADD231PS  Z8, Z6, Z2
+	VFMADD231PS  Z8, Z7, Z3
+	VBROADCASTSS (CX)(AX*2), Z8
+	VFMADD231PS  Z8, Z6, Z4
+	VFMADD231PS  Z8, Z7, Z5
+	ADDQ         SI, BX
+	ADDQ         DX, CX
+	DECQ         R12
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
+	VMOVUPS Z0, K1, (AX)
+	VADDPS  64(DX), Z1, K4, Z1
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
+	VMOVUPS Z2, K1, (AX)
+	VADDPS  64(DX), Z3, K4, Z3
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
+	VMOVUPS Z4, K1, (AX)
+	VADDPS  64(DX), Z5, K4, Z5
+	VMOVUPS Z5, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func Tile4x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile4x16AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	MOVQ     b+32(FP), SI
+	MOVQ     ldb+40(FP), DI
+	MOVQ     store+104(FP), R8
+	KMOVW    R8, K1
+	MOVQ     load+96(FP), R8
+	KMOVW    R8, K2
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	MOVQ     old+64(FP), R8
+	MOVQ     ldold+72(FP), R9
+	MOVQ     next+80(FP), R10
+	MOVQ     ld+88(FP), R11
+	LEAQ     (R11)(R11*2), R12
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K1, K1
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	ADDQ       R9, R8
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 (R10)(R11*2)
+	PREFETCHT1 (R10)(R12*1)
+	ADDQ       $0x40, R10
+	MOVQ       k+0(FP), R13
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R13, $0x10
+	JLE        loopk
+	MOVQ       $+16, R13
+
+loopk:
+	VMOVUPS      (SI), Z4
+	VBROADCASTSS (CX), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	VBROADCASTSS (CX)(AX*1), Z5
+	VFMADD231PS  Z5, Z4, Z1
+	VBROADCASTSS (CX)(AX*2), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	VBROADCASTSS (CX)(BX*1), Z5
+	VFMADD231PS  Z5, Z4, Z3
+	ADDQ         DI, SI
+	ADDQ         DX, CX
+	DECQ         R13
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	ADDQ       R9, R8
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 (R10)(R11*2)
+	PREFETCHT1 (R10)(R12*1)
+	ADDQ       $0x40, R10
+	MOVQ       k+0(FP), R13
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R13, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R13
+
+maskedk:
+	VMOVUPS.Z    (SI), K1, Z4
+	VBROADCASTSS (CX), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	VBROADCASTSS (CX)(AX*1), Z5
+	VFMADD231PS  Z5, Z4, Z1
+	VBROADCASTSS (CX)(AX*2), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	VBROADCASTSS (CX)(BX*1), Z5
+	VFMADD231PS  Z5, Z4, Z3
+	ADDQ         DI, SI
+	ADDQ         DX, CX
+	DECQ         R13
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
+	VMOVUPS Z3, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func Tile4x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile4x32AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	MOVQ     b+32(FP), SI
+	MOVQ     ldb+40(FP), DI
+	MOVQ     store+104(FP), R8
+	KMOVW    R8, K1
+	SHRQ     $0x10, R8
+	KMOVW    R8, K2
+	MOVQ     load+96(FP), R8
+	KMOVW    R8, K3
+	SHRQ     $0x10, R8
+	KMOVW    R8, K4
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	MOVQ     old+64(FP), R8
+	MOVQ     ldold+72(FP), R9
+	MOVQ     next+80(FP), R10
+	MOVQ     ld+88(FP), R11
+	LEAQ     (R11)(R11*2), R12
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K2, K2
+	JNC      masked
+
+loop:
 	PREFETCHT0 (R8)
 	PREFETCHT0 124(R8)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K2, K2
-	JNC        masked
+	ADDQ       R9, R8
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 (R10)(R11*2)
+	PREFETCHT1 (R10)(R12*1)
+	ADDQ       $0x40, R10
+	MOVQ       k+0(FP), R13
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R13, $0x10
+	JLE        loopk
+	MOVQ       $+16, R13
 
-loop:
-	VMOVUPS      (BX), Z2
-	VMOVUPS      64(BX), Z3
-	ADDQ         SI, BX
-	VBROADCASTSS (DX), Z4
-	VFMADD231PS  Z4, Z2, Z0
-	VFMADD231PS  Z4, Z3, Z1
-	ADDQ         CX, DX
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (BX), K1, Z2
-	VMOVUPS.Z    64(BX), K2, Z3
-	ADDQ         SI, BX
-	VBROADCASTSS (DX), Z4
-	VFMADD231PS  Z4, Z2, Z0
-	VFMADD231PS  Z4, Z3, Z1
-	ADDQ         CX, DX
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (DI), Z0, K3, Z0
-	VMOVUPS Z0, K1, (DI)
-	VADDPS  64(DI), Z1, K4, Z1
-	VMOVUPS Z1, K2, 64(DI)
-	VZEROUPPER
-	RET
-
-// func Tile2x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile2x16AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	MOVQ       b+32(FP), SI
-	MOVQ       ldb+40(FP), DI
-	MOVQ       c+48(FP), R8
-	MOVQ       ldc+56(FP), R9
-	MOVQ       store+72(FP), R10
-	KMOVW      R10, K1
-	MOVQ       load+64(FP), R10
-	KMOVW      R10, K2
-	MOVQ       R8, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 60(R10)
-	ADDQ       R9, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 60(R10)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K1, K1
-	JNC        masked
-
-loop:
-	VMOVUPS      (SI), Z2
-	ADDQ         DI, SI
-	VBROADCASTSS (DX), Z3
-	VFMADD231PS  Z3, Z2, Z0
-	VBROADCASTSS (DX)(CX*1), Z3
-	VFMADD231PS  Z3, Z2, Z1
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (SI), K1, Z2
-	ADDQ         DI, SI
-	VBROADCASTSS (DX), Z3
-	VFMADD231PS  Z3, Z2, Z0
-	VBROADCASTSS (DX)(CX*1), Z3
-	VFMADD231PS  Z3, Z2, Z1
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R8), Z0, K2, Z0
-	VMOVUPS Z0, K1, (R8)
-	ADDQ    R9, R8
-	VADDPS  (R8), Z1, K2, Z1
-	VMOVUPS Z1, K1, (R8)
-	VZEROUPPER
-	RET
-
-// func Tile2x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile2x32AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	MOVQ       b+32(FP), SI
-	MOVQ       ldb+40(FP), DI
-	MOVQ       c+48(FP), R8
-	MOVQ       ldc+56(FP), R9
-	MOVQ       store+72(FP), R10
-	KMOVW      R10, K1
-	SHRQ       $0x10, R10
-	KMOVW      R10, K2
-	MOVQ       load+64(FP), R10
-	KMOVW      R10, K3
-	SHRQ       $0x10, R10
-	KMOVW      R10, K4
-	MOVQ       R8, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 124(R10)
-	ADDQ       R9, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 124(R10)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K2, K2
-	JNC        masked
-
-loop:
-	VMOVUPS      (SI), Z4
-	VMOVUPS      64(SI), Z5
-	ADDQ         DI, SI
-	VBROADCASTSS (DX), Z6
-	VFMADD231PS  Z6, Z4, Z0
-	VFMADD231PS  Z6, Z5, Z1
-	VBROADCASTSS (DX)(CX*1), Z6
-	VFMADD231PS  Z6, Z4, Z2
-	VFMADD231PS  Z6, Z5, Z3
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (SI), K1, Z4
-	VMOVUPS.Z    64(SI), K2, Z5
-	ADDQ         DI, SI
-	VBROADCASTSS (DX), Z6
-	VFMADD231PS  Z6, Z4, Z0
-	VFMADD231PS  Z6, Z5, Z1
-	VBROADCASTSS (DX)(CX*1), Z6
-	VFMADD231PS  Z6, Z4, Z2
-	VFMADD231PS  Z6, Z5, Z3
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R8), Z0, K3, Z0
-	VMOVUPS Z0, K1, (R8)
-	VADDPS  64(R8), Z1, K4, Z1
-	VMOVUPS Z1, K2, 64(R8)
-	ADDQ    R9, R8
-	VADDPS  (R8), Z2, K3, Z2
-	VMOVUPS Z2, K1, (R8)
-	VADDPS  64(R8), Z3, K4, Z3
-	VMOVUPS Z3, K2, 64(R8)
-	VZEROUPPER
-	RET
-
-// func Tile3x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile3x16AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	MOVQ       b+32(FP), SI
-	MOVQ       ldb+40(FP), DI
-	MOVQ       c+48(FP), R8
-	MOVQ       ldc+56(FP), R9
-	MOVQ       store+72(FP), R10
-	KMOVW      R10, K1
-	MOVQ       load+64(FP), R10
-	KMOVW      R10, K2
-	MOVQ       R8, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 60(R10)
-	ADDQ       R9, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 60(R10)
-	ADDQ       R9, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 60(R10)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K1, K1
-	JNC        masked
-
-loop:
-	VMOVUPS      (SI), Z3
-	ADDQ         DI, SI
-	VBROADCASTSS (DX), Z4
-	VFMADD231PS  Z4, Z3, Z0
-	VBROADCASTSS (DX)(CX*1), Z4
-	VFMADD231PS  Z4, Z3, Z1
-	VBROADCASTSS (DX)(CX*2), Z4
-	VFMADD231PS  Z4, Z3, Z2
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (SI), K1, Z3
-	ADDQ         DI, SI
-	VBROADCASTSS (DX), Z4
-	VFMADD231PS  Z4, Z3, Z0
-	VBROADCASTSS (DX)(CX*1), Z4
-	VFMADD231PS  Z4, Z3, Z1
-	VBROADCASTSS (DX)(CX*2), Z4
-	VFMADD231PS  Z4, Z3, Z2
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R8), Z0, K2, Z0
-	VMOVUPS Z0, K1, (R8)
-	ADDQ    R9, R8
-	VADDPS  (R8), Z1, K2, Z1
-	VMOVUPS Z1, K1, (R8)
-	ADDQ    R9, R8
-	VADDPS  (R8), Z2, K2, Z2
-	VMOVUPS Z2, K1, (R8)
-	VZEROUPPER
-	RET
-
-// func Tile3x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile3x32AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	MOVQ       b+32(FP), SI
-	MOVQ       ldb+40(FP), DI
-	MOVQ       c+48(FP), R8
-	MOVQ       ldc+56(FP), R9
-	MOVQ       store+72(FP), R10
-	KMOVW      R10, K1
-	SHRQ       $0x10, R10
-	KMOVW      R10, K2
-	MOVQ       load+64(FP), R10
-	KMOVW      R10, K3
-	SHRQ       $0x10, R10
-	KMOVW      R10, K4
-	MOVQ       R8, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 124(R10)
-	ADDQ       R9, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 124(R10)
-	ADDQ       R9, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 124(R10)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K2, K2
-	JNC        masked
-
-loop:
-	VMOVUPS      (SI), Z6
-	VMOVUPS      64(SI), Z7
-	ADDQ         DI, SI
-	VBROADCASTSS (DX), Z8
-	VFMADD231PS  Z8, Z6, Z0
-	VFMADD231PS  Z8, Z7, Z1
-	VBROADCASTSS (DX)(CX*1), Z8
-	VFMADD231PS  Z8, Z6, Z2
-	VFMADD231PS  Z8, Z7, Z3
-	VBROADCASTSS (DX)(CX*2), Z8
-	VFMADD231PS  Z8, Z6, Z4
-	VFMADD231PS  Z8, Z7, Z5
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (SI), K1, Z6
-	VMOVUPS.Z    64(SI), K2, Z7
-	ADDQ         DI, SI
-	VBROADCASTSS (DX), Z8
-	VFMADD231PS  Z8, Z6, Z0
-	VFMADD231PS  Z8, Z7, Z1
-	VBROADCASTSS (DX)(CX*1), Z8
-	VFMADD231PS  Z8, Z6, Z2
-	VFMADD231PS  Z8, Z7, Z3
-	VBROADCASTSS (DX)(CX*2), Z8
-	VFMADD231PS  Z8, Z6, Z4
-	VFMADD231PS  Z8, Z7, Z5
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R8), Z0, K3, Z0
-	VMOVUPS Z0, K1, (R8)
-	VADDPS  64(R8), Z1, K4, Z1
-	VMOVUPS Z1, K2, 64(R8)
-	ADDQ    R9, R8
-	VADDPS  (R8), Z2, K3, Z2
-	VMOVUPS Z2, K1, (R8)
-	VADDPS  64(R8), Z3, K4, Z3
-	VMOVUPS Z3, K2, 64(R8)
-	ADDQ    R9, R8
-	VADDPS  (R8), Z4, K3, Z4
-	VMOVUPS Z4, K1, (R8)
-	VADDPS  64(R8), Z5, K4, Z5
-	VMOVUPS Z5, K2, 64(R8)
-	VZEROUPPER
-	RET
-
-// func Tile4x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile4x16AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       ldb+40(FP), R8
-	MOVQ       c+48(FP), R9
-	MOVQ       ldc+56(FP), R10
-	MOVQ       store+72(FP), R11
-	KMOVW      R11, K1
-	MOVQ       load+64(FP), R11
-	KMOVW      R11, K2
-	MOVQ       R9, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K1, K1
-	JNC        masked
-
-loop:
-	VMOVUPS      (DI), Z4
-	ADDQ         R8, DI
-	VBROADCASTSS (DX), Z5
-	VFMADD231PS  Z5, Z4, Z0
-	VBROADCASTSS (DX)(CX*1), Z5
-	VFMADD231PS  Z5, Z4, Z1
-	VBROADCASTSS (DX)(CX*2), Z5
-	VFMADD231PS  Z5, Z4, Z2
-	VBROADCASTSS (DX)(SI*1), Z5
-	VFMADD231PS  Z5, Z4, Z3
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (DI), K1, Z4
-	ADDQ         R8, DI
-	VBROADCASTSS (DX), Z5
-	VFMADD231PS  Z5, Z4, Z0
-	VBROADCASTSS (DX)(CX*1), Z5
-	VFMADD231PS  Z5, Z4, Z1
-	VBROADCASTSS (DX)(CX*2), Z5
-	VFMADD231PS  Z5, Z4, Z2
-	VBROADCASTSS (DX)(SI*1), Z5
-	VFMADD231PS  Z5, Z4, Z3
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R9), Z0, K2, Z0
-	VMOVUPS Z0, K1, (R9)
-	ADDQ    R10, R9
-	VADDPS  (R9), Z1, K2, Z1
-	VMOVUPS Z1, K1, (R9)
-	ADDQ    R10, R9
-	VADDPS  (R9), Z2, K2, Z2
-	VMOVUPS Z2, K1, (R9)
-	ADDQ    R10, R9
-	VADDPS  (R9), Z3, K2, Z3
-	VMOVUPS Z3, K1, (R9)
-	VZEROUPPER
-	RET
-
-// func Tile4x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile4x32AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       ldb+40(FP), R8
-	MOVQ       c+48(FP), R9
-	MOVQ       ldc+56(FP), R10
-	MOVQ       store+72(FP), R11
-	KMOVW      R11, K1
-	SHRQ       $0x10, R11
-	KMOVW      R11, K2
-	MOVQ       load+64(FP), R11
-	KMOVW      R11, K3
-	SHRQ       $0x10, R11
-	KMOVW      R11, K4
-	MOVQ       R9, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 124(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 124(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 124(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 124(R11)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K2, K2
-	JNC        masked
-
-loop:
-	VMOVUPS      (DI), Z8
-	VMOVUPS      64(DI), Z9
-	ADDQ         R8, DI
-	VBROADCASTSS (DX), Z10
+loopk:
+	VMOVUPS      (SI), Z8
+	VMOVUPS      64(SI), Z9
+	VBROADCASTSS (CX), Z10
 	VFMADD231PS  Z10, Z8, Z0
 	VFMADD231PS  Z10, Z9, Z1
-	VBROADCASTSS (DX)(CX*1), Z10
+	VBROADCASTSS (CX)(AX*1), Z10
 	VFMADD231PS  Z10, Z8, Z2
 	VFMADD231PS  Z10, Z9, Z3
-	VBROADCASTSS (DX)(CX*2), Z10
+	VBROADCASTSS (CX)(AX*2), Z10
 	VFMADD231PS  Z10, Z8, Z4
 	VFMADD231PS  Z10, Z9, Z5
-	VBROADCASTSS (DX)(SI*1), Z10
+	VBROADCASTSS (CX)(BX*1), Z10
 	VFMADD231PS  Z10, Z8, Z6
 	VFMADD231PS  Z10, Z9, Z7
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          loop
+	ADDQ         DI, SI
+	ADDQ         DX, CX
+	DECQ         R13
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
 	JMP          done
 
 masked:
-	VMOVUPS.Z    (DI), K1, Z8
-	VMOVUPS.Z    64(DI), K2, Z9
-	ADDQ         R8, DI
-	VBROADCASTSS (DX), Z10
-	VFMADD231PS  Z10, Z8, Z0
-	VFMADD231PS  Z10, Z9, Z1
-	VBROADCASTSS (DX)(CX*1), Z10
-	VFMADD231PS  Z10, Z8, Z2
-	VFMADD231PS  Z10, Z9, Z3
-	VBROADCASTSS (DX)(CX*2), Z10
-	VFMADD231PS  Z10, Z8, Z4
-	VFMADD231PS  Z10, Z9, Z5
-	VBROADCASTSS (DX)(SI*1), Z10
-	VFMADD231PS  Z10, Z8, Z6
-	VFMADD231PS  Z10, Z9, Z7
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R9), Z0, K3, Z0
-	VMOVUPS Z0, K1, (R9)
-	VADDPS  64(R9), Z1, K4, Z1
-	VMOVUPS Z1, K2, 64(R9)
-	ADDQ    R10, R9
-	VADDPS  (R9), Z2, K3, Z2
-	VMOVUPS Z2, K1, (R9)
-	VADDPS  64(R9), Z3, K4, Z3
-	VMOVUPS Z3, K2, 64(R9)
-	ADDQ    R10, R9
-	VADDPS  (R9), Z4, K3, Z4
-	VMOVUPS Z4, K1, (R9)
-	VADDPS  64(R9), Z5, K4, Z5
-	VMOVUPS Z5, K2, 64(R9)
-	ADDQ    R10, R9
-	VADDPS  (R9), Z6, K3, Z6
-	VMOVUPS Z6, K1, (R9)
-	VADDPS  64(R9), Z7, K4, Z7
-	VMOVUPS Z7, K2, 64(R9)
-	VZEROUPPER
-	RET
-
-// func Tile5x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile5x16AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       ldb+40(FP), R8
-	MOVQ       c+48(FP), R9
-	MOVQ       ldc+56(FP), R10
-	MOVQ       store+72(FP), R11
-	KMOVW      R11, K1
-	MOVQ       load+64(FP), R11
-	KMOVW      R11, K2
-	MOVQ       R9, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K1, K1
-	JNC        masked
-
-loop:
-	VMOVUPS      (DI), Z5
-	ADDQ         R8, DI
-	VBROADCASTSS (DX), Z6
-	VFMADD231PS  Z6, Z5, Z0
-	VBROADCASTSS (DX)(CX*1), Z6
-	VFMADD231PS  Z6, Z5, Z1
-	VBROADCASTSS (DX)(CX*2), Z6
-	VFMADD231PS  Z6, Z5, Z2
-	VBROADCASTSS (DX)(SI*1), Z6
-	VFMADD231PS  Z6, Z5, Z3
-	VBROADCASTSS (DX)(CX*4), Z6
-	VFMADD231PS  Z6, Z5, Z4
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (DI), K1, Z5
-	ADDQ         R8, DI
-	VBROADCASTSS (DX), Z6
-	VFMADD231PS  Z6, Z5, Z0
-	VBROADCASTSS (DX)(CX*1), Z6
-	VFMADD231PS  Z6, Z5, Z1
-	VBROADCASTSS (DX)(CX*2), Z6
-	VFMADD231PS  Z6, Z5, Z2
-	VBROADCASTSS (DX)(SI*1), Z6
-	VFMADD231PS  Z6, Z5, Z3
-	VBROADCASTSS (DX)(CX*4), Z6
-	VFMADD231PS  Z6, Z5, Z4
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R9), Z0, K2, Z0
-	VMOVUPS Z0, K1, (R9)
-	ADDQ    R10, R9
-	VADDPS  (R9), Z1, K2, Z1
-	VMOVUPS Z1, K1, (R9)
-	ADDQ    R10, R9
-	VADDPS  (R9), Z2, K2, Z2
-	VMOVUPS Z2, K1, (R9)
-	ADDQ    R10, R9
-	VADDPS  (R9), Z3, K2, Z3
-	VMOVUPS Z3, K1, (R9)
-	ADDQ    R10, R9
-	VADDPS  (R9), Z4, K2, Z4
-	VMOVUPS Z4, K1, (R9)
-	VZEROUPPER
-	RET
-
-// func Tile5x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile5x32AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       ldb+40(FP), R8
-	MOVQ       c+48(FP), R9
-	MOVQ       ldc+56(FP), R10
-	MOVQ       store+72(FP), R11
-	KMOVW      R11, K1
-	SHRQ       $0x10, R11
-	KMOVW      R11, K2
-	MOVQ       load+64(FP), R11
-	KMOVW      R11, K3
-	SHRQ       $0x10, R11
-	KMOVW      R11, K4
-	MOVQ       R9, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 124(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 124(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 124(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 124(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 124(R11)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K2, K2
-	JNC        masked
-
-loop:
-	VMOVUPS      (DI), Z10
-	VMOVUPS      64(DI), Z11
-	ADDQ         R8, DI
-	VBROADCASTSS (DX), Z12
-	VFMADD231PS  Z12, Z10, Z0
-	VFMADD231PS  Z12, Z11, Z1
-	VBROADCASTSS (DX)(CX*1), Z12
-	VFMADD231PS  Z12, Z10, Z2
-	VFMADD231PS  Z12, Z11, Z3
-	VBROADCASTSS (DX)(CX*2), Z12
-	VFMADD231PS  Z12, Z10, Z4
-	VFMADD231PS  Z12, Z11, Z5
-	VBROADCASTSS (DX)(SI*1), Z12
-	VFMADD231PS  Z12, Z10, Z6
-	VFMADD231PS  Z12, Z11, Z7
-	VBROADCASTSS (DX)(CX*4), Z12
-	VFMADD231PS  Z12, Z10, Z8
-	VFMADD231PS  Z12, Z11, Z9
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (DI), K1, Z10
-	VMOVUPS.Z    64(DI), K2, Z11
-	ADDQ         R8, DI
-	VBROADCASTSS (DX), Z12
-	VFMADD231PS  Z12, Z10, Z0
-	VFMADD231PS  Z12, Z11, Z1
-	VBROADCASTSS (DX)(CX*1), Z12
-	VFMADD231PS  Z12, Z10, Z2
-	VFMADD231PS  Z12, Z11, Z3
-	VBROADCASTSS (DX)(CX*2), Z12
-	VFMADD231PS  Z12, Z10, Z4
-	VFMADD231PS  Z12, Z11, Z5
-	VBROADCASTSS (DX)(SI*1), Z12
-	VFMADD231PS  Z12, Z10, Z6
-	VFMADD231PS  Z12, Z11, Z7
-	VBROADCASTSS (DX)(CX*4), Z12
-	VFMADD231PS  Z12, Z10, Z8
-	VFMADD231PS  Z12, Z11, Z9
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R9), Z0, K3, Z0
-	VMOVUPS Z0, K1, (R9)
-	VADDPS  64(R9), Z1, K4, Z1
-	VMOVUPS Z1, K2, 64(R9)
-	ADDQ    R10, R9
-	VADDPS  (R9), Z2, K3, Z2
-	VMOVUPS Z2, K1, (R9)
-	VADDPS  64(R9), Z3, K4, Z3
-	VMOVUPS Z3, K2, 64(R9)
-	ADDQ    R10, R9
-	VADDPS  (R9), Z4, K3, Z4
-	VMOVUPS Z4, K1, (R9)
-	VADDPS  64(R9), Z5, K4, Z5
-	VMOVUPS Z5, K2, 64(R9)
-	ADDQ    R10, R9
-	VADDPS  (R9), Z6, K3, Z6
-	VMOVUPS Z6, K1, (R9)
-	VADDPS  64(R9), Z7, K4, Z7
-	VMOVUPS Z7, K2, 64(R9)
-	ADDQ    R10, R9
-	VADDPS  (R9), Z8, K3, Z8
-	VMOVUPS Z8, K1, (R9)
-	VADDPS  64(R9), Z9, K4, Z9
-	VMOVUPS Z9, K2, 64(R9)
-	VZEROUPPER
-	RET
-
-// func Tile6x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile6x16AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	MOVQ       b+32(FP), R8
-	MOVQ       ldb+40(FP), R9
-	MOVQ       c+48(FP), R10
-	MOVQ       ldc+56(FP), R11
-	MOVQ       store+72(FP), R12
-	KMOVW      R12, K1
-	MOVQ       load+64(FP), R12
-	KMOVW      R12, K2
-	MOVQ       R10, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K1, K1
-	JNC        masked
-
-loop:
-	VMOVUPS      (R8), Z6
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z7
-	VFMADD231PS  Z7, Z6, Z0
-	VBROADCASTSS (DX)(CX*1), Z7
-	VFMADD231PS  Z7, Z6, Z1
-	VBROADCASTSS (DX)(CX*2), Z7
-	VFMADD231PS  Z7, Z6, Z2
-	VBROADCASTSS (DX)(SI*1), Z7
-	VFMADD231PS  Z7, Z6, Z3
-	VBROADCASTSS (DX)(CX*4), Z7
-	VFMADD231PS  Z7, Z6, Z4
-	VBROADCASTSS (DI), Z7
-	VFMADD231PS  Z7, Z6, Z5
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R8), K1, Z6
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z7
-	VFMADD231PS  Z7, Z6, Z0
-	VBROADCASTSS (DX)(CX*1), Z7
-	VFMADD231PS  Z7, Z6, Z1
-	VBROADCASTSS (DX)(CX*2), Z7
-	VFMADD231PS  Z7, Z6, Z2
-	VBROADCASTSS (DX)(SI*1), Z7
-	VFMADD231PS  Z7, Z6, Z3
-	VBROADCASTSS (DX)(CX*4), Z7
-	VFMADD231PS  Z7, Z6, Z4
-	VBROADCASTSS (DI), Z7
-	VFMADD231PS  Z7, Z6, Z5
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R10), Z0, K2, Z0
-	VMOVUPS Z0, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z1, K2, Z1
-	VMOVUPS Z1, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z2, K2, Z2
-	VMOVUPS Z2, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z3, K2, Z3
-	VMOVUPS Z3, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z4, K2, Z4
-	VMOVUPS Z4, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z5, K2, Z5
-	VMOVUPS Z5, K1, (R10)
-	VZEROUPPER
-	RET
-
-// func Tile6x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile6x32AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	MOVQ       b+32(FP), R8
-	MOVQ       ldb+40(FP), R9
-	MOVQ       c+48(FP), R10
-	MOVQ       ldc+56(FP), R11
-	MOVQ       store+72(FP), R12
-	KMOVW      R12, K1
-	SHRQ       $0x10, R12
-	KMOVW      R12, K2
-	MOVQ       load+64(FP), R12
-	KMOVW      R12, K3
-	SHRQ       $0x10, R12
-	KMOVW      R12, K4
-	MOVQ       R10, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K2, K2
-	JNC        masked
-
-loop:
-	VMOVUPS      (R8), Z12
-	VMOVUPS      64(R8), Z13
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z14
-	VFMADD231PS  Z14, Z12, Z0
-	VFMADD231PS  Z14, Z13, Z1
-	VBROADCASTSS (DX)(CX*1), Z14
-	VFMADD231PS  Z14, Z12, Z2
-	VFMADD231PS  Z14, Z13, Z3
-	VBROADCASTSS (DX)(CX*2), Z14
-	VFMADD231PS  Z14, Z12, Z4
-	VFMADD231PS  Z14, Z13, Z5
-	VBROADCASTSS (DX)(SI*1), Z14
-	VFMADD231PS  Z14, Z12, Z6
-	VFMADD231PS  Z14, Z13, Z7
-	VBROADCASTSS (DX)(CX*4), Z14
-	VFMADD231PS  Z14, Z12, Z8
-	VFMADD231PS  Z14, Z13, Z9
-	VBROADCASTSS (DI), Z14
-	VFMADD231PS  Z14, Z12, Z10
-	VFMADD231PS  Z14, Z13, Z11
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R8), K1, Z12
-	VMOVUPS.Z    64(R8), K2, Z13
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z14
-	VFMADD231PS  Z14, Z12, Z0
-	VFMADD231PS  Z14, Z13, Z1
-	VBROADCASTSS (DX)(CX*1), Z14
-	VFMADD231PS  Z14, Z12, Z2
-	VFMADD231PS  Z14, Z13, Z3
-	VBROADCASTSS (DX)(CX*2), Z14
-	VFMADD231PS  Z14, Z12, Z4
-	VFMADD231PS  Z14, Z13, Z5
-	VBROADCASTSS (DX)(SI*1), Z14
-	VFMADD231PS  Z14, Z12, Z6
-	VFMADD231PS  Z14, Z13, Z7
-	VBROADCASTSS (DX)(CX*4), Z14
-	VFMADD231PS  Z14, Z12, Z8
-	VFMADD231PS  Z14, Z13, Z9
-	VBROADCASTSS (DI), Z14
-	VFMADD231PS  Z14, Z12, Z10
-	VFMADD231PS  Z14, Z13, Z11
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R10), Z0, K3, Z0
-	VMOVUPS Z0, K1, (R10)
-	VADDPS  64(R10), Z1, K4, Z1
-	VMOVUPS Z1, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z2, K3, Z2
-	VMOVUPS Z2, K1, (R10)
-	VADDPS  64(R10), Z3, K4, Z3
-	VMOVUPS Z3, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z4, K3, Z4
-	VMOVUPS Z4, K1, (R10)
-	VADDPS  64(R10), Z5, K4, Z5
-	VMOVUPS Z5, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z6, K3, Z6
-	VMOVUPS Z6, K1, (R10)
-	VADDPS  64(R10), Z7, K4, Z7
-	VMOVUPS Z7, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z8, K3, Z8
-	VMOVUPS Z8, K1, (R10)
-	VADDPS  64(R10), Z9, K4, Z9
-	VMOVUPS Z9, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z10, K3, Z10
-	VMOVUPS Z10, K1, (R10)
-	VADDPS  64(R10), Z11, K4, Z11
-	VMOVUPS Z11, K2, 64(R10)
-	VZEROUPPER
-	RET
-
-// func Tile7x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile7x16AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	MOVQ       b+32(FP), R8
-	MOVQ       ldb+40(FP), R9
-	MOVQ       c+48(FP), R10
-	MOVQ       ldc+56(FP), R11
-	MOVQ       store+72(FP), R12
-	KMOVW      R12, K1
-	MOVQ       load+64(FP), R12
-	KMOVW      R12, K2
-	MOVQ       R10, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K1, K1
-	JNC        masked
-
-loop:
-	VMOVUPS      (R8), Z7
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z8
-	VFMADD231PS  Z8, Z7, Z0
-	VBROADCASTSS (DX)(CX*1), Z8
-	VFMADD231PS  Z8, Z7, Z1
-	VBROADCASTSS (DX)(CX*2), Z8
-	VFMADD231PS  Z8, Z7, Z2
-	VBROADCASTSS (DX)(SI*1), Z8
-	VFMADD231PS  Z8, Z7, Z3
-	VBROADCASTSS (DX)(CX*4), Z8
-	VFMADD231PS  Z8, Z7, Z4
-	VBROADCASTSS (DI), Z8
-	VFMADD231PS  Z8, Z7, Z5
-	VBROADCASTSS (DI)(CX*1), Z8
-	VFMADD231PS  Z8, Z7, Z6
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R8), K1, Z7
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z8
-	VFMADD231PS  Z8, Z7, Z0
-	VBROADCASTSS (DX)(CX*1), Z8
-	VFMADD231PS  Z8, Z7, Z1
-	VBROADCASTSS (DX)(CX*2), Z8
-	VFMADD231PS  Z8, Z7, Z2
-	VBROADCASTSS (DX)(SI*1), Z8
-	VFMADD231PS  Z8, Z7, Z3
-	VBROADCASTSS (DX)(CX*4), Z8
-	VFMADD231PS  Z8, Z7, Z4
-	VBROADCASTSS (DI), Z8
-	VFMADD231PS  Z8, Z7, Z5
-	VBROADCASTSS (DI)(CX*1), Z8
-	VFMADD231PS  Z8, Z7, Z6
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R10), Z0, K2, Z0
-	VMOVUPS Z0, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z1, K2, Z1
-	VMOVUPS Z1, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z2, K2, Z2
-	VMOVUPS Z2, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z3, K2, Z3
-	VMOVUPS Z3, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z4, K2, Z4
-	VMOVUPS Z4, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z5, K2, Z5
-	VMOVUPS Z5, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z6, K2, Z6
-	VMOVUPS Z6, K1, (R10)
-	VZEROUPPER
-	RET
-
-// func Tile7x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile7x32AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	MOVQ       b+32(FP), R8
-	MOVQ       ldb+40(FP), R9
-	MOVQ       c+48(FP), R10
-	MOVQ       ldc+56(FP), R11
-	MOVQ       store+72(FP), R12
-	KMOVW      R12, K1
-	SHRQ       $0x10, R12
-	KMOVW      R12, K2
-	MOVQ       load+64(FP), R12
-	KMOVW      R12, K3
-	SHRQ       $0x10, R12
-	KMOVW      R12, K4
-	MOVQ       R10, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K2, K2
-	JNC        masked
-
-loop:
-	VMOVUPS      (R8), Z14
-	VMOVUPS      64(R8), Z15
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z16
-	VFMADD231PS  Z16, Z14, Z0
-	VFMADD231PS  Z16, Z15, Z1
-	VBROADCASTSS (DX)(CX*1), Z16
-	VFMADD231PS  Z16, Z14, Z2
-	VFMADD231PS  Z16, Z15, Z3
-	VBROADCASTSS (DX)(CX*2), Z16
-	VFMADD231PS  Z16, Z14, Z4
-	VFMADD231PS  Z16, Z15, Z5
-	VBROADCASTSS (DX)(SI*1), Z16
-	VFMADD231PS  Z16, Z14, Z6
-	VFMADD231PS  Z16, Z15, Z7
-	VBROADCASTSS (DX)(CX*4), Z16
-	VFMADD231PS  Z16, Z14, Z8
-	VFMADD231PS  Z16, Z15, Z9
-	VBROADCASTSS (DI), Z16
-	VFMADD231PS  Z16, Z14, Z10
-	VFMADD231PS  Z16, Z15, Z11
-	VBROADCASTSS (DI)(CX*1), Z16
-	VFMADD231PS  Z16, Z14, Z12
-	VFMADD231PS  Z16, Z15, Z13
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R8), K1, Z14
-	VMOVUPS.Z    64(R8), K2, Z15
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z16
-	VFMADD231PS  Z16, Z14, Z0
-	VFMADD231PS  Z16, Z15, Z1
-	VBROADCASTSS (DX)(CX*1), Z16
-	VFMADD231PS  Z16, Z14, Z2
-	VFMADD231PS  Z16, Z15, Z3
-	VBROADCASTSS (DX)(CX*2), Z16
-	VFMADD231PS  Z16, Z14, Z4
-	VFMADD231PS  Z16, Z15, Z5
-	VBROADCASTSS (DX)(SI*1), Z16
-	VFMADD231PS  Z16, Z14, Z6
-	VFMADD231PS  Z16, Z15, Z7
-	VBROADCASTSS (DX)(CX*4), Z16
-	VFMADD231PS  Z16, Z14, Z8
-	VFMADD231PS  Z16, Z15, Z9
-	VBROADCASTSS (DI), Z16
-	VFMADD231PS  Z16, Z14, Z10
-	VFMADD231PS  Z16, Z15, Z11
-	VBROADCASTSS (DI)(CX*1), Z16
-	VFMADD231PS  Z16, Z14, Z12
-	VFMADD231PS  Z16, Z15, Z13
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R10), Z0, K3, Z0
-	VMOVUPS Z0, K1, (R10)
-	VADDPS  64(R10), Z1, K4, Z1
-	VMOVUPS Z1, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z2, K3, Z2
-	VMOVUPS Z2, K1, (R10)
-	VADDPS  64(R10), Z3, K4, Z3
-	VMOVUPS Z3, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z4, K3, Z4
-	VMOVUPS Z4, K1, (R10)
-	VADDPS  64(R10), Z5, K4, Z5
-	VMOVUPS Z5, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z6, K3, Z6
-	VMOVUPS Z6, K1, (R10)
-	VADDPS  64(R10), Z7, K4, Z7
-	VMOVUPS Z7, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z8, K3, Z8
-	VMOVUPS Z8, K1, (R10)
-	VADDPS  64(R10), Z9, K4, Z9
-	VMOVUPS Z9, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z10, K3, Z10
-	VMOVUPS Z10, K1, (R10)
-	VADDPS  64(R10), Z11, K4, Z11
-	VMOVUPS Z11, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z12, K3, Z12
-	VMOVUPS Z12, K1, (R10)
-	VADDPS  64(R10), Z13, K4, Z13
-	VMOVUPS Z13, K2, 64(R10)
-	VZEROUPPER
-	RET
-
-// func Tile8x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile8x16AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	MOVQ       b+32(FP), R8
-	MOVQ       ldb+40(FP), R9
-	MOVQ       c+48(FP), R10
-	MOVQ       ldc+56(FP), R11
-	MOVQ       store+72(FP), R12
-	KMOVW      R12, K1
-	MOVQ       load+64(FP), R12
-	KMOVW      R12, K2
-	MOVQ       R10, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K1, K1
-	JNC        masked
-
-loop:
-	VMOVUPS      (R8), Z8
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z9
-	VFMADD231PS  Z9, Z8, Z0
-	VBROADCASTSS (DX)(CX*1), Z9
-	VFMADD231PS  Z9, Z8, Z1
-	VBROADCASTSS (DX)(CX*2), Z9
-	VFMADD231PS  Z9, Z8, Z2
-	VBROADCASTSS (DX)(SI*1), Z9
-	VFMADD231PS  Z9, Z8, Z3
-	VBROADCASTSS (DX)(CX*4), Z9
-	VFMADD231PS  Z9, Z8, Z4
-	VBROADCASTSS (DI), Z9
-	VFMADD231PS  Z9, Z8, Z5
-	VBROADCASTSS (DI)(CX*1), Z9
-	VFMADD231PS  Z9, Z8, Z6
-	VBROADCASTSS (DI)(CX*2), Z9
-	VFMADD231PS  Z9, Z8, Z7
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R8), K1, Z8
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z9
-	VFMADD231PS  Z9, Z8, Z0
-	VBROADCASTSS (DX)(CX*1), Z9
-	VFMADD231PS  Z9, Z8, Z1
-	VBROADCASTSS (DX)(CX*2), Z9
-	VFMADD231PS  Z9, Z8, Z2
-	VBROADCASTSS (DX)(SI*1), Z9
-	VFMADD231PS  Z9, Z8, Z3
-	VBROADCASTSS (DX)(CX*4), Z9
-	VFMADD231PS  Z9, Z8, Z4
-	VBROADCASTSS (DI), Z9
-	VFMADD231PS  Z9, Z8, Z5
-	VBROADCASTSS (DI)(CX*1), Z9
-	VFMADD231PS  Z9, Z8, Z6
-	VBROADCASTSS (DI)(CX*2), Z9
-	VFMADD231PS  Z9, Z8, Z7
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R10), Z0, K2, Z0
-	VMOVUPS Z0, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z1, K2, Z1
-	VMOVUPS Z1, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z2, K2, Z2
-	VMOVUPS Z2, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z3, K2, Z3
-	VMOVUPS Z3, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z4, K2, Z4
-	VMOVUPS Z4, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z5, K2, Z5
-	VMOVUPS Z5, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z6, K2, Z6
-	VMOVUPS Z6, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z7, K2, Z7
-	VMOVUPS Z7, K1, (R10)
-	VZEROUPPER
-	RET
-
-// func Tile8x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile8x32AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	MOVQ       b+32(FP), R8
-	MOVQ       ldb+40(FP), R9
-	MOVQ       c+48(FP), R10
-	MOVQ       ldc+56(FP), R11
-	MOVQ       store+72(FP), R12
-	KMOVW      R12, K1
-	SHRQ       $0x10, R12
-	KMOVW      R12, K2
-	MOVQ       load+64(FP), R12
-	KMOVW      R12, K3
-	SHRQ       $0x10, R12
-	KMOVW      R12, K4
-	MOVQ       R10, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K2, K2
-	JNC        masked
-
-loop:
-	VMOVUPS      (R8), Z16
-	VMOVUPS      64(R8), Z17
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z18
-	VFMADD231PS  Z18, Z16, Z0
-	VFMADD231PS  Z18, Z17, Z1
-	VBROADCASTSS (DX)(CX*1), Z18
-	VFMADD231PS  Z18, Z16, Z2
-	VFMADD231PS  Z18, Z17, Z3
-	VBROADCASTSS (DX)(CX*2), Z18
-	VFMADD231PS  Z18, Z16, Z4
-	VFMADD231PS  Z18, Z17, Z5
-	VBROADCASTSS (DX)(SI*1), Z18
-	VFMADD231PS  Z18, Z16, Z6
-	VFMADD231PS  Z18, Z17, Z7
-	VBROADCASTSS (DX)(CX*4), Z18
-	VFMADD231PS  Z18, Z16, Z8
-	VFMADD231PS  Z18, Z17, Z9
-	VBROADCASTSS (DI), Z18
-	VFMADD231PS  Z18, Z16, Z10
-	VFMADD231PS  Z18, Z17, Z11
-	VBROADCASTSS (DI)(CX*1), Z18
-	VFMADD231PS  Z18, Z16, Z12
-	VFMADD231PS  Z18, Z17, Z13
-	VBROADCASTSS (DI)(CX*2), Z18
-	VFMADD231PS  Z18, Z16, Z14
-	VFMADD231PS  Z18, Z17, Z15
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R8), K1, Z16
-	VMOVUPS.Z    64(R8), K2, Z17
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z18
-	VFMADD231PS  Z18, Z16, Z0
-	VFMADD231PS  Z18, Z17, Z1
-	VBROADCASTSS (DX)(CX*1), Z18
-	VFMADD231PS  Z18, Z16, Z2
-	VFMADD231PS  Z18, Z17, Z3
-	VBROADCASTSS (DX)(CX*2), Z18
-	VFMADD231PS  Z18, Z16, Z4
-	VFMADD231PS  Z18, Z17, Z5
-	VBROADCASTSS (DX)(SI*1), Z18
-	VFMADD231PS  Z18, Z16, Z6
-	VFMADD231PS  Z18, Z17, Z7
-	VBROADCASTSS (DX)(CX*4), Z18
-	VFMADD231PS  Z18, Z16, Z8
-	VFMADD231PS  Z18, Z17, Z9
-	VBROADCASTSS (DI), Z18
-	VFMADD231PS  Z18, Z16, Z10
-	VFMADD231PS  Z18, Z17, Z11
-	VBROADCASTSS (DI)(CX*1), Z18
-	VFMADD231PS  Z18, Z16, Z12
-	VFMADD231PS  Z18, Z17, Z13
-	VBROADCASTSS (DI)(CX*2), Z18
-	VFMADD231PS  Z18, Z16, Z14
-	VFMADD231PS  Z18, Z17, Z15
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R10), Z0, K3, Z0
-	VMOVUPS Z0, K1, (R10)
-	VADDPS  64(R10), Z1, K4, Z1
-	VMOVUPS Z1, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z2, K3, Z2
-	VMOVUPS Z2, K1, (R10)
-	VADDPS  64(R10), Z3, K4, Z3
-	VMOVUPS Z3, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z4, K3, Z4
-	VMOVUPS Z4, K1, (R10)
-	VADDPS  64(R10), Z5, K4, Z5
-	VMOVUPS Z5, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z6, K3, Z6
-	VMOVUPS Z6, K1, (R10)
-	VADDPS  64(R10), Z7, K4, Z7
-	VMOVUPS Z7, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z8, K3, Z8
-	VMOVUPS Z8, K1, (R10)
-	VADDPS  64(R10), Z9, K4, Z9
-	VMOVUPS Z9, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z10, K3, Z10
-	VMOVUPS Z10, K1, (R10)
-	VADDPS  64(R10), Z11, K4, Z11
-	VMOVUPS Z11, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z12, K3, Z12
-	VMOVUPS Z12, K1, (R10)
-	VADDPS  64(R10), Z13, K4, Z13
-	VMOVUPS Z13, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z14, K3, Z14
-	VMOVUPS Z14, K1, (R10)
-	VADDPS  64(R10), Z15, K4, Z15
-	VMOVUPS Z15, K2, 64(R10)
-	VZEROUPPER
-	RET
-
-// func Tile9x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile9x16AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	MOVQ       b+32(FP), R8
-	MOVQ       ldb+40(FP), R9
-	MOVQ       c+48(FP), R10
-	MOVQ       ldc+56(FP), R11
-	MOVQ       store+72(FP), R12
-	KMOVW      R12, K1
-	MOVQ       load+64(FP), R12
-	KMOVW      R12, K2
-	MOVQ       R10, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K1, K1
-	JNC        masked
-
-loop:
-	VMOVUPS      (R8), Z9
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z10
-	VFMADD231PS  Z10, Z9, Z0
-	VBROADCASTSS (DX)(CX*1), Z10
-	VFMADD231PS  Z10, Z9, Z1
-	VBROADCASTSS (DX)(CX*2), Z10
-	VFMADD231PS  Z10, Z9, Z2
-	VBROADCASTSS (DX)(SI*1), Z10
-	VFMADD231PS  Z10, Z9, Z3
-	VBROADCASTSS (DX)(CX*4), Z10
-	VFMADD231PS  Z10, Z9, Z4
-	VBROADCASTSS (DI), Z10
-	VFMADD231PS  Z10, Z9, Z5
-	VBROADCASTSS (DI)(CX*1), Z10
-	VFMADD231PS  Z10, Z9, Z6
-	VBROADCASTSS (DI)(CX*2), Z10
-	VFMADD231PS  Z10, Z9, Z7
-	VBROADCASTSS (DI)(SI*1), Z10
-	VFMADD231PS  Z10, Z9, Z8
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R8), K1, Z9
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z10
-	VFMADD231PS  Z10, Z9, Z0
-	VBROADCASTSS (DX)(CX*1), Z10
-	VFMADD231PS  Z10, Z9, Z1
-	VBROADCASTSS (DX)(CX*2), Z10
-	VFMADD231PS  Z10, Z9, Z2
-	VBROADCASTSS (DX)(SI*1), Z10
-	VFMADD231PS  Z10, Z9, Z3
-	VBROADCASTSS (DX)(CX*4), Z10
-	VFMADD231PS  Z10, Z9, Z4
-	VBROADCASTSS (DI), Z10
-	VFMADD231PS  Z10, Z9, Z5
-	VBROADCASTSS (DI)(CX*1), Z10
-	VFMADD231PS  Z10, Z9, Z6
-	VBROADCASTSS (DI)(CX*2), Z10
-	VFMADD231PS  Z10, Z9, Z7
-	VBROADCASTSS (DI)(SI*1), Z10
-	VFMADD231PS  Z10, Z9, Z8
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R10), Z0, K2, Z0
-	VMOVUPS Z0, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z1, K2, Z1
-	VMOVUPS Z1, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z2, K2, Z2
-	VMOVUPS Z2, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z3, K2, Z3
-	VMOVUPS Z3, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z4, K2, Z4
-	VMOVUPS Z4, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z5, K2, Z5
-	VMOVUPS Z5, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z6, K2, Z6
-	VMOVUPS Z6, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z7, K2, Z7
-	VMOVUPS Z7, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z8, K2, Z8
-	VMOVUPS Z8, K1, (R10)
-	VZEROUPPER
-	RET
-
-// func Tile9x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile9x32AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	MOVQ       b+32(FP), R8
-	MOVQ       ldb+40(FP), R9
-	MOVQ       c+48(FP), R10
-	MOVQ       ldc+56(FP), R11
-	MOVQ       store+72(FP), R12
-	KMOVW      R12, K1
-	SHRQ       $0x10, R12
-	KMOVW      R12, K2
-	MOVQ       load+64(FP), R12
-	KMOVW      R12, K3
-	SHRQ       $0x10, R12
-	KMOVW      R12, K4
-	MOVQ       R10, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K2, K2
-	JNC        masked
-
-loop:
-	VMOVUPS      (R8), Z18
-	VMOVUPS      64(R8), Z19
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z20
-	VFMADD231PS  Z20, Z18, Z0
-	VFMADD231PS  Z20, Z19, Z1
-	VBROADCASTSS (DX)(CX*1), Z20
-	VFMADD231PS  Z20, Z18, Z2
-	VFMADD231PS  Z20, Z19, Z3
-	VBROADCASTSS (DX)(CX*2), Z20
-	VFMADD231PS  Z20, Z18, Z4
-	VFMADD231PS  Z20, Z19, Z5
-	VBROADCASTSS (DX)(SI*1), Z20
-	VFMADD231PS  Z20, Z18, Z6
-	VFMADD231PS  Z20, Z19, Z7
-	VBROADCASTSS (DX)(CX*4), Z20
-	VFMADD231PS  Z20, Z18, Z8
-	VFMADD231PS  Z20, Z19, Z9
-	VBROADCASTSS (DI), Z20
-	VFMADD231PS  Z20, Z18, Z10
-	VFMADD231PS  Z20, Z19, Z11
-	VBROADCASTSS (DI)(CX*1), Z20
-	VFMADD231PS  Z20, Z18, Z12
-	VFMADD231PS  Z20, Z19, Z13
-	VBROADCASTSS (DI)(CX*2), Z20
-	VFMADD231PS  Z20, Z18, Z14
-	VFMADD231PS  Z20, Z19, Z15
-	VBROADCASTSS (DI)(SI*1), Z20
-	VFMADD231PS  Z20, Z18, Z16
-	VFMADD231PS  Z20, Z19, Z17
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R8), K1, Z18
-	VMOVUPS.Z    64(R8), K2, Z19
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z20
-	VFMADD231PS  Z20, Z18, Z0
-	VFMADD231PS  Z20, Z19, Z1
-	VBROADCASTSS (DX)(CX*1), Z20
-	VFMADD231PS  Z20, Z18, Z2
-	VFMADD231PS  Z20, Z19, Z3
-	VBROADCASTSS (DX)(CX*2), Z20
-	VFMADD231PS  Z20, Z18, Z4
-	VFMADD231PS  Z20, Z19, Z5
-	VBROADCASTSS (DX)(SI*1), Z20
-	VFMADD231PS  Z20, Z18, Z6
-	VFMADD231PS  Z20, Z19, Z7
-	VBROADCASTSS (DX)(CX*4), Z20
-	VFMADD231PS  Z20, Z18, Z8
-	VFMADD231PS  Z20, Z19, Z9
-	VBROADCASTSS (DI), Z20
-	VFMADD231PS  Z20, Z18, Z10
-	VFMADD231PS  Z20, Z19, Z11
-	VBROADCASTSS (DI)(CX*1), Z20
-	VFMADD231PS  Z20, Z18, Z12
-	VFMADD231PS  Z20, Z19, Z13
-	VBROADCASTSS (DI)(CX*2), Z20
-	VFMADD231PS  Z20, Z18, Z14
-	VFMADD231PS  Z20, Z19, Z15
-	VBROADCASTSS (DI)(SI*1), Z20
-	VFMADD231PS  Z20, Z18, Z16
-	VFMADD231PS  Z20, Z19, Z17
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R10), Z0, K3, Z0
-	VMOVUPS Z0, K1, (R10)
-	VADDPS  64(R10), Z1, K4, Z1
-	VMOVUPS Z1, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z2, K3, Z2
-	VMOVUPS Z2, K1, (R10)
-	VADDPS  64(R10), Z3, K4, Z3
-	VMOVUPS Z3, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z4, K3, Z4
-	VMOVUPS Z4, K1, (R10)
-	VADDPS  64(R10), Z5, K4, Z5
-	VMOVUPS Z5, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z6, K3, Z6
-	VMOVUPS Z6, K1, (R10)
-	VADDPS  64(R10), Z7, K4, Z7
-	VMOVUPS Z7, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z8, K3, Z8
-	VMOVUPS Z8, K1, (R10)
-	VADDPS  64(R10), Z9, K4, Z9
-	VMOVUPS Z9, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z10, K3, Z10
-	VMOVUPS Z10, K1, (R10)
-	VADDPS  64(R10), Z11, K4, Z11
-	VMOVUPS Z11, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z12, K3, Z12
-	VMOVUPS Z12, K1, (R10)
-	VADDPS  64(R10), Z13, K4, Z13
-	VMOVUPS Z13, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z14, K3, Z14
-	VMOVUPS Z14, K1, (R10)
-	VADDPS  64(R10), Z15, K4, Z15
-	VMOVUPS Z15, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z16, K3, Z16
-	VMOVUPS Z16, K1, (R10)
-	VADDPS  64(R10), Z17, K4, Z17
-	VMOVUPS Z17, K2, 64(R10)
-	VZEROUPPER
-	RET
-
-// func Tile10x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile10x16AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	MOVQ       b+32(FP), R8
-	MOVQ       ldb+40(FP), R9
-	MOVQ       c+48(FP), R10
-	MOVQ       ldc+56(FP), R11
-	MOVQ       store+72(FP), R12
-	KMOVW      R12, K1
-	MOVQ       load+64(FP), R12
-	KMOVW      R12, K2
-	MOVQ       R10, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K1, K1
-	JNC        masked
-
-loop:
-	VMOVUPS      (R8), Z10
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z11
-	VFMADD231PS  Z11, Z10, Z0
-	VBROADCASTSS (DX)(CX*1), Z11
-	VFMADD231PS  Z11, Z10, Z1
-	VBROADCASTSS (DX)(CX*2), Z11
-	VFMADD231PS  Z11, Z10, Z2
-	VBROADCASTSS (DX)(SI*1), Z11
-	VFMADD231PS  Z11, Z10, Z3
-	VBROADCASTSS (DX)(CX*4), Z11
-	VFMADD231PS  Z11, Z10, Z4
-	VBROADCASTSS (DI), Z11
-	VFMADD231PS  Z11, Z10, Z5
-	VBROADCASTSS (DI)(CX*1), Z11
-	VFMADD231PS  Z11, Z10, Z6
-	VBROADCASTSS (DI)(CX*2), Z11
-	VFMADD231PS  Z11, Z10, Z7
-	VBROADCASTSS (DI)(SI*1), Z11
-	VFMADD231PS  Z11, Z10, Z8
-	VBROADCASTSS (DI)(CX*4), Z11
-	VFMADD231PS  Z11, Z10, Z9
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R8), K1, Z10
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z11
-	VFMADD231PS  Z11, Z10, Z0
-	VBROADCASTSS (DX)(CX*1), Z11
-	VFMADD231PS  Z11, Z10, Z1
-	VBROADCASTSS (DX)(CX*2), Z11
-	VFMADD231PS  Z11, Z10, Z2
-	VBROADCASTSS (DX)(SI*1), Z11
-	VFMADD231PS  Z11, Z10, Z3
-	VBROADCASTSS (DX)(CX*4), Z11
-	VFMADD231PS  Z11, Z10, Z4
-	VBROADCASTSS (DI), Z11
-	VFMADD231PS  Z11, Z10, Z5
-	VBROADCASTSS (DI)(CX*1), Z11
-	VFMADD231PS  Z11, Z10, Z6
-	VBROADCASTSS (DI)(CX*2), Z11
-	VFMADD231PS  Z11, Z10, Z7
-	VBROADCASTSS (DI)(SI*1), Z11
-	VFMADD231PS  Z11, Z10, Z8
-	VBROADCASTSS (DI)(CX*4), Z11
-	VFMADD231PS  Z11, Z10, Z9
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R10), Z0, K2, Z0
-	VMOVUPS Z0, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z1, K2, Z1
-	VMOVUPS Z1, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z2, K2, Z2
-	VMOVUPS Z2, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z3, K2, Z3
-	VMOVUPS Z3, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z4, K2, Z4
-	VMOVUPS Z4, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z5, K2, Z5
-	VMOVUPS Z5, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z6, K2, Z6
-	VMOVUPS Z6, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z7, K2, Z7
-	VMOVUPS Z7, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z8, K2, Z8
-	VMOVUPS Z8, K1, (R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z9, K2, Z9
-	VMOVUPS Z9, K1, (R10)
-	VZEROUPPER
-	RET
-
-// func Tile10x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile10x32AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	MOVQ       b+32(FP), R8
-	MOVQ       ldb+40(FP), R9
-	MOVQ       c+48(FP), R10
-	MOVQ       ldc+56(FP), R11
-	MOVQ       store+72(FP), R12
-	KMOVW      R12, K1
-	SHRQ       $0x10, R12
-	KMOVW      R12, K2
-	MOVQ       load+64(FP), R12
-	KMOVW      R12, K3
-	SHRQ       $0x10, R12
-	KMOVW      R12, K4
-	MOVQ       R10, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 124(R12)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K2, K2
-	JNC        masked
-
-loop:
-	VMOVUPS      (R8), Z20
-	VMOVUPS      64(R8), Z21
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z22
-	VFMADD231PS  Z22, Z20, Z0
-	VFMADD231PS  Z22, Z21, Z1
-	VBROADCASTSS (DX)(CX*1), Z22
-	VFMADD231PS  Z22, Z20, Z2
-	VFMADD231PS  Z22, Z21, Z3
-	VBROADCASTSS (DX)(CX*2), Z22
-	VFMADD231PS  Z22, Z20, Z4
-	VFMADD231PS  Z22, Z21, Z5
-	VBROADCASTSS (DX)(SI*1), Z22
-	VFMADD231PS  Z22, Z20, Z6
-	VFMADD231PS  Z22, Z21, Z7
-	VBROADCASTSS (DX)(CX*4), Z22
-	VFMADD231PS  Z22, Z20, Z8
-	VFMADD231PS  Z22, Z21, Z9
-	VBROADCASTSS (DI), Z22
-	VFMADD231PS  Z22, Z20, Z10
-	VFMADD231PS  Z22, Z21, Z11
-	VBROADCASTSS (DI)(CX*1), Z22
-	VFMADD231PS  Z22, Z20, Z12
-	VFMADD231PS  Z22, Z21, Z13
-	VBROADCASTSS (DI)(CX*2), Z22
-	VFMADD231PS  Z22, Z20, Z14
-	VFMADD231PS  Z22, Z21, Z15
-	VBROADCASTSS (DI)(SI*1), Z22
-	VFMADD231PS  Z22, Z20, Z16
-	VFMADD231PS  Z22, Z21, Z17
-	VBROADCASTSS (DI)(CX*4), Z22
-	VFMADD231PS  Z22, Z20, Z18
-	VFMADD231PS  Z22, Z21, Z19
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R8), K1, Z20
-	VMOVUPS.Z    64(R8), K2, Z21
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Z22
-	VFMADD231PS  Z22, Z20, Z0
-	VFMADD231PS  Z22, Z21, Z1
-	VBROADCASTSS (DX)(CX*1), Z22
-	VFMADD231PS  Z22, Z20, Z2
-	VFMADD231PS  Z22, Z21, Z3
-	VBROADCASTSS (DX)(CX*2), Z22
-	VFMADD231PS  Z22, Z20, Z4
-	VFMADD231PS  Z22, Z21, Z5
-	VBROADCASTSS (DX)(SI*1), Z22
-	VFMADD231PS  Z22, Z20, Z6
-	VFMADD231PS  Z22, Z21, Z7
-	VBROADCASTSS (DX)(CX*4), Z22
-	VFMADD231PS  Z22, Z20, Z8
-	VFMADD231PS  Z22, Z21, Z9
-	VBROADCASTSS (DI), Z22
-	VFMADD231PS  Z22, Z20, Z10
-	VFMADD231PS  Z22, Z21, Z11
-	VBROADCASTSS (DI)(CX*1), Z22
-	VFMADD231PS  Z22, Z20, Z12
-	VFMADD231PS  Z22, Z21, Z13
-	VBROADCASTSS (DI)(CX*2), Z22
-	VFMADD231PS  Z22, Z20, Z14
-	VFMADD231PS  Z22, Z21, Z15
-	VBROADCASTSS (DI)(SI*1), Z22
-	VFMADD231PS  Z22, Z20, Z16
-	VFMADD231PS  Z22, Z21, Z17
-	VBROADCASTSS (DI)(CX*4), Z22
-	VFMADD231PS  Z22, Z20, Z18
-	VFMADD231PS  Z22, Z21, Z19
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R10), Z0, K3, Z0
-	VMOVUPS Z0, K1, (R10)
-	VADDPS  64(R10), Z1, K4, Z1
-	VMOVUPS Z1, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z2, K3, Z2
-	VMOVUPS Z2, K1, (R10)
-	VADDPS  64(R10), Z3, K4, Z3
-	VMOVUPS Z3, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z4, K3, Z4
-	VMOVUPS Z4, K1, (R10)
-	VADDPS  64(R10), Z5, K4, Z5
-	VMOVUPS Z5, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z6, K3, Z6
-	VMOVUPS Z6, K1, (R10)
-	VADDPS  64(R10), Z7, K4, Z7
-	VMOVUPS Z7, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z8, K3, Z8
-	VMOVUPS Z8, K1, (R10)
-	VADDPS  64(R10), Z9, K4, Z9
-	VMOVUPS Z9, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z10, K3, Z10
-	VMOVUPS Z10, K1, (R10)
-	VADDPS  64(R10), Z11, K4, Z11
-	VMOVUPS Z11, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z12, K3, Z12
-	VMOVUPS Z12, K1, (R10)
-	VADDPS  64(R10), Z13, K4, Z13
-	VMOVUPS Z13, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z14, K3, Z14
-	VMOVUPS Z14, K1, (R10)
-	VADDPS  64(R10), Z15, K4, Z15
-	VMOVUPS Z15, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z16, K3, Z16
-	VMOVUPS Z16, K1, (R10)
-	VADDPS  64(R10), Z17, K4, Z17
-	VMOVUPS Z17, K2, 64(R10)
-	ADDQ    R11, R10
-	VADDPS  (R10), Z18, K3, Z18
-	VMOVUPS Z18, K1, (R10)
-	VADDPS  64(R10), Z19, K4, Z19
-	VMOVUPS Z19, K2, 64(R10)
-	VZEROUPPER
-	RET
-
-// func Tile11x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile11x16AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	LEAQ       (DI)(CX*4), R8
-	ADDQ       CX, R8
-	MOVQ       b+32(FP), R9
-	MOVQ       ldb+40(FP), R10
-	MOVQ       c+48(FP), R11
-	MOVQ       ldc+56(FP), R12
-	MOVQ       store+72(FP), R13
-	KMOVW      R13, K1
-	MOVQ       load+64(FP), R13
-	KMOVW      R13, K2
-	MOVQ       R11, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K1, K1
-	JNC        masked
-
-loop:
-	VMOVUPS      (R9), Z11
-	ADDQ         R10, R9
-	VBROADCASTSS (DX), Z12
-	VFMADD231PS  Z12, Z11, Z0
-	VBROADCASTSS (DX)(CX*1), Z12
-	VFMADD231PS  Z12, Z11, Z1
-	VBROADCASTSS (DX)(CX*2), Z12
-	VFMADD231PS  Z12, Z11, Z2
-	VBROADCASTSS (DX)(SI*1), Z12
-	VFMADD231PS  Z12, Z11, Z3
-	VBROADCASTSS (DX)(CX*4), Z12
-	VFMADD231PS  Z12, Z11, Z4
-	VBROADCASTSS (DI), Z12
-	VFMADD231PS  Z12, Z11, Z5
-	VBROADCASTSS (DI)(CX*1), Z12
-	VFMADD231PS  Z12, Z11, Z6
-	VBROADCASTSS (DI)(CX*2), Z12
-	VFMADD231PS  Z12, Z11, Z7
-	VBROADCASTSS (DI)(SI*1), Z12
-	VFMADD231PS  Z12, Z11, Z8
-	VBROADCASTSS (DI)(CX*4), Z12
-	VFMADD231PS  Z12, Z11, Z9
-	VBROADCASTSS (R8), Z12
-	VFMADD231PS  Z12, Z11, Z10
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	ADDQ         BX, R8
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R9), K1, Z11
-	ADDQ         R10, R9
-	VBROADCASTSS (DX), Z12
-	VFMADD231PS  Z12, Z11, Z0
-	VBROADCASTSS (DX)(CX*1), Z12
-	VFMADD231PS  Z12, Z11, Z1
-	VBROADCASTSS (DX)(CX*2), Z12
-	VFMADD231PS  Z12, Z11, Z2
-	VBROADCASTSS (DX)(SI*1), Z12
-	VFMADD231PS  Z12, Z11, Z3
-	VBROADCASTSS (DX)(CX*4), Z12
-	VFMADD231PS  Z12, Z11, Z4
-	VBROADCASTSS (DI), Z12
-	VFMADD231PS  Z12, Z11, Z5
-	VBROADCASTSS (DI)(CX*1), Z12
-	VFMADD231PS  Z12, Z11, Z6
-	VBROADCASTSS (DI)(CX*2), Z12
-	VFMADD231PS  Z12, Z11, Z7
-	VBROADCASTSS (DI)(SI*1), Z12
-	VFMADD231PS  Z12, Z11, Z8
-	VBROADCASTSS (DI)(CX*4), Z12
-	VFMADD231PS  Z12, Z11, Z9
-	VBROADCASTSS (R8), Z12
-	VFMADD231PS  Z12, Z11, Z10
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	ADDQ         BX, R8
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R11), Z0, K2, Z0
-	VMOVUPS Z0, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z1, K2, Z1
-	VMOVUPS Z1, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z2, K2, Z2
-	VMOVUPS Z2, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z3, K2, Z3
-	VMOVUPS Z3, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z4, K2, Z4
-	VMOVUPS Z4, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z5, K2, Z5
-	VMOVUPS Z5, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z6, K2, Z6
-	VMOVUPS Z6, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z7, K2, Z7
-	VMOVUPS Z7, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z8, K2, Z8
-	VMOVUPS Z8, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z9, K2, Z9
-	VMOVUPS Z9, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z10, K2, Z10
-	VMOVUPS Z10, K1, (R11)
-	VZEROUPPER
-	RET
-
-// func Tile11x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile11x32AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	LEAQ       (DI)(CX*4), R8
-	ADDQ       CX, R8
-	MOVQ       b+32(FP), R9
-	MOVQ       ldb+40(FP), R10
-	MOVQ       c+48(FP), R11
-	MOVQ       ldc+56(FP), R12
-	MOVQ       store+72(FP), R13
-	KMOVW      R13, K1
-	SHRQ       $0x10, R13
-	KMOVW      R13, K2
-	MOVQ       load+64(FP), R13
-	KMOVW      R13, K3
-	SHRQ       $0x10, R13
-	KMOVW      R13, K4
-	MOVQ       R11, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	VPXORD     Z20, Z20, Z20
-	VPXORD     Z21, Z21, Z21
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K2, K2
-	JNC        masked
-
-loop:
-	VMOVUPS      (R9), Z22
-	VMOVUPS      64(R9), Z23
-	ADDQ         R10, R9
-	VBROADCASTSS (DX), Z24
-	VFMADD231PS  Z24, Z22, Z0
-	VFMADD231PS  Z24, Z23, Z1
-	VBROADCASTSS (DX)(CX*1), Z24
-	VFMADD231PS  Z24, Z22, Z2
-	VFMADD231PS  Z24, Z23, Z3
-	VBROADCASTSS (DX)(CX*2), Z24
-	VFMADD231PS  Z24, Z22, Z4
-	VFMADD231PS  Z24, Z23, Z5
-	VBROADCASTSS (DX)(SI*1), Z24
-	VFMADD231PS  Z24, Z22, Z6
-	VFMADD231PS  Z24, Z23, Z7
-	VBROADCASTSS (DX)(CX*4), Z24
-	VFMADD231PS  Z24, Z22, Z8
-	VFMADD231PS  Z24, Z23, Z9
-	VBROADCASTSS (DI), Z24
-	VFMADD231PS  Z24, Z22, Z10
-	VFMADD231PS  Z24, Z23, Z11
-	VBROADCASTSS (DI)(CX*1), Z24
-	VFMADD231PS  Z24, Z22, Z12
-	VFMADD231PS  Z24, Z23, Z13
-	VBROADCASTSS (DI)(CX*2), Z24
-	VFMADD231PS  Z24, Z22, Z14
-	VFMADD231PS  Z24, Z23, Z15
-	VBROADCASTSS (DI)(SI*1), Z24
-	VFMADD231PS  Z24, Z22, Z16
-	VFMADD231PS  Z24, Z23, Z17
-	VBROADCASTSS (DI)(CX*4), Z24
-	VFMADD231PS  Z24, Z22, Z18
-	VFMADD231PS  Z24, Z23, Z19
-	VBROADCASTSS (R8), Z24
-	VFMADD231PS  Z24, Z22, Z20
-	VFMADD231PS  Z24, Z23, Z21
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	ADDQ         BX, R8
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R9), K1, Z22
-	VMOVUPS.Z    64(R9), K2, Z23
-	ADDQ         R10, R9
-	VBROADCASTSS (DX), Z24
-	VFMADD231PS  Z24, Z22, Z0
-	VFMADD231PS  Z24, Z23, Z1
-	VBROADCASTSS (DX)(CX*1), Z24
-	VFMADD231PS  Z24, Z22, Z2
-	VFMADD231PS  Z24, Z23, Z3
-	VBROADCASTSS (DX)(CX*2), Z24
-	VFMADD231PS  Z24, Z22, Z4
-	VFMADD231PS  Z24, Z23, Z5
-	VBROADCASTSS (DX)(SI*1), Z24
-	VFMADD231PS  Z24, Z22, Z6
-	VFMADD231PS  Z24, Z23, Z7
-	VBROADCASTSS (DX)(CX*4), Z24
-	VFMADD231PS  Z24, Z22, Z8
-	VFMADD231PS  Z24, Z23, Z9
-	VBROADCASTSS (DI), Z24
-	VFMADD231PS  Z24, Z22, Z10
-	VFMADD231PS  Z24, Z23, Z11
-	VBROADCASTSS (DI)(CX*1), Z24
-	VFMADD231PS  Z24, Z22, Z12
-	VFMADD231PS  Z24, Z23, Z13
-	VBROADCASTSS (DI)(CX*2), Z24
-	VFMADD231PS  Z24, Z22, Z14
-	VFMADD231PS  Z24, Z23, Z15
-	VBROADCASTSS (DI)(SI*1), Z24
-	VFMADD231PS  Z24, Z22, Z16
-	VFMADD231PS  Z24, Z23, Z17
-	VBROADCASTSS (DI)(CX*4), Z24
-	VFMADD231PS  Z24, Z22, Z18
-	VFMADD231PS  Z24, Z23, Z19
-	VBROADCASTSS (R8), Z24
-	VFMADD231PS  Z24, Z22, Z20
-	VFMADD231PS  Z24, Z23, Z21
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	ADDQ         BX, R8
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R11), Z0, K3, Z0
-	VMOVUPS Z0, K1, (R11)
-	VADDPS  64(R11), Z1, K4, Z1
-	VMOVUPS Z1, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z2, K3, Z2
-	VMOVUPS Z2, K1, (R11)
-	VADDPS  64(R11), Z3, K4, Z3
-	VMOVUPS Z3, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z4, K3, Z4
-	VMOVUPS Z4, K1, (R11)
-	VADDPS  64(R11), Z5, K4, Z5
-	VMOVUPS Z5, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z6, K3, Z6
-	VMOVUPS Z6, K1, (R11)
-	VADDPS  64(R11), Z7, K4, Z7
-	VMOVUPS Z7, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z8, K3, Z8
-	VMOVUPS Z8, K1, (R11)
-	VADDPS  64(R11), Z9, K4, Z9
-	VMOVUPS Z9, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z10, K3, Z10
-	VMOVUPS Z10, K1, (R11)
-	VADDPS  64(R11), Z11, K4, Z11
-	VMOVUPS Z11, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z12, K3, Z12
-	VMOVUPS Z12, K1, (R11)
-	VADDPS  64(R11), Z13, K4, Z13
-	VMOVUPS Z13, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z14, K3, Z14
-	VMOVUPS Z14, K1, (R11)
-	VADDPS  64(R11), Z15, K4, Z15
-	VMOVUPS Z15, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z16, K3, Z16
-	VMOVUPS Z16, K1, (R11)
-	VADDPS  64(R11), Z17, K4, Z17
-	VMOVUPS Z17, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z18, K3, Z18
-	VMOVUPS Z18, K1, (R11)
-	VADDPS  64(R11), Z19, K4, Z19
-	VMOVUPS Z19, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z20, K3, Z20
-	VMOVUPS Z20, K1, (R11)
-	VADDPS  64(R11), Z21, K4, Z21
-	VMOVUPS Z21, K2, 64(R11)
-	VZEROUPPER
-	RET
-
-// func Tile12x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile12x16AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	LEAQ       (DI)(CX*4), R8
-	ADDQ       CX, R8
-	MOVQ       b+32(FP), R9
-	MOVQ       ldb+40(FP), R10
-	MOVQ       c+48(FP), R11
-	MOVQ       ldc+56(FP), R12
-	MOVQ       store+72(FP), R13
-	KMOVW      R13, K1
-	MOVQ       load+64(FP), R13
-	KMOVW      R13, K2
-	MOVQ       R11, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K1, K1
-	JNC        masked
-
-loop:
-	VMOVUPS      (R9), Z12
-	ADDQ         R10, R9
-	VBROADCASTSS (DX), Z13
-	VFMADD231PS  Z13, Z12, Z0
-	VBROADCASTSS (DX)(CX*1), Z13
-	VFMADD231PS  Z13, Z12, Z1
-	VBROADCASTSS (DX)(CX*2), Z13
-	VFMADD231PS  Z13, Z12, Z2
-	VBROADCASTSS (DX)(SI*1), Z13
-	VFMADD231PS  Z13, Z12, Z3
-	VBROADCASTSS (DX)(CX*4), Z13
-	VFMADD231PS  Z13, Z12, Z4
-	VBROADCASTSS (DI), Z13
-	VFMADD231PS  Z13, Z12, Z5
-	VBROADCASTSS (DI)(CX*1), Z13
-	VFMADD231PS  Z13, Z12, Z6
-	VBROADCASTSS (DI)(CX*2), Z13
-	VFMADD231PS  Z13, Z12, Z7
-	VBROADCASTSS (DI)(SI*1), Z13
-	VFMADD231PS  Z13, Z12, Z8
-	VBROADCASTSS (DI)(CX*4), Z13
-	VFMADD231PS  Z13, Z12, Z9
-	VBROADCASTSS (R8), Z13
-	VFMADD231PS  Z13, Z12, Z10
-	VBROADCASTSS (R8)(CX*1), Z13
-	VFMADD231PS  Z13, Z12, Z11
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	ADDQ         BX, R8
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R9), K1, Z12
-	ADDQ         R10, R9
-	VBROADCASTSS (DX), Z13
-	VFMADD231PS  Z13, Z12, Z0
-	VBROADCASTSS (DX)(CX*1), Z13
-	VFMADD231PS  Z13, Z12, Z1
-	VBROADCASTSS (DX)(CX*2), Z13
-	VFMADD231PS  Z13, Z12, Z2
-	VBROADCASTSS (DX)(SI*1), Z13
-	VFMADD231PS  Z13, Z12, Z3
-	VBROADCASTSS (DX)(CX*4), Z13
-	VFMADD231PS  Z13, Z12, Z4
-	VBROADCASTSS (DI), Z13
-	VFMADD231PS  Z13, Z12, Z5
-	VBROADCASTSS (DI)(CX*1), Z13
-	VFMADD231PS  Z13, Z12, Z6
-	VBROADCASTSS (DI)(CX*2), Z13
-	VFMADD231PS  Z13, Z12, Z7
-	VBROADCASTSS (DI)(SI*1), Z13
-	VFMADD231PS  Z13, Z12, Z8
-	VBROADCASTSS (DI)(CX*4), Z13
-	VFMADD231PS  Z13, Z12, Z9
-	VBROADCASTSS (R8), Z13
-	VFMADD231PS  Z13, Z12, Z10
-	VBROADCASTSS (R8)(CX*1), Z13
-	VFMADD231PS  Z13, Z12, Z11
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	ADDQ         BX, R8
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R11), Z0, K2, Z0
-	VMOVUPS Z0, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z1, K2, Z1
-	VMOVUPS Z1, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z2, K2, Z2
-	VMOVUPS Z2, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z3, K2, Z3
-	VMOVUPS Z3, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z4, K2, Z4
-	VMOVUPS Z4, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z5, K2, Z5
-	VMOVUPS Z5, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z6, K2, Z6
-	VMOVUPS Z6, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z7, K2, Z7
-	VMOVUPS Z7, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z8, K2, Z8
-	VMOVUPS Z8, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z9, K2, Z9
-	VMOVUPS Z9, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z10, K2, Z10
-	VMOVUPS Z10, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z11, K2, Z11
-	VMOVUPS Z11, K1, (R11)
-	VZEROUPPER
-	RET
-
-// func Tile12x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile12x32AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	LEAQ       (DI)(CX*4), R8
-	ADDQ       CX, R8
-	MOVQ       b+32(FP), R9
-	MOVQ       ldb+40(FP), R10
-	MOVQ       c+48(FP), R11
-	MOVQ       ldc+56(FP), R12
-	MOVQ       store+72(FP), R13
-	KMOVW      R13, K1
-	SHRQ       $0x10, R13
-	KMOVW      R13, K2
-	MOVQ       load+64(FP), R13
-	KMOVW      R13, K3
-	SHRQ       $0x10, R13
-	KMOVW      R13, K4
-	MOVQ       R11, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	VPXORD     Z20, Z20, Z20
-	VPXORD     Z21, Z21, Z21
-	VPXORD     Z22, Z22, Z22
-	VPXORD     Z23, Z23, Z23
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K2, K2
-	JNC        masked
-
-loop:
-	VMOVUPS      (R9), Z24
-	VMOVUPS      64(R9), Z25
-	ADDQ         R10, R9
-	VBROADCASTSS (DX), Z26
-	VFMADD231PS  Z26, Z24, Z0
-	VFMADD231PS  Z26, Z25, Z1
-	VBROADCASTSS (DX)(CX*1), Z26
-	VFMADD231PS  Z26, Z24, Z2
-	VFMADD231PS  Z26, Z25, Z3
-	VBROADCASTSS (DX)(CX*2), Z26
-	VFMADD231PS  Z26, Z24, Z4
-	VFMADD231PS  Z26, Z25, Z5
-	VBROADCASTSS (DX)(SI*1), Z26
-	VFMADD231PS  Z26, Z24, Z6
-	VFMADD231PS  Z26, Z25, Z7
-	VBROADCASTSS (DX)(CX*4), Z26
-	VFMADD231PS  Z26, Z24, Z8
-	VFMADD231PS  Z26, Z25, Z9
-	VBROADCASTSS (DI), Z26
-	VFMADD231PS  Z26, Z24, Z10
-	VFMADD231PS  Z26, Z25, Z11
-	VBROADCASTSS (DI)(CX*1), Z26
-	VFMADD231PS  Z26, Z24, Z12
-	VFMADD231PS  Z26, Z25, Z13
-	VBROADCASTSS (DI)(CX*2), Z26
-	VFMADD231PS  Z26, Z24, Z14
-	VFMADD231PS  Z26, Z25, Z15
-	VBROADCASTSS (DI)(SI*1), Z26
-	VFMADD231PS  Z26, Z24, Z16
-	VFMADD231PS  Z26, Z25, Z17
-	VBROADCASTSS (DI)(CX*4), Z26
-	VFMADD231PS  Z26, Z24, Z18
-	VFMADD231PS  Z26, Z25, Z19
-	VBROADCASTSS (R8), Z26
-	VFMADD231PS  Z26, Z24, Z20
-	VFMADD231PS  Z26, Z25, Z21
-	VBROADCASTSS (R8)(CX*1), Z26
-	VFMADD231PS  Z26, Z24, Z22
-	VFMADD231PS  Z26, Z25, Z23
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	ADDQ         BX, R8
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R9), K1, Z24
-	VMOVUPS.Z    64(R9), K2, Z25
-	ADDQ         R10, R9
-	VBROADCASTSS (DX), Z26
-	VFMADD231PS  Z26, Z24, Z0
-	VFMADD231PS  Z26, Z25, Z1
-	VBROADCASTSS (DX)(CX*1), Z26
-	VFMADD231PS  Z26, Z24, Z2
-	VFMADD231PS  Z26, Z25, Z3
-	VBROADCASTSS (DX)(CX*2), Z26
-	VFMADD231PS  Z26, Z24, Z4
-	VFMADD231PS  Z26, Z25, Z5
-	VBROADCASTSS (DX)(SI*1), Z26
-	VFMADD231PS  Z26, Z24, Z6
-	VFMADD231PS  Z26, Z25, Z7
-	VBROADCASTSS (DX)(CX*4), Z26
-	VFMADD231PS  Z26, Z24, Z8
-	VFMADD231PS  Z26, Z25, Z9
-	VBROADCASTSS (DI), Z26
-	VFMADD231PS  Z26, Z24, Z10
-	VFMADD231PS  Z26, Z25, Z11
-	VBROADCASTSS (DI)(CX*1), Z26
-	VFMADD231PS  Z26, Z24, Z12
-	VFMADD231PS  Z26, Z25, Z13
-	VBROADCASTSS (DI)(CX*2), Z26
-	VFMADD231PS  Z26, Z24, Z14
-	VFMADD231PS  Z26, Z25, Z15
-	VBROADCASTSS (DI)(SI*1), Z26
-	VFMADD231PS  Z26, Z24, Z16
-	VFMADD231PS  Z26, Z25, Z17
-	VBROADCASTSS (DI)(CX*4), Z26
-	VFMADD231PS  Z26, Z24, Z18
-	VFMADD231PS  Z26, Z25, Z19
-	VBROADCASTSS (R8), Z26
-	VFMADD231PS  Z26, Z24, Z20
-	VFMADD231PS  Z26, Z25, Z21
-	VBROADCASTSS (R8)(CX*1), Z26
-	VFMADD231PS  Z26, Z24, Z22
-	VFMADD231PS  Z26, Z25, Z23
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	ADDQ         BX, R8
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R11), Z0, K3, Z0
-	VMOVUPS Z0, K1, (R11)
-	VADDPS  64(R11), Z1, K4, Z1
-	VMOVUPS Z1, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z2, K3, Z2
-	VMOVUPS Z2, K1, (R11)
-	VADDPS  64(R11), Z3, K4, Z3
-	VMOVUPS Z3, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z4, K3, Z4
-	VMOVUPS Z4, K1, (R11)
-	VADDPS  64(R11), Z5, K4, Z5
-	VMOVUPS Z5, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z6, K3, Z6
-	VMOVUPS Z6, K1, (R11)
-	VADDPS  64(R11), Z7, K4, Z7
-	VMOVUPS Z7, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z8, K3, Z8
-	VMOVUPS Z8, K1, (R11)
-	VADDPS  64(R11), Z9, K4, Z9
-	VMOVUPS Z9, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z10, K3, Z10
-	VMOVUPS Z10, K1, (R11)
-	VADDPS  64(R11), Z11, K4, Z11
-	VMOVUPS Z11, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z12, K3, Z12
-	VMOVUPS Z12, K1, (R11)
-	VADDPS  64(R11), Z13, K4, Z13
-	VMOVUPS Z13, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z14, K3, Z14
-	VMOVUPS Z14, K1, (R11)
-	VADDPS  64(R11), Z15, K4, Z15
-	VMOVUPS Z15, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z16, K3, Z16
-	VMOVUPS Z16, K1, (R11)
-	VADDPS  64(R11), Z17, K4, Z17
-	VMOVUPS Z17, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z18, K3, Z18
-	VMOVUPS Z18, K1, (R11)
-	VADDPS  64(R11), Z19, K4, Z19
-	VMOVUPS Z19, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z20, K3, Z20
-	VMOVUPS Z20, K1, (R11)
-	VADDPS  64(R11), Z21, K4, Z21
-	VMOVUPS Z21, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z22, K3, Z22
-	VMOVUPS Z22, K1, (R11)
-	VADDPS  64(R11), Z23, K4, Z23
-	VMOVUPS Z23, K2, 64(R11)
-	VZEROUPPER
-	RET
-
-// func Tile13x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile13x16AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	LEAQ       (DI)(CX*4), R8
-	ADDQ       CX, R8
-	MOVQ       b+32(FP), R9
-	MOVQ       ldb+40(FP), R10
-	MOVQ       c+48(FP), R11
-	MOVQ       ldc+56(FP), R12
-	MOVQ       store+72(FP), R13
-	KMOVW      R13, K1
-	MOVQ       load+64(FP), R13
-	KMOVW      R13, K2
-	MOVQ       R11, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K1, K1
-	JNC        masked
-
-loop:
-	VMOVUPS      (R9), Z13
-	ADDQ         R10, R9
-	VBROADCASTSS (DX), Z14
-	VFMADD231PS  Z14, Z13, Z0
-	VBROADCASTSS (DX)(CX*1), Z14
-	VFMADD231PS  Z14, Z13, Z1
-	VBROADCASTSS (DX)(CX*2), Z14
-	VFMADD231PS  Z14, Z13, Z2
-	VBROADCASTSS (DX)(SI*1), Z14
-	VFMADD231PS  Z14, Z13, Z3
-	VBROADCASTSS (DX)(CX*4), Z14
-	VFMADD231PS  Z14, Z13, Z4
-	VBROADCASTSS (DI), Z14
-	VFMADD231PS  Z14, Z13, Z5
-	VBROADCASTSS (DI)(CX*1), Z14
-	VFMADD231PS  Z14, Z13, Z6
-	VBROADCASTSS (DI)(CX*2), Z14
-	VFMADD231PS  Z14, Z13, Z7
-	VBROADCASTSS (DI)(SI*1), Z14
-	VFMADD231PS  Z14, Z13, Z8
-	VBROADCASTSS (DI)(CX*4), Z14
-	VFMADD231PS  Z14, Z13, Z9
-	VBROADCASTSS (R8), Z14
-	VFMADD231PS  Z14, Z13, Z10
-	VBROADCASTSS (R8)(CX*1), Z14
-	VFMADD231PS  Z14, Z13, Z11
-	VBROADCASTSS (R8)(CX*2), Z14
-	VFMADD231PS  Z14, Z13, Z12
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	ADDQ         BX, R8
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R9), K1, Z13
-	ADDQ         R10, R9
-	VBROADCASTSS (DX), Z14
-	VFMADD231PS  Z14, Z13, Z0
-	VBROADCASTSS (DX)(CX*1), Z14
-	VFMADD231PS  Z14, Z13, Z1
-	VBROADCASTSS (DX)(CX*2), Z14
-	VFMADD231PS  Z14, Z13, Z2
-	VBROADCASTSS (DX)(SI*1), Z14
-	VFMADD231PS  Z14, Z13, Z3
-	VBROADCASTSS (DX)(CX*4), Z14
-	VFMADD231PS  Z14, Z13, Z4
-	VBROADCASTSS (DI), Z14
-	VFMADD231PS  Z14, Z13, Z5
-	VBROADCASTSS (DI)(CX*1), Z14
-	VFMADD231PS  Z14, Z13, Z6
-	VBROADCASTSS (DI)(CX*2), Z14
-	VFMADD231PS  Z14, Z13, Z7
-	VBROADCASTSS (DI)(SI*1), Z14
-	VFMADD231PS  Z14, Z13, Z8
-	VBROADCASTSS (DI)(CX*4), Z14
-	VFMADD231PS  Z14, Z13, Z9
-	VBROADCASTSS (R8), Z14
-	VFMADD231PS  Z14, Z13, Z10
-	VBROADCASTSS (R8)(CX*1), Z14
-	VFMADD231PS  Z14, Z13, Z11
-	VBROADCASTSS (R8)(CX*2), Z14
-	VFMADD231PS  Z14, Z13, Z12
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	ADDQ         BX, R8
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R11), Z0, K2, Z0
-	VMOVUPS Z0, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z1, K2, Z1
-	VMOVUPS Z1, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z2, K2, Z2
-	VMOVUPS Z2, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z3, K2, Z3
-	VMOVUPS Z3, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z4, K2, Z4
-	VMOVUPS Z4, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z5, K2, Z5
-	VMOVUPS Z5, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z6, K2, Z6
-	VMOVUPS Z6, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z7, K2, Z7
-	VMOVUPS Z7, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z8, K2, Z8
-	VMOVUPS Z8, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z9, K2, Z9
-	VMOVUPS Z9, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z10, K2, Z10
-	VMOVUPS Z10, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z11, K2, Z11
-	VMOVUPS Z11, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z12, K2, Z12
-	VMOVUPS Z12, K1, (R11)
-	VZEROUPPER
-	RET
-
-// func Tile13x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile13x32AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	LEAQ       (DI)(CX*4), R8
-	ADDQ       CX, R8
-	MOVQ       b+32(FP), R9
-	MOVQ       ldb+40(FP), R10
-	MOVQ       c+48(FP), R11
-	MOVQ       ldc+56(FP), R12
-	MOVQ       store+72(FP), R13
-	KMOVW      R13, K1
-	SHRQ       $0x10, R13
-	KMOVW      R13, K2
-	MOVQ       load+64(FP), R13
-	KMOVW      R13, K3
-	SHRQ       $0x10, R13
-	KMOVW      R13, K4
-	MOVQ       R11, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	VPXORD     Z20, Z20, Z20
-	VPXORD     Z21, Z21, Z21
-	VPXORD     Z22, Z22, Z22
-	VPXORD     Z23, Z23, Z23
-	VPXORD     Z24, Z24, Z24
-	VPXORD     Z25, Z25, Z25
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K2, K2
-	JNC        masked
-
-loop:
-	VMOVUPS      (R9), Z26
-	VMOVUPS      64(R9), Z27
-	ADDQ         R10, R9
-	VBROADCASTSS (DX), Z28
-	VFMADD231PS  Z28, Z26, Z0
-	VFMADD231PS  Z28, Z27, Z1
-	VBROADCASTSS (DX)(CX*1), Z28
-	VFMADD231PS  Z28, Z26, Z2
-	VFMADD231PS  Z28, Z27, Z3
-	VBROADCASTSS (DX)(CX*2), Z28
-	VFMADD231PS  Z28, Z26, Z4
-	VFMADD231PS  Z28, Z27, Z5
-	VBROADCASTSS (DX)(SI*1), Z28
-	VFMADD231PS  Z28, Z26, Z6
-	VFMADD231PS  Z28, Z27, Z7
-	VBROADCASTSS (DX)(CX*4), Z28
-	VFMADD231PS  Z28, Z26, Z8
-	VFMADD231PS  Z28, Z27, Z9
-	VBROADCASTSS (DI), Z28
-	VFMADD231PS  Z28, Z26, Z10
-	VFMADD231PS  Z28, Z27, Z11
-	VBROADCASTSS (DI)(CX*1), Z28
-	VFMADD231PS  Z28, Z26, Z12
-	VFMADD231PS  Z28, Z27, Z13
-	VBROADCASTSS (DI)(CX*2), Z28
-	VFMADD231PS  Z28, Z26, Z14
-	VFMADD231PS  Z28, Z27, Z15
-	VBROADCASTSS (DI)(SI*1), Z28
-	VFMADD231PS  Z28, Z26, Z16
-	VFMADD231PS  Z28, Z27, Z17
-	VBROADCASTSS (DI)(CX*4), Z28
-	VFMADD231PS  Z28, Z26, Z18
-	VFMADD231PS  Z28, Z27, Z19
-	VBROADCASTSS (R8), Z28
-	VFMADD231PS  Z28, Z26, Z20
-	VFMADD231PS  Z28, Z27, Z21
-	VBROADCASTSS (R8)(CX*1), Z28
-	VFMADD231PS  Z28, Z26, Z22
-	VFMADD231PS  Z28, Z27, Z23
-	VBROADCASTSS (R8)(CX*2), Z28
-	VFMADD231PS  Z28, Z26, Z24
-	VFMADD231PS  Z28, Z27, Z25
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	ADDQ         BX, R8
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R9), K1, Z26
-	VMOVUPS.Z    64(R9), K2, Z27
-	ADDQ         R10, R9
-	VBROADCASTSS (DX), Z28
-	VFMADD231PS  Z28, Z26, Z0
-	VFMADD231PS  Z28, Z27, Z1
-	VBROADCASTSS (DX)(CX*1), Z28
-	VFMADD231PS  Z28, Z26, Z2
-	VFMADD231PS  Z28, Z27, Z3
-	VBROADCASTSS (DX)(CX*2), Z28
-	VFMADD231PS  Z28, Z26, Z4
-	VFMADD231PS  Z28, Z27, Z5
-	VBROADCASTSS (DX)(SI*1), Z28
-	VFMADD231PS  Z28, Z26, Z6
-	VFMADD231PS  Z28, Z27, Z7
-	VBROADCASTSS (DX)(CX*4), Z28
-	VFMADD231PS  Z28, Z26, Z8
-	VFMADD231PS  Z28, Z27, Z9
-	VBROADCASTSS (DI), Z28
-	VFMADD231PS  Z28, Z26, Z10
-	VFMADD231PS  Z28, Z27, Z11
-	VBROADCASTSS (DI)(CX*1), Z28
-	VFMADD231PS  Z28, Z26, Z12
-	VFMADD231PS  Z28, Z27, Z13
-	VBROADCASTSS (DI)(CX*2), Z28
-	VFMADD231PS  Z28, Z26, Z14
-	VFMADD231PS  Z28, Z27, Z15
-	VBROADCASTSS (DI)(SI*1), Z28
-	VFMADD231PS  Z28, Z26, Z16
-	VFMADD231PS  Z28, Z27, Z17
-	VBROADCASTSS (DI)(CX*4), Z28
-	VFMADD231PS  Z28, Z26, Z18
-	VFMADD231PS  Z28, Z27, Z19
-	VBROADCASTSS (R8), Z28
-	VFMADD231PS  Z28, Z26, Z20
-	VFMADD231PS  Z28, Z27, Z21
-	VBROADCASTSS (R8)(CX*1), Z28
-	VFMADD231PS  Z28, Z26, Z22
-	VFMADD231PS  Z28, Z27, Z23
-	VBROADCASTSS (R8)(CX*2), Z28
-	VFMADD231PS  Z28, Z26, Z24
-	VFMADD231PS  Z28, Z27, Z25
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	ADDQ         BX, R8
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R11), Z0, K3, Z0
-	VMOVUPS Z0, K1, (R11)
-	VADDPS  64(R11), Z1, K4, Z1
-	VMOVUPS Z1, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z2, K3, Z2
-	VMOVUPS Z2, K1, (R11)
-	VADDPS  64(R11), Z3, K4, Z3
-	VMOVUPS Z3, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z4, K3, Z4
-	VMOVUPS Z4, K1, (R11)
-	VADDPS  64(R11), Z5, K4, Z5
-	VMOVUPS Z5, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z6, K3, Z6
-	VMOVUPS Z6, K1, (R11)
-	VADDPS  64(R11), Z7, K4, Z7
-	VMOVUPS Z7, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z8, K3, Z8
-	VMOVUPS Z8, K1, (R11)
-	VADDPS  64(R11), Z9, K4, Z9
-	VMOVUPS Z9, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z10, K3, Z10
-	VMOVUPS Z10, K1, (R11)
-	VADDPS  64(R11), Z11, K4, Z11
-	VMOVUPS Z11, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z12, K3, Z12
-	VMOVUPS Z12, K1, (R11)
-	VADDPS  64(R11), Z13, K4, Z13
-	VMOVUPS Z13, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z14, K3, Z14
-	VMOVUPS Z14, K1, (R11)
-	VADDPS  64(R11), Z15, K4, Z15
-	VMOVUPS Z15, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z16, K3, Z16
-	VMOVUPS Z16, K1, (R11)
-	VADDPS  64(R11), Z17, K4, Z17
-	VMOVUPS Z17, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z18, K3, Z18
-	VMOVUPS Z18, K1, (R11)
-	VADDPS  64(R11), Z19, K4, Z19
-	VMOVUPS Z19, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z20, K3, Z20
-	VMOVUPS Z20, K1, (R11)
-	VADDPS  64(R11), Z21, K4, Z21
-	VMOVUPS Z21, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z22, K3, Z22
-	VMOVUPS Z22, K1, (R11)
-	VADDPS  64(R11), Z23, K4, Z23
-	VMOVUPS Z23, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z24, K3, Z24
-	VMOVUPS Z24, K1, (R11)
-	VADDPS  64(R11), Z25, K4, Z25
-	VMOVUPS Z25, K2, 64(R11)
-	VZEROUPPER
-	RET
-
-// func Tile14x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile14x16AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	LEAQ       (DI)(CX*4), R8
-	ADDQ       CX, R8
-	MOVQ       b+32(FP), R9
-	MOVQ       ldb+40(FP), R10
-	MOVQ       c+48(FP), R11
-	MOVQ       ldc+56(FP), R12
-	MOVQ       store+72(FP), R13
-	KMOVW      R13, K1
-	MOVQ       load+64(FP), R13
-	KMOVW      R13, K2
-	MOVQ       R11, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 60(R13)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K1, K1
-	JNC        masked
-
-loop:
-	VMOVUPS      (R9), Z14
-	ADDQ         R10, R9
-	VBROADCASTSS (DX), Z15
-	VFMADD231PS  Z15, Z14, Z0
-	VBROADCASTSS (DX)(CX*1), Z15
-	VFMADD231PS  Z15, Z14, Z1
-	VBROADCASTSS (DX)(CX*2), Z15
-	VFMADD231PS  Z15, Z14, Z2
-	VBROADCASTSS (DX)(SI*1), Z15
-	VFMADD231PS  Z15, Z14, Z3
-	VBROADCASTSS (DX)(CX*4), Z15
-	VFMADD231PS  Z15, Z14, Z4
-	VBROADCASTSS (DI), Z15
-	VFMADD231PS  Z15, Z14, Z5
-	VBROADCASTSS (DI)(CX*1), Z15
-	VFMADD231PS  Z15, Z14, Z6
-	VBROADCASTSS (DI)(CX*2), Z15
-	VFMADD231PS  Z15, Z14, Z7
-	VBROADCASTSS (DI)(SI*1), Z15
-	VFMADD231PS  Z15, Z14, Z8
-	VBROADCASTSS (DI)(CX*4), Z15
-	VFMADD231PS  Z15, Z14, Z9
-	VBROADCASTSS (R8), Z15
-	VFMADD231PS  Z15, Z14, Z10
-	VBROADCASTSS (R8)(CX*1), Z15
-	VFMADD231PS  Z15, Z14, Z11
-	VBROADCASTSS (R8)(CX*2), Z15
-	VFMADD231PS  Z15, Z14, Z12
-	VBROADCASTSS (R8)(SI*1), Z15
-	VFMADD231PS  Z15, Z14, Z13
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	ADDQ         BX, R8
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R9), K1, Z14
-	ADDQ         R10, R9
-	VBROADCASTSS (DX), Z15
-	VFMADD231PS  Z15, Z14, Z0
-	VBROADCASTSS (DX)(CX*1), Z15
-	VFMADD231PS  Z15, Z14, Z1
-	VBROADCASTSS (DX)(CX*2), Z15
-	VFMADD231PS  Z15, Z14, Z2
-	VBROADCASTSS (DX)(SI*1), Z15
-	VFMADD231PS  Z15, Z14, Z3
-	VBROADCASTSS (DX)(CX*4), Z15
-	VFMADD231PS  Z15, Z14, Z4
-	VBROADCASTSS (DI), Z15
-	VFMADD231PS  Z15, Z14, Z5
-	VBROADCASTSS (DI)(CX*1), Z15
-	VFMADD231PS  Z15, Z14, Z6
-	VBROADCASTSS (DI)(CX*2), Z15
-	VFMADD231PS  Z15, Z14, Z7
-	VBROADCASTSS (DI)(SI*1), Z15
-	VFMADD231PS  Z15, Z14, Z8
-	VBROADCASTSS (DI)(CX*4), Z15
-	VFMADD231PS  Z15, Z14, Z9
-	VBROADCASTSS (R8), Z15
-	VFMADD231PS  Z15, Z14, Z10
-	VBROADCASTSS (R8)(CX*1), Z15
-	VFMADD231PS  Z15, Z14, Z11
-	VBROADCASTSS (R8)(CX*2), Z15
-	VFMADD231PS  Z15, Z14, Z12
-	VBROADCASTSS (R8)(SI*1), Z15
-	VFMADD231PS  Z15, Z14, Z13
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	ADDQ         BX, R8
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R11), Z0, K2, Z0
-	VMOVUPS Z0, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z1, K2, Z1
-	VMOVUPS Z1, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z2, K2, Z2
-	VMOVUPS Z2, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z3, K2, Z3
-	VMOVUPS Z3, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z4, K2, Z4
-	VMOVUPS Z4, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z5, K2, Z5
-	VMOVUPS Z5, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z6, K2, Z6
-	VMOVUPS Z6, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z7, K2, Z7
-	VMOVUPS Z7, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z8, K2, Z8
-	VMOVUPS Z8, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z9, K2, Z9
-	VMOVUPS Z9, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z10, K2, Z10
-	VMOVUPS Z10, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z11, K2, Z11
-	VMOVUPS Z11, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z12, K2, Z12
-	VMOVUPS Z12, K1, (R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z13, K2, Z13
-	VMOVUPS Z13, K1, (R11)
-	VZEROUPPER
-	RET
-
-// func Tile14x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load uint64, store uint64)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·Tile14x32AVX512(SB), NOSPLIT, $0-80
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	LEAQ       (DI)(CX*4), R8
-	ADDQ       CX, R8
-	MOVQ       b+32(FP), R9
-	MOVQ       ldb+40(FP), R10
-	MOVQ       c+48(FP), R11
-	MOVQ       ldc+56(FP), R12
-	MOVQ       store+72(FP), R13
-	KMOVW      R13, K1
-	SHRQ       $0x10, R13
-	KMOVW      R13, K2
-	MOVQ       load+64(FP), R13
-	KMOVW      R13, K3
-	SHRQ       $0x10, R13
-	KMOVW      R13, K4
-	MOVQ       R11, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	ADDQ       R12, R13
-	PREFETCHT0 (R13)
-	PREFETCHT0 124(R13)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	VPXORD     Z20, Z20, Z20
-	VPXORD     Z21, Z21, Z21
-	VPXORD     Z22, Z22, Z22
-	VPXORD     Z23, Z23, Z23
-	VPXORD     Z24, Z24, Z24
-	VPXORD     Z25, Z25, Z25
-	VPXORD     Z26, Z26, Z26
-	VPXORD     Z27, Z27, Z27
-	TESTQ      AX, AX
-	JZ         done
-	KORTESTW   K2, K2
-	JNC        masked
-
-loop:
-	VMOVUPS      (R9), Z28
-	VMOVUPS      64(R9), Z29
-	ADDQ         R10, R9
-	VBROADCASTSS (DX), Z30
-	VFMADD231PS  Z30, Z28, Z0
-	VFMADD231PS  Z30, Z29, Z1
-	VBROADCASTSS (DX)(CX*1), Z30
-	VFMADD231PS  Z30, Z28, Z2
-	VFMADD231PS  Z30, Z29, Z3
-	VBROADCASTSS (DX)(CX*2), Z30
-	VFMADD231PS  Z30, Z28, Z4
-	VFMADD231PS  Z30, Z29, Z5
-	VBROADCASTSS (DX)(SI*1), Z30
-	VFMADD231PS  Z30, Z28, Z6
-	VFMADD231PS  Z30, Z29, Z7
-	VBROADCASTSS (DX)(CX*4), Z30
-	VFMADD231PS  Z30, Z28, Z8
-	VFMADD231PS  Z30, Z29, Z9
-	VBROADCASTSS (DI), Z30
-	VFMADD231PS  Z30, Z28, Z10
-	VFMADD231PS  Z30, Z29, Z11
-	VBROADCASTSS (DI)(CX*1), Z30
-	VFMADD231PS  Z30, Z28, Z12
-	VFMADD231PS  Z30, Z29, Z13
-	VBROADCASTSS (DI)(CX*2), Z30
-	VFMADD231PS  Z30, Z28, Z14
-	VFMADD231PS  Z30, Z29, Z15
-	VBROADCASTSS (DI)(SI*1), Z30
-	VFMADD231PS  Z30, Z28, Z16
-	VFMADD231PS  Z30, Z29, Z17
-	VBROADCASTSS (DI)(CX*4), Z30
-	VFMADD231PS  Z30, Z28, Z18
-	VFMADD231PS  Z30, Z29, Z19
-	VBROADCASTSS (R8), Z30
-	VFMADD231PS  Z30, Z28, Z20
-	VFMADD231PS  Z30, Z29, Z21
-	VBROADCASTSS (R8)(CX*1), Z30
-	VFMADD231PS  Z30, Z28, Z22
-	VFMADD231PS  Z30, Z29, Z23
-	VBROADCASTSS (R8)(CX*2), Z30
-	VFMADD231PS  Z30, Z28, Z24
-	VFMADD231PS  Z30, Z29, Z25
-	VBROADCASTSS (R8)(SI*1), Z30
-	VFMADD231PS  Z30, Z28, Z26
-	VFMADD231PS  Z30, Z29, Z27
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	ADDQ         BX, R8
-	DECQ         AX
-	JNZ          loop
-	JMP          done
-
-masked:
-	VMOVUPS.Z    (R9), K1, Z28
-	VMOVUPS.Z    64(R9), K2, Z29
-	ADDQ         R10, R9
-	VBROADCASTSS (DX), Z30
-	VFMADD231PS  Z30, Z28, Z0
-	VFMADD231PS  Z30, Z29, Z1
-	VBROADCASTSS (DX)(CX*1), Z30
-	VFMADD231PS  Z30, Z28, Z2
-	VFMADD231PS  Z30, Z29, Z3
-	VBROADCASTSS (DX)(CX*2), Z30
-	VFMADD231PS  Z30, Z28, Z4
-	VFMADD231PS  Z30, Z29, Z5
-	VBROADCASTSS (DX)(SI*1), Z30
-	VFMADD231PS  Z30, Z28, Z6
-	VFMADD231PS  Z30, Z29, Z7
-	VBROADCASTSS (DX)(CX*4), Z30
-	VFMADD231PS  Z30, Z28, Z8
-	VFMADD231PS  Z30, Z29, Z9
-	VBROADCASTSS (DI), Z30
-	VFMADD231PS  Z30, Z28, Z10
-	VFMADD231PS  Z30, Z29, Z11
-	VBROADCASTSS (DI)(CX*1), Z30
-	VFMADD231PS  Z30, Z28, Z12
-	VFMADD231PS  Z30, Z29, Z13
-	VBROADCASTSS (DI)(CX*2), Z30
-	VFMADD231PS  Z30, Z28, Z14
-	VFMADD231PS  Z30, Z29, Z15
-	VBROADCASTSS (DI)(SI*1), Z30
-	VFMADD231PS  Z30, Z28, Z16
-	VFMADD231PS  Z30, Z29, Z17
-	VBROADCASTSS (DI)(CX*4), Z30
-	VFMADD231PS  Z30, Z28, Z18
-	VFMADD231PS  Z30, Z29, Z19
-	VBROADCASTSS (R8), Z30
-	VFMADD231PS  Z30, Z28, Z20
-	VFMADD231PS  Z30, Z29, Z21
-	VBROADCASTSS (R8)(CX*1), Z30
-	VFMADD231PS  Z30, Z28, Z22
-	VFMADD231PS  Z30, Z29, Z23
-	VBROADCASTSS (R8)(CX*2), Z30
-	VFMADD231PS  Z30, Z28, Z24
-	VFMADD231PS  Z30, Z29, Z25
-	VBROADCASTSS (R8)(SI*1), Z30
-	VFMADD231PS  Z30, Z28, Z26
-	VFMADD231PS  Z30, Z29, Z27
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	ADDQ         BX, R8
-	DECQ         AX
-	JNZ          masked
-
-done:
-	VADDPS  (R11), Z0, K3, Z0
-	VMOVUPS Z0, K1, (R11)
-	VADDPS  64(R11), Z1, K4, Z1
-	VMOVUPS Z1, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z2, K3, Z2
-	VMOVUPS Z2, K1, (R11)
-	VADDPS  64(R11), Z3, K4, Z3
-	VMOVUPS Z3, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z4, K3, Z4
-	VMOVUPS Z4, K1, (R11)
-	VADDPS  64(R11), Z5, K4, Z5
-	VMOVUPS Z5, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z6, K3, Z6
-	VMOVUPS Z6, K1, (R11)
-	VADDPS  64(R11), Z7, K4, Z7
-	VMOVUPS Z7, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z8, K3, Z8
-	VMOVUPS Z8, K1, (R11)
-	VADDPS  64(R11), Z9, K4, Z9
-	VMOVUPS Z9, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z10, K3, Z10
-	VMOVUPS Z10, K1, (R11)
-	VADDPS  64(R11), Z11, K4, Z11
-	VMOVUPS Z11, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z12, K3, Z12
-	VMOVUPS Z12, K1, (R11)
-	VADDPS  64(R11), Z13, K4, Z13
-	VMOVUPS Z13, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z14, K3, Z14
-	VMOVUPS Z14, K1, (R11)
-	VADDPS  64(R11), Z15, K4, Z15
-	VMOVUPS Z15, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z16, K3, Z16
-	VMOVUPS Z16, K1, (R11)
-	VADDPS  64(R11), Z17, K4, Z17
-	VMOVUPS Z17, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z18, K3, Z18
-	VMOVUPS Z18, K1, (R11)
-	VADDPS  64(R11), Z19, K4, Z19
-	VMOVUPS Z19, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z20, K3, Z20
-	VMOVUPS Z20, K1, (R11)
-	VADDPS  64(R11), Z21, K4, Z21
-	VMOVUPS Z21, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z22, K3, Z22
-	VMOVUPS Z22, K1, (R11)
-	VADDPS  64(R11), Z23, K4, Z23
-	VMOVUPS Z23, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z24, K3, Z24
-	VMOVUPS Z24, K1, (R11)
-	VADDPS  64(R11), Z25, K4, Z25
-	VMOVUPS Z25, K2, 64(R11)
-	ADDQ    R12, R11
-	VADDPS  (R11), Z26, K3, Z26
-	VMOVUPS Z26, K1, (R11)
-	VADDPS  64(R11), Z27, K4, Z27
-	VMOVUPS Z27, K2, 64(R11)
-	VZEROUPPER
-	RET
-
-// func Tile1x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
-// Requires: AVX, FMA3, MMX+
-TEXT ·Tile1x8AVX2(SB), NOSPLIT, $0-81
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), CX
-	MOVQ       b+32(FP), BX
-	MOVQ       ldb+40(FP), SI
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
-	MOVQ       DI, R8
 	PREFETCHT0 (R8)
-	PREFETCHT0 28(R8)
-	VXORPS     Y0, Y0, Y0
-	TESTQ      AX, AX
-	JZ         done
+	PREFETCHT0 124(R8)
+	ADDQ       R9, R8
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 (R10)(R11*2)
+	PREFETCHT1 (R10)(R12*1)
+	ADDQ       $0x40, R10
+	MOVQ       k+0(FP), R13
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R13, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R13
 
-loop:
-	VMOVUPS      (BX), Y1
-	ADDQ         SI, BX
-	VBROADCASTSS (DX), Y2
-	VFMADD231PS  Y2, Y1, Y0
-	ADDQ         CX, DX
-	DECQ         AX
-	JNZ          loop
+maskedk:
+	VMOVUPS.Z    (SI), K1, Z8
+	VMOVUPS.Z    64(SI), K2, Z9
+	VBROADCASTSS (CX), Z10
+	VFMADD231PS  Z10, Z8, Z0
+	VFMADD231PS  Z10, Z9, Z1
+	VBROADCASTSS (CX)(AX*1), Z10
+	VFMADD231PS  Z10, Z8, Z2
+	VFMADD231PS  Z10, Z9, Z3
+	VBROADCASTSS (CX)(AX*2), Z10
+	VFMADD231PS  Z10, Z8, Z4
+	VFMADD231PS  Z10, Z9, Z5
+	VBROADCASTSS (CX)(BX*1), Z10
+	VFMADD231PS  Z10, Z8, Z6
+	VFMADD231PS  Z10, Z9, Z7
+	ADDQ         DI, SI
+	ADDQ         DX, CX
+	DECQ         R13
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
 
 done:
-	MOVQ       load+64(FP), AX
-	VMOVUPS    (AX), Y1
-	MOVQ       DI, AX
-	VMASKMOVPS (AX), Y1, Y1
-	VADDPS     Y1, Y0, Y0
-	MOVB       full+80(FP), AL
-	TESTB      AL, AL
-	JZ         some
-	MOVQ       DI, AX
-	VMOVUPS    Y0, (AX)
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
+	VMOVUPS Z0, K1, (AX)
+	VADDPS  64(DX), Z1, K4, Z1
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
+	VMOVUPS Z2, K1, (AX)
+	VADDPS  64(DX), Z3, K4, Z3
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
+	VMOVUPS Z4, K1, (AX)
+	VADDPS  64(DX), Z5, K4, Z5
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
+	VMOVUPS Z6, K1, (AX)
+	VADDPS  64(DX), Z7, K4, Z7
+	VMOVUPS Z7, K2, 64(AX)
 	VZEROUPPER
 	RET
 
-some:
-	MOVQ       store+72(FP), AX
-	VMOVUPS    (AX), Y1
-	VMASKMOVPS Y0, Y1, (DI)
-	VZEROUPPER
-	RET
+// func Tile5x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile5x16AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	MOVQ     b+32(FP), SI
+	MOVQ     ldb+40(FP), DI
+	MOVQ     store+104(FP), R8
+	KMOVW    R8, K1
+	MOVQ     load+96(FP), R8
+	KMOVW    R8, K2
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	MOVQ     old+64(FP), R8
+	MOVQ     ldold+72(FP), R9
+	MOVQ     next+80(FP), R10
+	MOVQ     ld+88(FP), R11
+	LEAQ     (R11)(R11*2), R12
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K1, K1
+	JNC      masked
 
-// func Tile1x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
-// Requires: AVX, FMA3, MMX+
-TEXT ·Tile1x16AVX2(SB), NOSPLIT, $0-81
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), CX
-	MOVQ       b+32(FP), BX
-	MOVQ       ldb+40(FP), SI
-	MOVQ       c+48(FP), DI
-	MOVQ       ldc+56(FP), R8
-	MOVQ       DI, R8
+loop:
 	PREFETCHT0 (R8)
 	PREFETCHT0 60(R8)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	TESTQ      AX, AX
-	JZ         done
+	ADDQ       R9, R8
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 (R10)(R11*2)
+	PREFETCHT1 (R10)(R12*1)
+	ADDQ       $0x40, R10
+	MOVQ       k+0(FP), R13
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R13, $0x10
+	JLE        loopk
+	MOVQ       $+16, R13
+
+loopk:
+	VMOVUPS      (SI), Z5
+	VBROADCASTSS (CX), Z6
+	VFMADD231PS  Z6, Z5, Z0
+	VBROADCASTSS (CX)(AX*1), Z6
+	VFMADD231PS  Z6, Z5, Z1
+	VBROADCASTSS (CX)(AX*2), Z6
+	VFMADD231PS  Z6, Z5, Z2
+	VBROADCASTSS (CX)(BX*1), Z6
+	VFMADD231PS  Z6, Z5, Z3
+	VBROADCASTSS (CX)(AX*4), Z6
+	VFMADD231PS  Z6, Z5, Z4
+	ADDQ         DI, SI
+	ADDQ         DX, CX
+	DECQ         R13
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	ADDQ       R9, R8
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 (R10)(R11*2)
+	PREFETCHT1 (R10)(R12*1)
+	ADDQ       $0x40, R10
+	MOVQ       k+0(FP), R13
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R13, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R13
+
+maskedk:
+	VMOVUPS.Z    (SI), K1, Z5
+	VBROADCASTSS (CX), Z6
+	VFMADD231PS  Z6, Z5, Z0
+	VBROADCASTSS (CX)(AX*1), Z6
+	VFMADD231PS  Z6, Z5, Z1
+	VBROADCASTSS (CX)(AX*2), Z6
+	VFMADD231PS  Z6, Z5, Z2
+	VBROADCASTSS (CX)(BX*1), Z6
+	VFMADD231PS  Z6, Z5, Z3
+	VBROADCASTSS (CX)(AX*4), Z6
+	VFMADD231PS  Z6, Z5, Z4
+	ADDQ         DI, SI
+	ADDQ         DX, CX
+	DECQ         R13
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
+	VMOVUPS Z4, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func Tile5x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile5x32AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	MOVQ     b+32(FP), SI
+	MOVQ     ldb+40(FP), DI
+	MOVQ     store+104(FP), R8
+	KMOVW    R8, K1
+	SHRQ     $0x10, R8
+	KMOVW    R8, K2
+	MOVQ     load+96(FP), R8
+	KMOVW    R8, K3
+	SHRQ     $0x10, R8
+	KMOVW    R8, K4
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	VPXORD   Z8, Z8, Z8
+	VPXORD   Z9, Z9, Z9
+	MOVQ     old+64(FP), R8
+	MOVQ     ldold+72(FP), R9
+	MOVQ     next+80(FP), R10
+	MOVQ     ld+88(FP), R11
+	LEAQ     (R11)(R11*2), R12
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K2, K2
+	JNC      masked
 
 loop:
-	VMOVUPS      (BX), Y2
-	VMOVUPS      32(BX), Y3
-	ADDQ         SI, BX
-	VBROADCASTSS (DX), Y4
+	PREFETCHT0 (R8)
+	PREFETCHT0 124(R8)
+	ADDQ       R9, R8
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 (R10)(R11*2)
+	PREFETCHT1 (R10)(R12*1)
+	ADDQ       $0x40, R10
+	MOVQ       k+0(FP), R13
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R13, $0x10
+	JLE        loopk
+	MOVQ       $+16, R13
+
+loopk:
+	VMOVUPS      (SI), Z10
+	VMOVUPS      64(SI), Z11
+	VBROADCASTSS (CX), Z12
+	VFMADD231PS  Z12, Z10, Z0
+	VFMADD231PS  Z12, Z11, Z1
+	VBROADCASTSS (CX)(AX*1), Z12
+	VFMADD231PS  Z12, Z10, Z2
+	VFMADD231PS  Z12, Z11, Z3
+	VBROADCASTSS (CX)(AX*2), Z12
+	VFMADD231PS  Z12, Z10, Z4
+	VFMADD231PS  Z12, Z11, Z5
+	VBROADCASTSS (CX)(BX*1), Z12
+	VFMADD231PS  Z12, Z10, Z6
+	VFMADD231PS  Z12, Z11, Z7
+	VBROADCASTSS (CX)(AX*4), Z12
+	VFMADD231PS  Z12, Z10, Z8
+	VFMADD231PS  Z12, Z11, Z9
+	ADDQ         DI, SI
+	ADDQ         DX, CX
+	DECQ         R13
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R8)
+	PREFETCHT0 124(R8)
+	ADDQ       R9, R8
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 (R10)(R11*2)
+	PREFETCHT1 (R10)(R12*1)
+	ADDQ       $0x40, R10
+	MOVQ       k+0(FP), R13
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R13, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R13
+
+maskedk:
+	VMOVUPS.Z    (SI), K1, Z10
+	VMOVUPS.Z    64(SI), K2, Z11
+	VBROADCASTSS (CX), Z12
+	VFMADD231PS  Z12, Z10, Z0
+	VFMADD231PS  Z12, Z11, Z1
+	VBROADCASTSS (CX)(AX*1), Z12
+	VFMADD231PS  Z12, Z10, Z2
+	VFMADD231PS  Z12, Z11, Z3
+	VBROADCASTSS (CX)(AX*2), Z12
+	VFMADD231PS  Z12, Z10, Z4
+	VFMADD231PS  Z12, Z11, Z5
+	VBROADCASTSS (CX)(BX*1), Z12
+	VFMADD231PS  Z12, Z10, Z6
+	VFMADD231PS  Z12, Z11, Z7
+	VBROADCASTSS (CX)(AX*4), Z12
+	VFMADD231PS  Z12, Z10, Z8
+	VFMADD231PS  Z12, Z11, Z9
+	ADDQ         DI, SI
+	ADDQ         DX, CX
+	DECQ         R13
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
+	VMOVUPS Z0, K1, (AX)
+	VADDPS  64(DX), Z1, K4, Z1
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
+	VMOVUPS Z2, K1, (AX)
+	VADDPS  64(DX), Z3, K4, Z3
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
+	VMOVUPS Z4, K1, (AX)
+	VADDPS  64(DX), Z5, K4, Z5
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
+	VMOVUPS Z6, K1, (AX)
+	VADDPS  64(DX), Z7, K4, Z7
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
+	VMOVUPS Z8, K1, (AX)
+	VADDPS  64(DX), Z9, K4, Z9
+	VMOVUPS Z9, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func Tile6x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile6x16AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	MOVQ     b+32(FP), DI
+	MOVQ     ldb+40(FP), R8
+	MOVQ     store+104(FP), R9
+	KMOVW    R9, K1
+	MOVQ     load+96(FP), R9
+	KMOVW    R9, K2
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
+	LEAQ     (R12)(R12*2), R13
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K1, K1
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R9)
+	PREFETCHT0 60(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        loopk
+	MOVQ       $+16, R14
+
+loopk:
+	VMOVUPS      (DI), Z6
+	VBROADCASTSS (CX), Z7
+	VFMADD231PS  Z7, Z6, Z0
+	VBROADCASTSS (CX)(AX*1), Z7
+	VFMADD231PS  Z7, Z6, Z1
+	VBROADCASTSS (CX)(AX*2), Z7
+	VFMADD231PS  Z7, Z6, Z2
+	VBROADCASTSS (CX)(BX*1), Z7
+	VFMADD231PS  Z7, Z6, Z3
+	VBROADCASTSS (CX)(AX*4), Z7
+	VFMADD231PS  Z7, Z6, Z4
+	VBROADCASTSS (SI), Z7
+	VFMADD231PS  Z7, Z6, Z5
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R9)
+	PREFETCHT0 60(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R14
+
+maskedk:
+	VMOVUPS.Z    (DI), K1, Z6
+	VBROADCASTSS (CX), Z7
+	VFMADD231PS  Z7, Z6, Z0
+	VBROADCASTSS (CX)(AX*1), Z7
+	VFMADD231PS  Z7, Z6, Z1
+	VBROADCASTSS (CX)(AX*2), Z7
+	VFMADD231PS  Z7, Z6, Z2
+	VBROADCASTSS (CX)(BX*1), Z7
+	VFMADD231PS  Z7, Z6, Z3
+	VBROADCASTSS (CX)(AX*4), Z7
+	VFMADD231PS  Z7, Z6, Z4
+	VBROADCASTSS (SI), Z7
+	VFMADD231PS  Z7, Z6, Z5
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
+	VMOVUPS Z5, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func Tile6x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile6x32AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	MOVQ     b+32(FP), DI
+	MOVQ     ldb+40(FP), R8
+	MOVQ     store+104(FP), R9
+	KMOVW    R9, K1
+	SHRQ     $0x10, R9
+	KMOVW    R9, K2
+	MOVQ     load+96(FP), R9
+	KMOVW    R9, K3
+	SHRQ     $0x10, R9
+	KMOVW    R9, K4
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	VPXORD   Z8, Z8, Z8
+	VPXORD   Z9, Z9, Z9
+	VPXORD   Z10, Z10, Z10
+	VPXORD   Z11, Z11, Z11
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
+	LEAQ     (R12)(R12*2), R13
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K2, K2
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R9)
+	PREFETCHT0 124(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        loopk
+	MOVQ       $+16, R14
+
+loopk:
+	VMOVUPS      (DI), Z12
+	VMOVUPS      64(DI), Z13
+	VBROADCASTSS (CX), Z14
+	VFMADD231PS  Z14, Z12, Z0
+	VFMADD231PS  Z14, Z13, Z1
+	VBROADCASTSS (CX)(AX*1), Z14
+	VFMADD231PS  Z14, Z12, Z2
+	VFMADD231PS  Z14, Z13, Z3
+	VBROADCASTSS (CX)(AX*2), Z14
+	VFMADD231PS  Z14, Z12, Z4
+	VFMADD231PS  Z14, Z13, Z5
+	VBROADCASTSS (CX)(BX*1), Z14
+	VFMADD231PS  Z14, Z12, Z6
+	VFMADD231PS  Z14, Z13, Z7
+	VBROADCASTSS (CX)(AX*4), Z14
+	VFMADD231PS  Z14, Z12, Z8
+	VFMADD231PS  Z14, Z13, Z9
+	VBROADCASTSS (SI), Z14
+	VFMADD231PS  Z14, Z12, Z10
+	VFMADD231PS  Z14, Z13, Z11
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R9)
+	PREFETCHT0 124(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R14
+
+maskedk:
+	VMOVUPS.Z    (DI), K1, Z12
+	VMOVUPS.Z    64(DI), K2, Z13
+	VBROADCASTSS (CX), Z14
+	VFMADD231PS  Z14, Z12, Z0
+	VFMADD231PS  Z14, Z13, Z1
+	VBROADCASTSS (CX)(AX*1), Z14
+	VFMADD231PS  Z14, Z12, Z2
+	VFMADD231PS  Z14, Z13, Z3
+	VBROADCASTSS (CX)(AX*2), Z14
+	VFMADD231PS  Z14, Z12, Z4
+	VFMADD231PS  Z14, Z13, Z5
+	VBROADCASTSS (CX)(BX*1), Z14
+	VFMADD231PS  Z14, Z12, Z6
+	VFMADD231PS  Z14, Z13, Z7
+	VBROADCASTSS (CX)(AX*4), Z14
+	VFMADD231PS  Z14, Z12, Z8
+	VFMADD231PS  Z14, Z13, Z9
+	VBROADCASTSS (SI), Z14
+	VFMADD231PS  Z14, Z12, Z10
+	VFMADD231PS  Z14, Z13, Z11
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
+	VMOVUPS Z0, K1, (AX)
+	VADDPS  64(DX), Z1, K4, Z1
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
+	VMOVUPS Z2, K1, (AX)
+	VADDPS  64(DX), Z3, K4, Z3
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
+	VMOVUPS Z4, K1, (AX)
+	VADDPS  64(DX), Z5, K4, Z5
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
+	VMOVUPS Z6, K1, (AX)
+	VADDPS  64(DX), Z7, K4, Z7
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
+	VMOVUPS Z8, K1, (AX)
+	VADDPS  64(DX), Z9, K4, Z9
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
+	VMOVUPS Z10, K1, (AX)
+	VADDPS  64(DX), Z11, K4, Z11
+	VMOVUPS Z11, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func Tile7x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile7x16AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	MOVQ     b+32(FP), DI
+	MOVQ     ldb+40(FP), R8
+	MOVQ     store+104(FP), R9
+	KMOVW    R9, K1
+	MOVQ     load+96(FP), R9
+	KMOVW    R9, K2
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
+	LEAQ     (R12)(R12*2), R13
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K1, K1
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R9)
+	PREFETCHT0 60(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        loopk
+	MOVQ       $+16, R14
+
+loopk:
+	VMOVUPS      (DI), Z7
+	VBROADCASTSS (CX), Z8
+	VFMADD231PS  Z8, Z7, Z0
+	VBROADCASTSS (CX)(AX*1), Z8
+	VFMADD231PS  Z8, Z7, Z1
+	VBROADCASTSS (CX)(AX*2), Z8
+	VFMADD231PS  Z8, Z7, Z2
+	VBROADCASTSS (CX)(BX*1), Z8
+	VFMADD231PS  Z8, Z7, Z3
+	VBROADCASTSS (CX)(AX*4), Z8
+	VFMADD231PS  Z8, Z7, Z4
+	VBROADCASTSS (SI), Z8
+	VFMADD231PS  Z8, Z7, Z5
+	VBROADCASTSS (SI)(AX*1), Z8
+	VFMADD231PS  Z8, Z7, Z6
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R9)
+	PREFETCHT0 60(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R14
+
+maskedk:
+	VMOVUPS.Z    (DI), K1, Z7
+	VBROADCASTSS (CX), Z8
+	VFMADD231PS  Z8, Z7, Z0
+	VBROADCASTSS (CX)(AX*1), Z8
+	VFMADD231PS  Z8, Z7, Z1
+	VBROADCASTSS (CX)(AX*2), Z8
+	VFMADD231PS  Z8, Z7, Z2
+	VBROADCASTSS (CX)(BX*1), Z8
+	VFMADD231PS  Z8, Z7, Z3
+	VBROADCASTSS (CX)(AX*4), Z8
+	VFMADD231PS  Z8, Z7, Z4
+	VBROADCASTSS (SI), Z8
+	VFMADD231PS  Z8, Z7, Z5
+	VBROADCASTSS (SI)(AX*1), Z8
+	VFMADD231PS  Z8, Z7, Z6
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K2, Z6
+	VMOVUPS Z6, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func Tile7x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile7x32AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	MOVQ     b+32(FP), DI
+	MOVQ     ldb+40(FP), R8
+	MOVQ     store+104(FP), R9
+	KMOVW    R9, K1
+	SHRQ     $0x10, R9
+	KMOVW    R9, K2
+	MOVQ     load+96(FP), R9
+	KMOVW    R9, K3
+	SHRQ     $0x10, R9
+	KMOVW    R9, K4
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	VPXORD   Z8, Z8, Z8
+	VPXORD   Z9, Z9, Z9
+	VPXORD   Z10, Z10, Z10
+	VPXORD   Z11, Z11, Z11
+	VPXORD   Z12, Z12, Z12
+	VPXORD   Z13, Z13, Z13
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
+	LEAQ     (R12)(R12*2), R13
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K2, K2
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R9)
+	PREFETCHT0 124(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        loopk
+	MOVQ       $+16, R14
+
+loopk:
+	VMOVUPS      (DI), Z14
+	VMOVUPS      64(DI), Z15
+	VBROADCASTSS (CX), Z16
+	VFMADD231PS  Z16, Z14, Z0
+	VFMADD231PS  Z16, Z15, Z1
+	VBROADCASTSS (CX)(AX*1), Z16
+	VFMADD231PS  Z16, Z14, Z2
+	VFMADD231PS  Z16, Z15, Z3
+	VBROADCASTSS (CX)(AX*2), Z16
+	VFMADD231PS  Z16, Z14, Z4
+	VFMADD231PS  Z16, Z15, Z5
+	VBROADCASTSS (CX)(BX*1), Z16
+	VFMADD231PS  Z16, Z14, Z6
+	VFMADD231PS  Z16, Z15, Z7
+	VBROADCASTSS (CX)(AX*4), Z16
+	VFMADD231PS  Z16, Z14, Z8
+	VFMADD231PS  Z16, Z15, Z9
+	VBROADCASTSS (SI), Z16
+	VFMADD231PS  Z16, Z14, Z10
+	VFMADD231PS  Z16, Z15, Z11
+	VBROADCASTSS (SI)(AX*1), Z16
+	VFMADD231PS  Z16, Z14, Z12
+	VFMADD231PS  Z16, Z15, Z13
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R9)
+	PREFETCHT0 124(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R14
+
+maskedk:
+	VMOVUPS.Z    (DI), K1, Z14
+	VMOVUPS.Z    64(DI), K2, Z15
+	VBROADCASTSS (CX), Z16
+	VFMADD231PS  Z16, Z14, Z0
+	VFMADD231PS  Z16, Z15, Z1
+	VBROADCASTSS (CX)(AX*1), Z16
+	VFMADD231PS  Z16, Z14, Z2
+	VFMADD231PS  Z16, Z15, Z3
+	VBROADCASTSS (CX)(AX*2), Z16
+	VFMADD231PS  Z16, Z14, Z4
+	VFMADD231PS  Z16, Z15, Z5
+	VBROADCASTSS (CX)(BX*1), Z16
+	VFMADD231PS  Z16, Z14, Z6
+	VFMADD231PS  Z16, Z15, Z7
+	VBROADCASTSS (CX)(AX*4), Z16
+	VFMADD231PS  Z16, Z14, Z8
+	VFMADD231PS  Z16, Z15, Z9
+	VBROADCASTSS (SI), Z16
+	VFMADD231PS  Z16, Z14, Z10
+	VFMADD231PS  Z16, Z15, Z11
+	VBROADCASTSS (SI)(AX*1), Z16
+	VFMADD231PS  Z16, Z14, Z12
+	VFMADD231PS  Z16, Z15, Z13
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
+	VMOVUPS Z0, K1, (AX)
+	VADDPS  64(DX), Z1, K4, Z1
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
+	VMOVUPS Z2, K1, (AX)
+	VADDPS  64(DX), Z3, K4, Z3
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
+	VMOVUPS Z4, K1, (AX)
+	VADDPS  64(DX), Z5, K4, Z5
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
+	VMOVUPS Z6, K1, (AX)
+	VADDPS  64(DX), Z7, K4, Z7
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
+	VMOVUPS Z8, K1, (AX)
+	VADDPS  64(DX), Z9, K4, Z9
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
+	VMOVUPS Z10, K1, (AX)
+	VADDPS  64(DX), Z11, K4, Z11
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K3, Z12
+	VMOVUPS Z12, K1, (AX)
+	VADDPS  64(DX), Z13, K4, Z13
+	VMOVUPS Z13, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func Tile8x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile8x16AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	MOVQ     b+32(FP), DI
+	MOVQ     ldb+40(FP), R8
+	MOVQ     store+104(FP), R9
+	KMOVW    R9, K1
+	MOVQ     load+96(FP), R9
+	KMOVW    R9, K2
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
+	LEAQ     (R12)(R12*2), R13
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K1, K1
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R9)
+	PREFETCHT0 60(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        loopk
+	MOVQ       $+16, R14
+
+loopk:
+	VMOVUPS      (DI), Z8
+	VBROADCASTSS (CX), Z9
+	VFMADD231PS  Z9, Z8, Z0
+	VBROADCASTSS (CX)(AX*1), Z9
+	VFMADD231PS  Z9, Z8, Z1
+	VBROADCASTSS (CX)(AX*2), Z9
+	VFMADD231PS  Z9, Z8, Z2
+	VBROADCASTSS (CX)(BX*1), Z9
+	VFMADD231PS  Z9, Z8, Z3
+	VBROADCASTSS (CX)(AX*4), Z9
+	VFMADD231PS  Z9, Z8, Z4
+	VBROADCASTSS (SI), Z9
+	VFMADD231PS  Z9, Z8, Z5
+	VBROADCASTSS (SI)(AX*1), Z9
+	VFMADD231PS  Z9, Z8, Z6
+	VBROADCASTSS (SI)(AX*2), Z9
+	VFMADD231PS  Z9, Z8, Z7
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R9)
+	PREFETCHT0 60(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R14
+
+maskedk:
+	VMOVUPS.Z    (DI), K1, Z8
+	VBROADCASTSS (CX), Z9
+	VFMADD231PS  Z9, Z8, Z0
+	VBROADCASTSS (CX)(AX*1), Z9
+	VFMADD231PS  Z9, Z8, Z1
+	VBROADCASTSS (CX)(AX*2), Z9
+	VFMADD231PS  Z9, Z8, Z2
+	VBROADCASTSS (CX)(BX*1), Z9
+	VFMADD231PS  Z9, Z8, Z3
+	VBROADCASTSS (CX)(AX*4), Z9
+	VFMADD231PS  Z9, Z8, Z4
+	VBROADCASTSS (SI), Z9
+	VFMADD231PS  Z9, Z8, Z5
+	VBROADCASTSS (SI)(AX*1), Z9
+	VFMADD231PS  Z9, Z8, Z6
+	VBROADCASTSS (SI)(AX*2), Z9
+	VFMADD231PS  Z9, Z8, Z7
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K2, Z6
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z7, K2, Z7
+	VMOVUPS Z7, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func Tile8x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile8x32AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	MOVQ     b+32(FP), DI
+	MOVQ     ldb+40(FP), R8
+	MOVQ     store+104(FP), R9
+	KMOVW    R9, K1
+	SHRQ     $0x10, R9
+	KMOVW    R9, K2
+	MOVQ     load+96(FP), R9
+	KMOVW    R9, K3
+	SHRQ     $0x10, R9
+	KMOVW    R9, K4
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	VPXORD   Z8, Z8, Z8
+	VPXORD   Z9, Z9, Z9
+	VPXORD   Z10, Z10, Z10
+	VPXORD   Z11, Z11, Z11
+	VPXORD   Z12, Z12, Z12
+	VPXORD   Z13, Z13, Z13
+	VPXORD   Z14, Z14, Z14
+	VPXORD   Z15, Z15, Z15
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
+	LEAQ     (R12)(R12*2), R13
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K2, K2
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R9)
+	PREFETCHT0 124(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        loopk
+	MOVQ       $+16, R14
+
+loopk:
+	VMOVUPS      (DI), Z16
+	VMOVUPS      64(DI), Z17
+	VBROADCASTSS (CX), Z18
+	VFMADD231PS  Z18, Z16, Z0
+	VFMADD231PS  Z18, Z17, Z1
+	VBROADCASTSS (CX)(AX*1), Z18
+	VFMADD231PS  Z18, Z16, Z2
+	VFMADD231PS  Z18, Z17, Z3
+	VBROADCASTSS (CX)(AX*2), Z18
+	VFMADD231PS  Z18, Z16, Z4
+	VFMADD231PS  Z18, Z17, Z5
+	VBROADCASTSS (CX)(BX*1), Z18
+	VFMADD231PS  Z18, Z16, Z6
+	VFMADD231PS  Z18, Z17, Z7
+	VBROADCASTSS (CX)(AX*4), Z18
+	VFMADD231PS  Z18, Z16, Z8
+	VFMADD231PS  Z18, Z17, Z9
+	VBROADCASTSS (SI), Z18
+	VFMADD231PS  Z18, Z16, Z10
+	VFMADD231PS  Z18, Z17, Z11
+	VBROADCASTSS (SI)(AX*1), Z18
+	VFMADD231PS  Z18, Z16, Z12
+	VFMADD231PS  Z18, Z17, Z13
+	VBROADCASTSS (SI)(AX*2), Z18
+	VFMADD231PS  Z18, Z16, Z14
+	VFMADD231PS  Z18, Z17, Z15
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R9)
+	PREFETCHT0 124(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R14
+
+maskedk:
+	VMOVUPS.Z    (DI), K1, Z16
+	VMOVUPS.Z    64(DI), K2, Z17
+	VBROADCASTSS (CX), Z18
+	VFMADD231PS  Z18, Z16, Z0
+	VFMADD231PS  Z18, Z17, Z1
+	VBROADCASTSS (CX)(AX*1), Z18
+	VFMADD231PS  Z18, Z16, Z2
+	VFMADD231PS  Z18, Z17, Z3
+	VBROADCASTSS (CX)(AX*2), Z18
+	VFMADD231PS  Z18, Z16, Z4
+	VFMADD231PS  Z18, Z17, Z5
+	VBROADCASTSS (CX)(BX*1), Z18
+	VFMADD231PS  Z18, Z16, Z6
+	VFMADD231PS  Z18, Z17, Z7
+	VBROADCASTSS (CX)(AX*4), Z18
+	VFMADD231PS  Z18, Z16, Z8
+	VFMADD231PS  Z18, Z17, Z9
+	VBROADCASTSS (SI), Z18
+	VFMADD231PS  Z18, Z16, Z10
+	VFMADD231PS  Z18, Z17, Z11
+	VBROADCASTSS (SI)(AX*1), Z18
+	VFMADD231PS  Z18, Z16, Z12
+	VFMADD231PS  Z18, Z17, Z13
+	VBROADCASTSS (SI)(AX*2), Z18
+	VFMADD231PS  Z18, Z16, Z14
+	VFMADD231PS  Z18, Z17, Z15
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
+	VMOVUPS Z0, K1, (AX)
+	VADDPS  64(DX), Z1, K4, Z1
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
+	VMOVUPS Z2, K1, (AX)
+	VADDPS  64(DX), Z3, K4, Z3
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
+	VMOVUPS Z4, K1, (AX)
+	VADDPS  64(DX), Z5, K4, Z5
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
+	VMOVUPS Z6, K1, (AX)
+	VADDPS  64(DX), Z7, K4, Z7
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
+	VMOVUPS Z8, K1, (AX)
+	VADDPS  64(DX), Z9, K4, Z9
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
+	VMOVUPS Z10, K1, (AX)
+	VADDPS  64(DX), Z11, K4, Z11
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K3, Z12
+	VMOVUPS Z12, K1, (AX)
+	VADDPS  64(DX), Z13, K4, Z13
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z14, K3, Z14
+	VMOVUPS Z14, K1, (AX)
+	VADDPS  64(DX), Z15, K4, Z15
+	VMOVUPS Z15, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func Tile9x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile9x16AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	MOVQ     b+32(FP), DI
+	MOVQ     ldb+40(FP), R8
+	MOVQ     store+104(FP), R9
+	KMOVW    R9, K1
+	MOVQ     load+96(FP), R9
+	KMOVW    R9, K2
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	VPXORD   Z8, Z8, Z8
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
+	LEAQ     (R12)(R12*2), R13
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K1, K1
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R9)
+	PREFETCHT0 60(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        loopk
+	MOVQ       $+16, R14
+
+loopk:
+	VMOVUPS      (DI), Z9
+	VBROADCASTSS (CX), Z10
+	VFMADD231PS  Z10, Z9, Z0
+	VBROADCASTSS (CX)(AX*1), Z10
+	VFMADD231PS  Z10, Z9, Z1
+	VBROADCASTSS (CX)(AX*2), Z10
+	VFMADD231PS  Z10, Z9, Z2
+	VBROADCASTSS (CX)(BX*1), Z10
+	VFMADD231PS  Z10, Z9, Z3
+	VBROADCASTSS (CX)(AX*4), Z10
+	VFMADD231PS  Z10, Z9, Z4
+	VBROADCASTSS (SI), Z10
+	VFMADD231PS  Z10, Z9, Z5
+	VBROADCASTSS (SI)(AX*1), Z10
+	VFMADD231PS  Z10, Z9, Z6
+	VBROADCASTSS (SI)(AX*2), Z10
+	VFMADD231PS  Z10, Z9, Z7
+	VBROADCASTSS (SI)(BX*1), Z10
+	VFMADD231PS  Z10, Z9, Z8
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R9)
+	PREFETCHT0 60(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R14
+
+maskedk:
+	VMOVUPS.Z    (DI), K1, Z9
+	VBROADCASTSS (CX), Z10
+	VFMADD231PS  Z10, Z9, Z0
+	VBROADCASTSS (CX)(AX*1), Z10
+	VFMADD231PS  Z10, Z9, Z1
+	VBROADCASTSS (CX)(AX*2), Z10
+	VFMADD231PS  Z10, Z9, Z2
+	VBROADCASTSS (CX)(BX*1), Z10
+	VFMADD231PS  Z10, Z9, Z3
+	VBROADCASTSS (CX)(AX*4), Z10
+	VFMADD231PS  Z10, Z9, Z4
+	VBROADCASTSS (SI), Z10
+	VFMADD231PS  Z10, Z9, Z5
+	VBROADCASTSS (SI)(AX*1), Z10
+	VFMADD231PS  Z10, Z9, Z6
+	VBROADCASTSS (SI)(AX*2), Z10
+	VFMADD231PS  Z10, Z9, Z7
+	VBROADCASTSS (SI)(BX*1), Z10
+	VFMADD231PS  Z10, Z9, Z8
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K2, Z6
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z7, K2, Z7
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K2, Z8
+	VMOVUPS Z8, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func Tile9x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile9x32AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	MOVQ     b+32(FP), DI
+	MOVQ     ldb+40(FP), R8
+	MOVQ     store+104(FP), R9
+	KMOVW    R9, K1
+	SHRQ     $0x10, R9
+	KMOVW    R9, K2
+	MOVQ     load+96(FP), R9
+	KMOVW    R9, K3
+	SHRQ     $0x10, R9
+	KMOVW    R9, K4
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	VPXORD   Z8, Z8, Z8
+	VPXORD   Z9, Z9, Z9
+	VPXORD   Z10, Z10, Z10
+	VPXORD   Z11, Z11, Z11
+	VPXORD   Z12, Z12, Z12
+	VPXORD   Z13, Z13, Z13
+	VPXORD   Z14, Z14, Z14
+	VPXORD   Z15, Z15, Z15
+	VPXORD   Z16, Z16, Z16
+	VPXORD   Z17, Z17, Z17
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
+	LEAQ     (R12)(R12*2), R13
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K2, K2
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R9)
+	PREFETCHT0 124(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        loopk
+	MOVQ       $+16, R14
+
+loopk:
+	VMOVUPS      (DI), Z18
+	VMOVUPS      64(DI), Z19
+	VBROADCASTSS (CX), Z20
+	VFMADD231PS  Z20, Z18, Z0
+	VFMADD231PS  Z20, Z19, Z1
+	VBROADCASTSS (CX)(AX*1), Z20
+	VFMADD231PS  Z20, Z18, Z2
+	VFMADD231PS  Z20, Z19, Z3
+	VBROADCASTSS (CX)(AX*2), Z20
+	VFMADD231PS  Z20, Z18, Z4
+	VFMADD231PS  Z20, Z19, Z5
+	VBROADCASTSS (CX)(BX*1), Z20
+	VFMADD231PS  Z20, Z18, Z6
+	VFMADD231PS  Z20, Z19, Z7
+	VBROADCASTSS (CX)(AX*4), Z20
+	VFMADD231PS  Z20, Z18, Z8
+	VFMADD231PS  Z20, Z19, Z9
+	VBROADCASTSS (SI), Z20
+	VFMADD231PS  Z20, Z18, Z10
+	VFMADD231PS  Z20, Z19, Z11
+	VBROADCASTSS (SI)(AX*1), Z20
+	VFMADD231PS  Z20, Z18, Z12
+	VFMADD231PS  Z20, Z19, Z13
+	VBROADCASTSS (SI)(AX*2), Z20
+	VFMADD231PS  Z20, Z18, Z14
+	VFMADD231PS  Z20, Z19, Z15
+	VBROADCASTSS (SI)(BX*1), Z20
+	VFMADD231PS  Z20, Z18, Z16
+	VFMADD231PS  Z20, Z19, Z17
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R9)
+	PREFETCHT0 124(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R14
+
+maskedk:
+	VMOVUPS.Z    (DI), K1, Z18
+	VMOVUPS.Z    64(DI), K2, Z19
+	VBROADCASTSS (CX), Z20
+	VFMADD231PS  Z20, Z18, Z0
+	VFMADD231PS  Z20, Z19, Z1
+	VBROADCASTSS (CX)(AX*1), Z20
+	VFMADD231PS  Z20, Z18, Z2
+	VFMADD231PS  Z20, Z19, Z3
+	VBROADCASTSS (CX)(AX*2), Z20
+	VFMADD231PS  Z20, Z18, Z4
+	VFMADD231PS  Z20, Z19, Z5
+	VBROADCASTSS (CX)(BX*1), Z20
+	VFMADD231PS  Z20, Z18, Z6
+	VFMADD231PS  Z20, Z19, Z7
+	VBROADCASTSS (CX)(AX*4), Z20
+	VFMADD231PS  Z20, Z18, Z8
+	VFMADD231PS  Z20, Z19, Z9
+	VBROADCASTSS (SI), Z20
+	VFMADD231PS  Z20, Z18, Z10
+	VFMADD231PS  Z20, Z19, Z11
+	VBROADCASTSS (SI)(AX*1), Z20
+	VFMADD231PS  Z20, Z18, Z12
+	VFMADD231PS  Z20, Z19, Z13
+	VBROADCASTSS (SI)(AX*2), Z20
+	VFMADD231PS  Z20, Z18, Z14
+	VFMADD231PS  Z20, Z19, Z15
+	VBROADCASTSS (SI)(BX*1), Z20
+	VFMADD231PS  Z20, Z18, Z16
+	VFMADD231PS  Z20, Z19, Z17
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
+	VMOVUPS Z0, K1, (AX)
+	VADDPS  64(DX), Z1, K4, Z1
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
+	VMOVUPS Z2, K1, (AX)
+	VADDPS  64(DX), Z3, K4, Z3
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
+	VMOVUPS Z4, K1, (AX)
+	VADDPS  64(DX), Z5, K4, Z5
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
+	VMOVUPS Z6, K1, (AX)
+	VADDPS  64(DX), Z7, K4, Z7
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
+	VMOVUPS Z8, K1, (AX)
+	VADDPS  64(DX), Z9, K4, Z9
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
+	VMOVUPS Z10, K1, (AX)
+	VADDPS  64(DX), Z11, K4, Z11
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K3, Z12
+	VMOVUPS Z12, K1, (AX)
+	VADDPS  64(DX), Z13, K4, Z13
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z14, K3, Z14
+	VMOVUPS Z14, K1, (AX)
+	VADDPS  64(DX), Z15, K4, Z15
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z16, K3, Z16
+	VMOVUPS Z16, K1, (AX)
+	VADDPS  64(DX), Z17, K4, Z17
+	VMOVUPS Z17, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func Tile10x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile10x16AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	MOVQ     b+32(FP), DI
+	MOVQ     ldb+40(FP), R8
+	MOVQ     store+104(FP), R9
+	KMOVW    R9, K1
+	MOVQ     load+96(FP), R9
+	KMOVW    R9, K2
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	VPXORD   Z8, Z8, Z8
+	VPXORD   Z9, Z9, Z9
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
+	LEAQ     (R12)(R12*2), R13
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K1, K1
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R9)
+	PREFETCHT0 60(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        loopk
+	MOVQ       $+16, R14
+
+loopk:
+	VMOVUPS      (DI), Z10
+	VBROADCASTSS (CX), Z11
+	VFMADD231PS  Z11, Z10, Z0
+	VBROADCASTSS (CX)(AX*1), Z11
+	VFMADD231PS  Z11, Z10, Z1
+	VBROADCASTSS (CX)(AX*2), Z11
+	VFMADD231PS  Z11, Z10, Z2
+	VBROADCASTSS (CX)(BX*1), Z11
+	VFMADD231PS  Z11, Z10, Z3
+	VBROADCASTSS (CX)(AX*4), Z11
+	VFMADD231PS  Z11, Z10, Z4
+	VBROADCASTSS (SI), Z11
+	VFMADD231PS  Z11, Z10, Z5
+	VBROADCASTSS (SI)(AX*1), Z11
+	VFMADD231PS  Z11, Z10, Z6
+	VBROADCASTSS (SI)(AX*2), Z11
+	VFMADD231PS  Z11, Z10, Z7
+	VBROADCASTSS (SI)(BX*1), Z11
+	VFMADD231PS  Z11, Z10, Z8
+	VBROADCASTSS (SI)(AX*4), Z11
+	VFMADD231PS  Z11, Z10, Z9
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R9)
+	PREFETCHT0 60(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R14
+
+maskedk:
+	VMOVUPS.Z    (DI), K1, Z10
+	VBROADCASTSS (CX), Z11
+	VFMADD231PS  Z11, Z10, Z0
+	VBROADCASTSS (CX)(AX*1), Z11
+	VFMADD231PS  Z11, Z10, Z1
+	VBROADCASTSS (CX)(AX*2), Z11
+	VFMADD231PS  Z11, Z10, Z2
+	VBROADCASTSS (CX)(BX*1), Z11
+	VFMADD231PS  Z11, Z10, Z3
+	VBROADCASTSS (CX)(AX*4), Z11
+	VFMADD231PS  Z11, Z10, Z4
+	VBROADCASTSS (SI), Z11
+	VFMADD231PS  Z11, Z10, Z5
+	VBROADCASTSS (SI)(AX*1), Z11
+	VFMADD231PS  Z11, Z10, Z6
+	VBROADCASTSS (SI)(AX*2), Z11
+	VFMADD231PS  Z11, Z10, Z7
+	VBROADCASTSS (SI)(BX*1), Z11
+	VFMADD231PS  Z11, Z10, Z8
+	VBROADCASTSS (SI)(AX*4), Z11
+	VFMADD231PS  Z11, Z10, Z9
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K2, Z6
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z7, K2, Z7
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K2, Z8
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z9, K2, Z9
+	VMOVUPS Z9, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func Tile10x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile10x32AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	MOVQ     b+32(FP), DI
+	MOVQ     ldb+40(FP), R8
+	MOVQ     store+104(FP), R9
+	KMOVW    R9, K1
+	SHRQ     $0x10, R9
+	KMOVW    R9, K2
+	MOVQ     load+96(FP), R9
+	KMOVW    R9, K3
+	SHRQ     $0x10, R9
+	KMOVW    R9, K4
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	VPXORD   Z8, Z8, Z8
+	VPXORD   Z9, Z9, Z9
+	VPXORD   Z10, Z10, Z10
+	VPXORD   Z11, Z11, Z11
+	VPXORD   Z12, Z12, Z12
+	VPXORD   Z13, Z13, Z13
+	VPXORD   Z14, Z14, Z14
+	VPXORD   Z15, Z15, Z15
+	VPXORD   Z16, Z16, Z16
+	VPXORD   Z17, Z17, Z17
+	VPXORD   Z18, Z18, Z18
+	VPXORD   Z19, Z19, Z19
+	MOVQ     old+64(FP), R9
+	MOVQ     ldold+72(FP), R10
+	MOVQ     next+80(FP), R11
+	MOVQ     ld+88(FP), R12
+	LEAQ     (R12)(R12*2), R13
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K2, K2
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R9)
+	PREFETCHT0 124(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        loopk
+	MOVQ       $+16, R14
+
+loopk:
+	VMOVUPS      (DI), Z20
+	VMOVUPS      64(DI), Z21
+	VBROADCASTSS (CX), Z22
+	VFMADD231PS  Z22, Z20, Z0
+	VFMADD231PS  Z22, Z21, Z1
+	VBROADCASTSS (CX)(AX*1), Z22
+	VFMADD231PS  Z22, Z20, Z2
+	VFMADD231PS  Z22, Z21, Z3
+	VBROADCASTSS (CX)(AX*2), Z22
+	VFMADD231PS  Z22, Z20, Z4
+	VFMADD231PS  Z22, Z21, Z5
+	VBROADCASTSS (CX)(BX*1), Z22
+	VFMADD231PS  Z22, Z20, Z6
+	VFMADD231PS  Z22, Z21, Z7
+	VBROADCASTSS (CX)(AX*4), Z22
+	VFMADD231PS  Z22, Z20, Z8
+	VFMADD231PS  Z22, Z21, Z9
+	VBROADCASTSS (SI), Z22
+	VFMADD231PS  Z22, Z20, Z10
+	VFMADD231PS  Z22, Z21, Z11
+	VBROADCASTSS (SI)(AX*1), Z22
+	VFMADD231PS  Z22, Z20, Z12
+	VFMADD231PS  Z22, Z21, Z13
+	VBROADCASTSS (SI)(AX*2), Z22
+	VFMADD231PS  Z22, Z20, Z14
+	VFMADD231PS  Z22, Z21, Z15
+	VBROADCASTSS (SI)(BX*1), Z22
+	VFMADD231PS  Z22, Z20, Z16
+	VFMADD231PS  Z22, Z21, Z17
+	VBROADCASTSS (SI)(AX*4), Z22
+	VFMADD231PS  Z22, Z20, Z18
+	VFMADD231PS  Z22, Z21, Z19
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R9)
+	PREFETCHT0 124(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R14
+
+maskedk:
+	VMOVUPS.Z    (DI), K1, Z20
+	VMOVUPS.Z    64(DI), K2, Z21
+	VBROADCASTSS (CX), Z22
+	VFMADD231PS  Z22, Z20, Z0
+	VFMADD231PS  Z22, Z21, Z1
+	VBROADCASTSS (CX)(AX*1), Z22
+	VFMADD231PS  Z22, Z20, Z2
+	VFMADD231PS  Z22, Z21, Z3
+	VBROADCASTSS (CX)(AX*2), Z22
+	VFMADD231PS  Z22, Z20, Z4
+	VFMADD231PS  Z22, Z21, Z5
+	VBROADCASTSS (CX)(BX*1), Z22
+	VFMADD231PS  Z22, Z20, Z6
+	VFMADD231PS  Z22, Z21, Z7
+	VBROADCASTSS (CX)(AX*4), Z22
+	VFMADD231PS  Z22, Z20, Z8
+	VFMADD231PS  Z22, Z21, Z9
+	VBROADCASTSS (SI), Z22
+	VFMADD231PS  Z22, Z20, Z10
+	VFMADD231PS  Z22, Z21, Z11
+	VBROADCASTSS (SI)(AX*1), Z22
+	VFMADD231PS  Z22, Z20, Z12
+	VFMADD231PS  Z22, Z21, Z13
+	VBROADCASTSS (SI)(AX*2), Z22
+	VFMADD231PS  Z22, Z20, Z14
+	VFMADD231PS  Z22, Z21, Z15
+	VBROADCASTSS (SI)(BX*1), Z22
+	VFMADD231PS  Z22, Z20, Z16
+	VFMADD231PS  Z22, Z21, Z17
+	VBROADCASTSS (SI)(AX*4), Z22
+	VFMADD231PS  Z22, Z20, Z18
+	VFMADD231PS  Z22, Z21, Z19
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
+	VMOVUPS Z0, K1, (AX)
+	VADDPS  64(DX), Z1, K4, Z1
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
+	VMOVUPS Z2, K1, (AX)
+	VADDPS  64(DX), Z3, K4, Z3
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
+	VMOVUPS Z4, K1, (AX)
+	VADDPS  64(DX), Z5, K4, Z5
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
+	VMOVUPS Z6, K1, (AX)
+	VADDPS  64(DX), Z7, K4, Z7
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
+	VMOVUPS Z8, K1, (AX)
+	VADDPS  64(DX), Z9, K4, Z9
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
+	VMOVUPS Z10, K1, (AX)
+	VADDPS  64(DX), Z11, K4, Z11
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K3, Z12
+	VMOVUPS Z12, K1, (AX)
+	VADDPS  64(DX), Z13, K4, Z13
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z14, K3, Z14
+	VMOVUPS Z14, K1, (AX)
+	VADDPS  64(DX), Z15, K4, Z15
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z16, K3, Z16
+	VMOVUPS Z16, K1, (AX)
+	VADDPS  64(DX), Z17, K4, Z17
+	VMOVUPS Z17, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z18, K3, Z18
+	VMOVUPS Z18, K1, (AX)
+	VADDPS  64(DX), Z19, K4, Z19
+	VMOVUPS Z19, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func Tile11x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile11x16AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	LEAQ     (SI)(AX*4), DI
+	ADDQ     AX, DI
+	MOVQ     b+32(FP), R8
+	MOVQ     ldb+40(FP), R9
+	MOVQ     store+104(FP), R10
+	KMOVW    R10, K1
+	MOVQ     load+96(FP), R10
+	KMOVW    R10, K2
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	VPXORD   Z8, Z8, Z8
+	VPXORD   Z9, Z9, Z9
+	VPXORD   Z10, Z10, Z10
+	MOVQ     old+64(FP), R10
+	MOVQ     ldold+72(FP), R11
+	MOVQ     next+80(FP), R12
+	MOVQ     ld+88(FP), R13
+	LEAQ     (R13)(R13*2), R14
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K1, K1
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R10)
+	PREFETCHT0 60(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), R15
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R15, $0x10
+	JLE        loopk
+	MOVQ       $+16, R15
+
+loopk:
+	VMOVUPS      (R8), Z11
+	VBROADCASTSS (CX), Z12
+	VFMADD231PS  Z12, Z11, Z0
+	VBROADCASTSS (CX)(AX*1), Z12
+	VFMADD231PS  Z12, Z11, Z1
+	VBROADCASTSS (CX)(AX*2), Z12
+	VFMADD231PS  Z12, Z11, Z2
+	VBROADCASTSS (CX)(BX*1), Z12
+	VFMADD231PS  Z12, Z11, Z3
+	VBROADCASTSS (CX)(AX*4), Z12
+	VFMADD231PS  Z12, Z11, Z4
+	VBROADCASTSS (SI), Z12
+	VFMADD231PS  Z12, Z11, Z5
+	VBROADCASTSS (SI)(AX*1), Z12
+	VFMADD231PS  Z12, Z11, Z6
+	VBROADCASTSS (SI)(AX*2), Z12
+	VFMADD231PS  Z12, Z11, Z7
+	VBROADCASTSS (SI)(BX*1), Z12
+	VFMADD231PS  Z12, Z11, Z8
+	VBROADCASTSS (SI)(AX*4), Z12
+	VFMADD231PS  Z12, Z11, Z9
+	VBROADCASTSS (DI), Z12
+	VFMADD231PS  Z12, Z11, Z10
+	ADDQ         R9, R8
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	ADDQ         DX, DI
+	DECQ         R15
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R10)
+	PREFETCHT0 60(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), R15
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R15, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R15
+
+maskedk:
+	VMOVUPS.Z    (R8), K1, Z11
+	VBROADCASTSS (CX), Z12
+	VFMADD231PS  Z12, Z11, Z0
+	VBROADCASTSS (CX)(AX*1), Z12
+	VFMADD231PS  Z12, Z11, Z1
+	VBROADCASTSS (CX)(AX*2), Z12
+	VFMADD231PS  Z12, Z11, Z2
+	VBROADCASTSS (CX)(BX*1), Z12
+	VFMADD231PS  Z12, Z11, Z3
+	VBROADCASTSS (CX)(AX*4), Z12
+	VFMADD231PS  Z12, Z11, Z4
+	VBROADCASTSS (SI), Z12
+	VFMADD231PS  Z12, Z11, Z5
+	VBROADCASTSS (SI)(AX*1), Z12
+	VFMADD231PS  Z12, Z11, Z6
+	VBROADCASTSS (SI)(AX*2), Z12
+	VFMADD231PS  Z12, Z11, Z7
+	VBROADCASTSS (SI)(BX*1), Z12
+	VFMADD231PS  Z12, Z11, Z8
+	VBROADCASTSS (SI)(AX*4), Z12
+	VFMADD231PS  Z12, Z11, Z9
+	VBROADCASTSS (DI), Z12
+	VFMADD231PS  Z12, Z11, Z10
+	ADDQ         R9, R8
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	ADDQ         DX, DI
+	DECQ         R15
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K2, Z6
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z7, K2, Z7
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K2, Z8
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z9, K2, Z9
+	VMOVUPS Z9, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K2, Z10
+	VMOVUPS Z10, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func Tile11x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile11x32AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	LEAQ     (SI)(AX*4), DI
+	ADDQ     AX, DI
+	MOVQ     b+32(FP), R8
+	MOVQ     ldb+40(FP), R9
+	MOVQ     store+104(FP), R10
+	KMOVW    R10, K1
+	SHRQ     $0x10, R10
+	KMOVW    R10, K2
+	MOVQ     load+96(FP), R10
+	KMOVW    R10, K3
+	SHRQ     $0x10, R10
+	KMOVW    R10, K4
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	VPXORD   Z8, Z8, Z8
+	VPXORD   Z9, Z9, Z9
+	VPXORD   Z10, Z10, Z10
+	VPXORD   Z11, Z11, Z11
+	VPXORD   Z12, Z12, Z12
+	VPXORD   Z13, Z13, Z13
+	VPXORD   Z14, Z14, Z14
+	VPXORD   Z15, Z15, Z15
+	VPXORD   Z16, Z16, Z16
+	VPXORD   Z17, Z17, Z17
+	VPXORD   Z18, Z18, Z18
+	VPXORD   Z19, Z19, Z19
+	VPXORD   Z20, Z20, Z20
+	VPXORD   Z21, Z21, Z21
+	MOVQ     old+64(FP), R10
+	MOVQ     ldold+72(FP), R11
+	MOVQ     next+80(FP), R12
+	MOVQ     ld+88(FP), R13
+	LEAQ     (R13)(R13*2), R14
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K2, K2
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R10)
+	PREFETCHT0 124(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), R15
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R15, $0x10
+	JLE        loopk
+	MOVQ       $+16, R15
+
+loopk:
+	VMOVUPS      (R8), Z22
+	VMOVUPS      64(R8), Z23
+	VBROADCASTSS (CX), Z24
+	VFMADD231PS  Z24, Z22, Z0
+	VFMADD231PS  Z24, Z23, Z1
+	VBROADCASTSS (CX)(AX*1), Z24
+	VFMADD231PS  Z24, Z22, Z2
+	VFMADD231PS  Z24, Z23, Z3
+	VBROADCASTSS (CX)(AX*2), Z24
+	VFMADD231PS  Z24, Z22, Z4
+	VFMADD231PS  Z24, Z23, Z5
+	VBROADCASTSS (CX)(BX*1), Z24
+	VFMADD231PS  Z24, Z22, Z6
+	VFMADD231PS  Z24, Z23, Z7
+	VBROADCASTSS (CX)(AX*4), Z24
+	VFMADD231PS  Z24, Z22, Z8
+	VFMADD231PS  Z24, Z23, Z9
+	VBROADCASTSS (SI), Z24
+	VFMADD231PS  Z24, Z22, Z10
+	VFMADD231PS  Z24, Z23, Z11
+	VBROADCASTSS (SI)(AX*1), Z24
+	VFMADD231PS  Z24, Z22, Z12
+	VFMADD231PS  Z24, Z23, Z13
+	VBROADCASTSS (SI)(AX*2), Z24
+	VFMADD231PS  Z24, Z22, Z14
+	VFMADD231PS  Z24, Z23, Z15
+	VBROADCASTSS (SI)(BX*1), Z24
+	VFMADD231PS  Z24, Z22, Z16
+	VFMADD231PS  Z24, Z23, Z17
+	VBROADCASTSS (SI)(AX*4), Z24
+	VFMADD231PS  Z24, Z22, Z18
+	VFMADD231PS  Z24, Z23, Z19
+	VBROADCASTSS (DI), Z24
+	VFMADD231PS  Z24, Z22, Z20
+	VFMADD231PS  Z24, Z23, Z21
+	ADDQ         R9, R8
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	ADDQ         DX, DI
+	DECQ         R15
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R10)
+	PREFETCHT0 124(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), R15
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R15, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R15
+
+maskedk:
+	VMOVUPS.Z    (R8), K1, Z22
+	VMOVUPS.Z    64(R8), K2, Z23
+	VBROADCASTSS (CX), Z24
+	VFMADD231PS  Z24, Z22, Z0
+	VFMADD231PS  Z24, Z23, Z1
+	VBROADCASTSS (CX)(AX*1), Z24
+	VFMADD231PS  Z24, Z22, Z2
+	VFMADD231PS  Z24, Z23, Z3
+	VBROADCASTSS (CX)(AX*2), Z24
+	VFMADD231PS  Z24, Z22, Z4
+	VFMADD231PS  Z24, Z23, Z5
+	VBROADCASTSS (CX)(BX*1), Z24
+	VFMADD231PS  Z24, Z22, Z6
+	VFMADD231PS  Z24, Z23, Z7
+	VBROADCASTSS (CX)(AX*4), Z24
+	VFMADD231PS  Z24, Z22, Z8
+	VFMADD231PS  Z24, Z23, Z9
+	VBROADCASTSS (SI), Z24
+	VFMADD231PS  Z24, Z22, Z10
+	VFMADD231PS  Z24, Z23, Z11
+	VBROADCASTSS (SI)(AX*1), Z24
+	VFMADD231PS  Z24, Z22, Z12
+	VFMADD231PS  Z24, Z23, Z13
+	VBROADCASTSS (SI)(AX*2), Z24
+	VFMADD231PS  Z24, Z22, Z14
+	VFMADD231PS  Z24, Z23, Z15
+	VBROADCASTSS (SI)(BX*1), Z24
+	VFMADD231PS  Z24, Z22, Z16
+	VFMADD231PS  Z24, Z23, Z17
+	VBROADCASTSS (SI)(AX*4), Z24
+	VFMADD231PS  Z24, Z22, Z18
+	VFMADD231PS  Z24, Z23, Z19
+	VBROADCASTSS (DI), Z24
+	VFMADD231PS  Z24, Z22, Z20
+	VFMADD231PS  Z24, Z23, Z21
+	ADDQ         R9, R8
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	ADDQ         DX, DI
+	DECQ         R15
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
+	VMOVUPS Z0, K1, (AX)
+	VADDPS  64(DX), Z1, K4, Z1
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
+	VMOVUPS Z2, K1, (AX)
+	VADDPS  64(DX), Z3, K4, Z3
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
+	VMOVUPS Z4, K1, (AX)
+	VADDPS  64(DX), Z5, K4, Z5
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
+	VMOVUPS Z6, K1, (AX)
+	VADDPS  64(DX), Z7, K4, Z7
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
+	VMOVUPS Z8, K1, (AX)
+	VADDPS  64(DX), Z9, K4, Z9
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
+	VMOVUPS Z10, K1, (AX)
+	VADDPS  64(DX), Z11, K4, Z11
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K3, Z12
+	VMOVUPS Z12, K1, (AX)
+	VADDPS  64(DX), Z13, K4, Z13
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z14, K3, Z14
+	VMOVUPS Z14, K1, (AX)
+	VADDPS  64(DX), Z15, K4, Z15
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z16, K3, Z16
+	VMOVUPS Z16, K1, (AX)
+	VADDPS  64(DX), Z17, K4, Z17
+	VMOVUPS Z17, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z18, K3, Z18
+	VMOVUPS Z18, K1, (AX)
+	VADDPS  64(DX), Z19, K4, Z19
+	VMOVUPS Z19, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z20, K3, Z20
+	VMOVUPS Z20, K1, (AX)
+	VADDPS  64(DX), Z21, K4, Z21
+	VMOVUPS Z21, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func Tile12x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile12x16AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	LEAQ     (SI)(AX*4), DI
+	ADDQ     AX, DI
+	MOVQ     b+32(FP), R8
+	MOVQ     ldb+40(FP), R9
+	MOVQ     store+104(FP), R10
+	KMOVW    R10, K1
+	MOVQ     load+96(FP), R10
+	KMOVW    R10, K2
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	VPXORD   Z8, Z8, Z8
+	VPXORD   Z9, Z9, Z9
+	VPXORD   Z10, Z10, Z10
+	VPXORD   Z11, Z11, Z11
+	MOVQ     old+64(FP), R10
+	MOVQ     ldold+72(FP), R11
+	MOVQ     next+80(FP), R12
+	MOVQ     ld+88(FP), R13
+	LEAQ     (R13)(R13*2), R14
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K1, K1
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R10)
+	PREFETCHT0 60(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), R15
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R15, $0x10
+	JLE        loopk
+	MOVQ       $+16, R15
+
+loopk:
+	VMOVUPS      (R8), Z12
+	VBROADCASTSS (CX), Z13
+	VFMADD231PS  Z13, Z12, Z0
+	VBROADCASTSS (CX)(AX*1), Z13
+	VFMADD231PS  Z13, Z12, Z1
+	VBROADCASTSS (CX)(AX*2), Z13
+	VFMADD231PS  Z13, Z12, Z2
+	VBROADCASTSS (CX)(BX*1), Z13
+	VFMADD231PS  Z13, Z12, Z3
+	VBROADCASTSS (CX)(AX*4), Z13
+	VFMADD231PS  Z13, Z12, Z4
+	VBROADCASTSS (SI), Z13
+	VFMADD231PS  Z13, Z12, Z5
+	VBROADCASTSS (SI)(AX*1), Z13
+	VFMADD231PS  Z13, Z12, Z6
+	VBROADCASTSS (SI)(AX*2), Z13
+	VFMADD231PS  Z13, Z12, Z7
+	VBROADCASTSS (SI)(BX*1), Z13
+	VFMADD231PS  Z13, Z12, Z8
+	VBROADCASTSS (SI)(AX*4), Z13
+	VFMADD231PS  Z13, Z12, Z9
+	VBROADCASTSS (DI), Z13
+	VFMADD231PS  Z13, Z12, Z10
+	VBROADCASTSS (DI)(AX*1), Z13
+	VFMADD231PS  Z13, Z12, Z11
+	ADDQ         R9, R8
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	ADDQ         DX, DI
+	DECQ         R15
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R10)
+	PREFETCHT0 60(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), R15
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R15, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R15
+
+maskedk:
+	VMOVUPS.Z    (R8), K1, Z12
+	VBROADCASTSS (CX), Z13
+	VFMADD231PS  Z13, Z12, Z0
+	VBROADCASTSS (CX)(AX*1), Z13
+	VFMADD231PS  Z13, Z12, Z1
+	VBROADCASTSS (CX)(AX*2), Z13
+	VFMADD231PS  Z13, Z12, Z2
+	VBROADCASTSS (CX)(BX*1), Z13
+	VFMADD231PS  Z13, Z12, Z3
+	VBROADCASTSS (CX)(AX*4), Z13
+	VFMADD231PS  Z13, Z12, Z4
+	VBROADCASTSS (SI), Z13
+	VFMADD231PS  Z13, Z12, Z5
+	VBROADCASTSS (SI)(AX*1), Z13
+	VFMADD231PS  Z13, Z12, Z6
+	VBROADCASTSS (SI)(AX*2), Z13
+	VFMADD231PS  Z13, Z12, Z7
+	VBROADCASTSS (SI)(BX*1), Z13
+	VFMADD231PS  Z13, Z12, Z8
+	VBROADCASTSS (SI)(AX*4), Z13
+	VFMADD231PS  Z13, Z12, Z9
+	VBROADCASTSS (DI), Z13
+	VFMADD231PS  Z13, Z12, Z10
+	VBROADCASTSS (DI)(AX*1), Z13
+	VFMADD231PS  Z13, Z12, Z11
+	ADDQ         R9, R8
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	ADDQ         DX, DI
+	DECQ         R15
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K2, Z6
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z7, K2, Z7
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K2, Z8
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z9, K2, Z9
+	VMOVUPS Z9, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K2, Z10
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z11, K2, Z11
+	VMOVUPS Z11, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func Tile12x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile12x32AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	LEAQ     (SI)(AX*4), DI
+	ADDQ     AX, DI
+	MOVQ     b+32(FP), R8
+	MOVQ     ldb+40(FP), R9
+	MOVQ     store+104(FP), R10
+	KMOVW    R10, K1
+	SHRQ     $0x10, R10
+	KMOVW    R10, K2
+	MOVQ     load+96(FP), R10
+	KMOVW    R10, K3
+	SHRQ     $0x10, R10
+	KMOVW    R10, K4
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	VPXORD   Z8, Z8, Z8
+	VPXORD   Z9, Z9, Z9
+	VPXORD   Z10, Z10, Z10
+	VPXORD   Z11, Z11, Z11
+	VPXORD   Z12, Z12, Z12
+	VPXORD   Z13, Z13, Z13
+	VPXORD   Z14, Z14, Z14
+	VPXORD   Z15, Z15, Z15
+	VPXORD   Z16, Z16, Z16
+	VPXORD   Z17, Z17, Z17
+	VPXORD   Z18, Z18, Z18
+	VPXORD   Z19, Z19, Z19
+	VPXORD   Z20, Z20, Z20
+	VPXORD   Z21, Z21, Z21
+	VPXORD   Z22, Z22, Z22
+	VPXORD   Z23, Z23, Z23
+	MOVQ     old+64(FP), R10
+	MOVQ     ldold+72(FP), R11
+	MOVQ     next+80(FP), R12
+	MOVQ     ld+88(FP), R13
+	LEAQ     (R13)(R13*2), R14
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K2, K2
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R10)
+	PREFETCHT0 124(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), R15
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R15, $0x10
+	JLE        loopk
+	MOVQ       $+16, R15
+
+loopk:
+	VMOVUPS      (R8), Z24
+	VMOVUPS      64(R8), Z25
+	VBROADCASTSS (CX), Z26
+	VFMADD231PS  Z26, Z24, Z0
+	VFMADD231PS  Z26, Z25, Z1
+	VBROADCASTSS (CX)(AX*1), Z26
+	VFMADD231PS  Z26, Z24, Z2
+	VFMADD231PS  Z26, Z25, Z3
+	VBROADCASTSS (CX)(AX*2), Z26
+	VFMADD231PS  Z26, Z24, Z4
+	VFMADD231PS  Z26, Z25, Z5
+	VBROADCASTSS (CX)(BX*1), Z26
+	VFMADD231PS  Z26, Z24, Z6
+	VFMADD231PS  Z26, Z25, Z7
+	VBROADCASTSS (CX)(AX*4), Z26
+	VFMADD231PS  Z26, Z24, Z8
+	VFMADD231PS  Z26, Z25, Z9
+	VBROADCASTSS (SI), Z26
+	VFMADD231PS  Z26, Z24, Z10
+	VFMADD231PS  Z26, Z25, Z11
+	VBROADCASTSS (SI)(AX*1), Z26
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z26, Z25, Z13
+	VBROADCASTSS (SI)(AX*2), Z26
+	VFMADD231PS  Z26, Z24, Z14
+	VFMADD231PS  Z26, Z25, Z15
+	VBROADCASTSS (SI)(BX*1), Z26
+	VFMADD231PS  Z26, Z24, Z16
+	VFMADD231PS  Z26, Z25, Z17
+	VBROADCASTSS (SI)(AX*4), Z26
+	VFMADD231PS  Z26, Z24, Z18
+	VFMADD231PS  Z26, Z25, Z19
+	VBROADCASTSS (DI), Z26
+	VFMADD231PS  Z26, Z24, Z20
+	VFMADD231PS  Z26, Z25, Z21
+	VBROADCASTSS (DI)(AX*1), Z26
+	VFMADD231PS  Z26, Z24, Z22
+	VFMADD231PS  Z26, Z25, Z23
+	ADDQ         R9, R8
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	ADDQ         DX, DI
+	DECQ         R15
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R10)
+	PREFETCHT0 124(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), R15
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R15, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R15
+
+maskedk:
+	VMOVUPS.Z    (R8), K1, Z24
+	VMOVUPS.Z    64(R8), K2, Z25
+	VBROADCASTSS (CX), Z26
+	VFMADD231PS  Z26, Z24, Z0
+	VFMADD231PS  Z26, Z25, Z1
+	VBROADCASTSS (CX)(AX*1), Z26
+	VFMADD231PS  Z26, Z24, Z2
+	VFMADD231PS  Z26, Z25, Z3
+	VBROADCASTSS (CX)(AX*2), Z26
+	VFMADD231PS  Z26, Z24, Z4
+	VFMADD231PS  Z26, Z25, Z5
+	VBROADCASTSS (CX)(BX*1), Z26
+	VFMADD231PS  Z26, Z24, Z6
+	VFMADD231PS  Z26, Z25, Z7
+	VBROADCASTSS (CX)(AX*4), Z26
+	VFMADD231PS  Z26, Z24, Z8
+	VFMADD231PS  Z26, Z25, Z9
+	VBROADCASTSS (SI), Z26
+	VFMADD231PS  Z26, Z24, Z10
+	VFMADD231PS  Z26, Z25, Z11
+	VBROADCASTSS (SI)(AX*1), Z26
+	VFMADD231PS  Z26, Z24, Z12
+	VFMADD231PS  Z26, Z25, Z13
+	VBROADCASTSS (SI)(AX*2), Z26
+	VFMADD231PS  Z26, Z24, Z14
+	VFMADD231PS  Z26, Z25, Z15
+	VBROADCASTSS (SI)(BX*1), Z26
+	VFMADD231PS  Z26, Z24, Z16
+	VFMADD231PS  Z26, Z25, Z17
+	VBROADCASTSS (SI)(AX*4), Z26
+	VFMADD231PS  Z26, Z24, Z18
+	VFMADD231PS  Z26, Z25, Z19
+	VBROADCASTSS (DI), Z26
+	VFMADD231PS  Z26, Z24, Z20
+	VFMADD231PS  Z26, Z25, Z21
+	VBROADCASTSS (DI)(AX*1), Z26
+	VFMADD231PS  Z26, Z24, Z22
+	VFMADD231PS  Z26, Z25, Z23
+	ADDQ         R9, R8
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	ADDQ         DX, DI
+	DECQ         R15
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
+	VMOVUPS Z0, K1, (AX)
+	VADDPS  64(DX), Z1, K4, Z1
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
+	VMOVUPS Z2, K1, (AX)
+	VADDPS  64(DX), Z3, K4, Z3
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
+	VMOVUPS Z4, K1, (AX)
+	VADDPS  64(DX), Z5, K4, Z5
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
+	VMOVUPS Z6, K1, (AX)
+	VADDPS  64(DX), Z7, K4, Z7
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
+	VMOVUPS Z8, K1, (AX)
+	VADDPS  64(DX), Z9, K4, Z9
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
+	VMOVUPS Z10, K1, (AX)
+	VADDPS  64(DX), Z11, K4, Z11
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K3, Z12
+	VMOVUPS Z12, K1, (AX)
+	VADDPS  64(DX), Z13, K4, Z13
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z14, K3, Z14
+	VMOVUPS Z14, K1, (AX)
+	VADDPS  64(DX), Z15, K4, Z15
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z16, K3, Z16
+	VMOVUPS Z16, K1, (AX)
+	VADDPS  64(DX), Z17, K4, Z17
+	VMOVUPS Z17, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z18, K3, Z18
+	VMOVUPS Z18, K1, (AX)
+	VADDPS  64(DX), Z19, K4, Z19
+	VMOVUPS Z19, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z20, K3, Z20
+	VMOVUPS Z20, K1, (AX)
+	VADDPS  64(DX), Z21, K4, Z21
+	VMOVUPS Z21, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z22, K3, Z22
+	VMOVUPS Z22, K1, (AX)
+	VADDPS  64(DX), Z23, K4, Z23
+	VMOVUPS Z23, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func Tile13x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile13x16AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	LEAQ     (SI)(AX*4), DI
+	ADDQ     AX, DI
+	MOVQ     b+32(FP), R8
+	MOVQ     ldb+40(FP), R9
+	MOVQ     store+104(FP), R10
+	KMOVW    R10, K1
+	MOVQ     load+96(FP), R10
+	KMOVW    R10, K2
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	VPXORD   Z8, Z8, Z8
+	VPXORD   Z9, Z9, Z9
+	VPXORD   Z10, Z10, Z10
+	VPXORD   Z11, Z11, Z11
+	VPXORD   Z12, Z12, Z12
+	MOVQ     old+64(FP), R10
+	MOVQ     ldold+72(FP), R11
+	MOVQ     next+80(FP), R12
+	MOVQ     ld+88(FP), R13
+	LEAQ     (R13)(R13*2), R14
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K1, K1
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R10)
+	PREFETCHT0 60(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), R15
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R15, $0x10
+	JLE        loopk
+	MOVQ       $+16, R15
+
+loopk:
+	VMOVUPS      (R8), Z13
+	VBROADCASTSS (CX), Z14
+	VFMADD231PS  Z14, Z13, Z0
+	VBROADCASTSS (CX)(AX*1), Z14
+	VFMADD231PS  Z14, Z13, Z1
+	VBROADCASTSS (CX)(AX*2), Z14
+	VFMADD231PS  Z14, Z13, Z2
+	VBROADCASTSS (CX)(BX*1), Z14
+	VFMADD231PS  Z14, Z13, Z3
+	VBROADCASTSS (CX)(AX*4), Z14
+	VFMADD231PS  Z14, Z13, Z4
+	VBROADCASTSS (SI), Z14
+	VFMADD231PS  Z14, Z13, Z5
+	VBROADCASTSS (SI)(AX*1), Z14
+	VFMADD231PS  Z14, Z13, Z6
+	VBROADCASTSS (SI)(AX*2), Z14
+	VFMADD231PS  Z14, Z13, Z7
+	VBROADCASTSS (SI)(BX*1), Z14
+	VFMADD231PS  Z14, Z13, Z8
+	VBROADCASTSS (SI)(AX*4), Z14
+	VFMADD231PS  Z14, Z13, Z9
+	VBROADCASTSS (DI), Z14
+	VFMADD231PS  Z14, Z13, Z10
+	VBROADCASTSS (DI)(AX*1), Z14
+	VFMADD231PS  Z14, Z13, Z11
+	VBROADCASTSS (DI)(AX*2), Z14
+	VFMADD231PS  Z14, Z13, Z12
+	ADDQ         R9, R8
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	ADDQ         DX, DI
+	DECQ         R15
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R10)
+	PREFETCHT0 60(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), R15
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R15, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R15
+
+maskedk:
+	VMOVUPS.Z    (R8), K1, Z13
+	VBROADCASTSS (CX), Z14
+	VFMADD231PS  Z14, Z13, Z0
+	VBROADCASTSS (CX)(AX*1), Z14
+	VFMADD231PS  Z14, Z13, Z1
+	VBROADCASTSS (CX)(AX*2), Z14
+	VFMADD231PS  Z14, Z13, Z2
+	VBROADCASTSS (CX)(BX*1), Z14
+	VFMADD231PS  Z14, Z13, Z3
+	VBROADCASTSS (CX)(AX*4), Z14
+	VFMADD231PS  Z14, Z13, Z4
+	VBROADCASTSS (SI), Z14
+	VFMADD231PS  Z14, Z13, Z5
+	VBROADCASTSS (SI)(AX*1), Z14
+	VFMADD231PS  Z14, Z13, Z6
+	VBROADCASTSS (SI)(AX*2), Z14
+	VFMADD231PS  Z14, Z13, Z7
+	VBROADCASTSS (SI)(BX*1), Z14
+	VFMADD231PS  Z14, Z13, Z8
+	VBROADCASTSS (SI)(AX*4), Z14
+	VFMADD231PS  Z14, Z13, Z9
+	VBROADCASTSS (DI), Z14
+	VFMADD231PS  Z14, Z13, Z10
+	VBROADCASTSS (DI)(AX*1), Z14
+	VFMADD231PS  Z14, Z13, Z11
+	VBROADCASTSS (DI)(AX*2), Z14
+	VFMADD231PS  Z14, Z13, Z12
+	ADDQ         R9, R8
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	ADDQ         DX, DI
+	DECQ         R15
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K2, Z6
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z7, K2, Z7
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K2, Z8
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z9, K2, Z9
+	VMOVUPS Z9, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K2, Z10
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z11, K2, Z11
+	VMOVUPS Z11, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K2, Z12
+	VMOVUPS Z12, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func Tile13x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile13x32AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	LEAQ     (SI)(AX*4), DI
+	ADDQ     AX, DI
+	MOVQ     b+32(FP), R8
+	MOVQ     ldb+40(FP), R9
+	MOVQ     store+104(FP), R10
+	KMOVW    R10, K1
+	SHRQ     $0x10, R10
+	KMOVW    R10, K2
+	MOVQ     load+96(FP), R10
+	KMOVW    R10, K3
+	SHRQ     $0x10, R10
+	KMOVW    R10, K4
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	VPXORD   Z8, Z8, Z8
+	VPXORD   Z9, Z9, Z9
+	VPXORD   Z10, Z10, Z10
+	VPXORD   Z11, Z11, Z11
+	VPXORD   Z12, Z12, Z12
+	VPXORD   Z13, Z13, Z13
+	VPXORD   Z14, Z14, Z14
+	VPXORD   Z15, Z15, Z15
+	VPXORD   Z16, Z16, Z16
+	VPXORD   Z17, Z17, Z17
+	VPXORD   Z18, Z18, Z18
+	VPXORD   Z19, Z19, Z19
+	VPXORD   Z20, Z20, Z20
+	VPXORD   Z21, Z21, Z21
+	VPXORD   Z22, Z22, Z22
+	VPXORD   Z23, Z23, Z23
+	VPXORD   Z24, Z24, Z24
+	VPXORD   Z25, Z25, Z25
+	MOVQ     old+64(FP), R10
+	MOVQ     ldold+72(FP), R11
+	MOVQ     next+80(FP), R12
+	MOVQ     ld+88(FP), R13
+	LEAQ     (R13)(R13*2), R14
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K2, K2
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R10)
+	PREFETCHT0 124(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), R15
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R15, $0x10
+	JLE        loopk
+	MOVQ       $+16, R15
+
+loopk:
+	VMOVUPS      (R8), Z26
+	VMOVUPS      64(R8), Z27
+	VBROADCASTSS (CX), Z28
+	VFMADD231PS  Z28, Z26, Z0
+	VFMADD231PS  Z28, Z27, Z1
+	VBROADCASTSS (CX)(AX*1), Z28
+	VFMADD231PS  Z28, Z26, Z2
+	VFMADD231PS  Z28, Z27, Z3
+	VBROADCASTSS (CX)(AX*2), Z28
+	VFMADD231PS  Z28, Z26, Z4
+	VFMADD231PS  Z28, Z27, Z5
+	VBROADCASTSS (CX)(BX*1), Z28
+	VFMADD231PS  Z28, Z26, Z6
+	VFMADD231PS  Z28, Z27, Z7
+	VBROADCASTSS (CX)(AX*4), Z28
+	VFMADD231PS  Z28, Z26, Z8
+	VFMADD231PS  Z28, Z27, Z9
+	VBROADCASTSS (SI), Z28
+	VFMADD231PS  Z28, Z26, Z10
+	VFMADD231PS  Z28, Z27, Z11
+	VBROADCASTSS (SI)(AX*1), Z28
+	VFMADD231PS  Z28, Z26, Z12
+	VFMADD231PS  Z28, Z27, Z13
+	VBROADCASTSS (SI)(AX*2), Z28
+	VFMADD231PS  Z28, Z26, Z14
+	VFMADD231PS  Z28, Z27, Z15
+	VBROADCASTSS (SI)(BX*1), Z28
+	VFMADD231PS  Z28, Z26, Z16
+	VFMADD231PS  Z28, Z27, Z17
+	VBROADCASTSS (SI)(AX*4), Z28
+	VFMADD231PS  Z28, Z26, Z18
+	VFMADD231PS  Z28, Z27, Z19
+	VBROADCASTSS (DI), Z28
+	VFMADD231PS  Z28, Z26, Z20
+	VFMADD231PS  Z28, Z27, Z21
+	VBROADCASTSS (DI)(AX*1), Z28
+	VFMADD231PS  Z28, Z26, Z22
+	VFMADD231PS  Z28, Z27, Z23
+	VBROADCASTSS (DI)(AX*2), Z28
+	VFMADD231PS  Z28, Z26, Z24
+	VFMADD231PS  Z28, Z27, Z25
+	ADDQ         R9, R8
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	ADDQ         DX, DI
+	DECQ         R15
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R10)
+	PREFETCHT0 124(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), R15
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R15, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R15
+
+maskedk:
+	VMOVUPS.Z    (R8), K1, Z26
+	VMOVUPS.Z    64(R8), K2, Z27
+	VBROADCASTSS (CX), Z28
+	VFMADD231PS  Z28, Z26, Z0
+	VFMADD231PS  Z28, Z27, Z1
+	VBROADCASTSS (CX)(AX*1), Z28
+	VFMADD231PS  Z28, Z26, Z2
+	VFMADD231PS  Z28, Z27, Z3
+	VBROADCASTSS (CX)(AX*2), Z28
+	VFMADD231PS  Z28, Z26, Z4
+	VFMADD231PS  Z28, Z27, Z5
+	VBROADCASTSS (CX)(BX*1), Z28
+	VFMADD231PS  Z28, Z26, Z6
+	VFMADD231PS  Z28, Z27, Z7
+	VBROADCASTSS (CX)(AX*4), Z28
+	VFMADD231PS  Z28, Z26, Z8
+	VFMADD231PS  Z28, Z27, Z9
+	VBROADCASTSS (SI), Z28
+	VFMADD231PS  Z28, Z26, Z10
+	VFMADD231PS  Z28, Z27, Z11
+	VBROADCASTSS (SI)(AX*1), Z28
+	VFMADD231PS  Z28, Z26, Z12
+	VFMADD231PS  Z28, Z27, Z13
+	VBROADCASTSS (SI)(AX*2), Z28
+	VFMADD231PS  Z28, Z26, Z14
+	VFMADD231PS  Z28, Z27, Z15
+	VBROADCASTSS (SI)(BX*1), Z28
+	VFMADD231PS  Z28, Z26, Z16
+	VFMADD231PS  Z28, Z27, Z17
+	VBROADCASTSS (SI)(AX*4), Z28
+	VFMADD231PS  Z28, Z26, Z18
+	VFMADD231PS  Z28, Z27, Z19
+	VBROADCASTSS (DI), Z28
+	VFMADD231PS  Z28, Z26, Z20
+	VFMADD231PS  Z28, Z27, Z21
+	VBROADCASTSS (DI)(AX*1), Z28
+	VFMADD231PS  Z28, Z26, Z22
+	VFMADD231PS  Z28, Z27, Z23
+	VBROADCASTSS (DI)(AX*2), Z28
+	VFMADD231PS  Z28, Z26, Z24
+	VFMADD231PS  Z28, Z27, Z25
+	ADDQ         R9, R8
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	ADDQ         DX, DI
+	DECQ         R15
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
+	VMOVUPS Z0, K1, (AX)
+	VADDPS  64(DX), Z1, K4, Z1
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
+	VMOVUPS Z2, K1, (AX)
+	VADDPS  64(DX), Z3, K4, Z3
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
+	VMOVUPS Z4, K1, (AX)
+	VADDPS  64(DX), Z5, K4, Z5
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
+	VMOVUPS Z6, K1, (AX)
+	VADDPS  64(DX), Z7, K4, Z7
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
+	VMOVUPS Z8, K1, (AX)
+	VADDPS  64(DX), Z9, K4, Z9
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
+	VMOVUPS Z10, K1, (AX)
+	VADDPS  64(DX), Z11, K4, Z11
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K3, Z12
+	VMOVUPS Z12, K1, (AX)
+	VADDPS  64(DX), Z13, K4, Z13
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z14, K3, Z14
+	VMOVUPS Z14, K1, (AX)
+	VADDPS  64(DX), Z15, K4, Z15
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z16, K3, Z16
+	VMOVUPS Z16, K1, (AX)
+	VADDPS  64(DX), Z17, K4, Z17
+	VMOVUPS Z17, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z18, K3, Z18
+	VMOVUPS Z18, K1, (AX)
+	VADDPS  64(DX), Z19, K4, Z19
+	VMOVUPS Z19, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z20, K3, Z20
+	VMOVUPS Z20, K1, (AX)
+	VADDPS  64(DX), Z21, K4, Z21
+	VMOVUPS Z21, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z22, K3, Z22
+	VMOVUPS Z22, K1, (AX)
+	VADDPS  64(DX), Z23, K4, Z23
+	VMOVUPS Z23, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z24, K3, Z24
+	VMOVUPS Z24, K1, (AX)
+	VADDPS  64(DX), Z25, K4, Z25
+	VMOVUPS Z25, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func Tile14x16AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile14x16AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	LEAQ     (SI)(AX*4), DI
+	ADDQ     AX, DI
+	MOVQ     b+32(FP), R8
+	MOVQ     ldb+40(FP), R9
+	MOVQ     store+104(FP), R10
+	KMOVW    R10, K1
+	MOVQ     load+96(FP), R10
+	KMOVW    R10, K2
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	VPXORD   Z8, Z8, Z8
+	VPXORD   Z9, Z9, Z9
+	VPXORD   Z10, Z10, Z10
+	VPXORD   Z11, Z11, Z11
+	VPXORD   Z12, Z12, Z12
+	VPXORD   Z13, Z13, Z13
+	MOVQ     old+64(FP), R10
+	MOVQ     ldold+72(FP), R11
+	MOVQ     next+80(FP), R12
+	MOVQ     ld+88(FP), R13
+	LEAQ     (R13)(R13*2), R14
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K1, K1
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R10)
+	PREFETCHT0 60(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), R15
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R15, $0x10
+	JLE        loopk
+	MOVQ       $+16, R15
+
+loopk:
+	VMOVUPS      (R8), Z14
+	VBROADCASTSS (CX), Z15
+	VFMADD231PS  Z15, Z14, Z0
+	VBROADCASTSS (CX)(AX*1), Z15
+	VFMADD231PS  Z15, Z14, Z1
+	VBROADCASTSS (CX)(AX*2), Z15
+	VFMADD231PS  Z15, Z14, Z2
+	VBROADCASTSS (CX)(BX*1), Z15
+	VFMADD231PS  Z15, Z14, Z3
+	VBROADCASTSS (CX)(AX*4), Z15
+	VFMADD231PS  Z15, Z14, Z4
+	VBROADCASTSS (SI), Z15
+	VFMADD231PS  Z15, Z14, Z5
+	VBROADCASTSS (SI)(AX*1), Z15
+	VFMADD231PS  Z15, Z14, Z6
+	VBROADCASTSS (SI)(AX*2), Z15
+	VFMADD231PS  Z15, Z14, Z7
+	VBROADCASTSS (SI)(BX*1), Z15
+	VFMADD231PS  Z15, Z14, Z8
+	VBROADCASTSS (SI)(AX*4), Z15
+	VFMADD231PS  Z15, Z14, Z9
+	VBROADCASTSS (DI), Z15
+	VFMADD231PS  Z15, Z14, Z10
+	VBROADCASTSS (DI)(AX*1), Z15
+	VFMADD231PS  Z15, Z14, Z11
+	VBROADCASTSS (DI)(AX*2), Z15
+	VFMADD231PS  Z15, Z14, Z12
+	VBROADCASTSS (DI)(BX*1), Z15
+	VFMADD231PS  Z15, Z14, Z13
+	ADDQ         R9, R8
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	ADDQ         DX, DI
+	DECQ         R15
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R10)
+	PREFETCHT0 60(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), R15
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R15, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R15
+
+maskedk:
+	VMOVUPS.Z    (R8), K1, Z14
+	VBROADCASTSS (CX), Z15
+	VFMADD231PS  Z15, Z14, Z0
+	VBROADCASTSS (CX)(AX*1), Z15
+	VFMADD231PS  Z15, Z14, Z1
+	VBROADCASTSS (CX)(AX*2), Z15
+	VFMADD231PS  Z15, Z14, Z2
+	VBROADCASTSS (CX)(BX*1), Z15
+	VFMADD231PS  Z15, Z14, Z3
+	VBROADCASTSS (CX)(AX*4), Z15
+	VFMADD231PS  Z15, Z14, Z4
+	VBROADCASTSS (SI), Z15
+	VFMADD231PS  Z15, Z14, Z5
+	VBROADCASTSS (SI)(AX*1), Z15
+	VFMADD231PS  Z15, Z14, Z6
+	VBROADCASTSS (SI)(AX*2), Z15
+	VFMADD231PS  Z15, Z14, Z7
+	VBROADCASTSS (SI)(BX*1), Z15
+	VFMADD231PS  Z15, Z14, Z8
+	VBROADCASTSS (SI)(AX*4), Z15
+	VFMADD231PS  Z15, Z14, Z9
+	VBROADCASTSS (DI), Z15
+	VFMADD231PS  Z15, Z14, Z10
+	VBROADCASTSS (DI)(AX*1), Z15
+	VFMADD231PS  Z15, Z14, Z11
+	VBROADCASTSS (DI)(AX*2), Z15
+	VFMADD231PS  Z15, Z14, Z12
+	VBROADCASTSS (DI)(BX*1), Z15
+	VFMADD231PS  Z15, Z14, Z13
+	ADDQ         R9, R8
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	ADDQ         DX, DI
+	DECQ         R15
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K2, Z0
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z1, K2, Z1
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K2, Z2
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z3, K2, Z3
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K2, Z4
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z5, K2, Z5
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K2, Z6
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z7, K2, Z7
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K2, Z8
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z9, K2, Z9
+	VMOVUPS Z9, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K2, Z10
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z11, K2, Z11
+	VMOVUPS Z11, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K2, Z12
+	VMOVUPS Z12, K1, (AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z13, K2, Z13
+	VMOVUPS Z13, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func Tile14x32AVX512(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load uint64, store uint64)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·Tile14x32AVX512(SB), NOSPLIT, $0-112
+	MOVQ     a+8(FP), CX
+	MOVQ     arow+16(FP), AX
+	MOVQ     acol+24(FP), DX
+	LEAQ     (AX)(AX*2), BX
+	LEAQ     (CX)(AX*4), SI
+	ADDQ     AX, SI
+	LEAQ     (SI)(AX*4), DI
+	ADDQ     AX, DI
+	MOVQ     b+32(FP), R8
+	MOVQ     ldb+40(FP), R9
+	MOVQ     store+104(FP), R10
+	KMOVW    R10, K1
+	SHRQ     $0x10, R10
+	KMOVW    R10, K2
+	MOVQ     load+96(FP), R10
+	KMOVW    R10, K3
+	SHRQ     $0x10, R10
+	KMOVW    R10, K4
+	VPXORD   Z0, Z0, Z0
+	VPXORD   Z1, Z1, Z1
+	VPXORD   Z2, Z2, Z2
+	VPXORD   Z3, Z3, Z3
+	VPXORD   Z4, Z4, Z4
+	VPXORD   Z5, Z5, Z5
+	VPXORD   Z6, Z6, Z6
+	VPXORD   Z7, Z7, Z7
+	VPXORD   Z8, Z8, Z8
+	VPXORD   Z9, Z9, Z9
+	VPXORD   Z10, Z10, Z10
+	VPXORD   Z11, Z11, Z11
+	VPXORD   Z12, Z12, Z12
+	VPXORD   Z13, Z13, Z13
+	VPXORD   Z14, Z14, Z14
+	VPXORD   Z15, Z15, Z15
+	VPXORD   Z16, Z16, Z16
+	VPXORD   Z17, Z17, Z17
+	VPXORD   Z18, Z18, Z18
+	VPXORD   Z19, Z19, Z19
+	VPXORD   Z20, Z20, Z20
+	VPXORD   Z21, Z21, Z21
+	VPXORD   Z22, Z22, Z22
+	VPXORD   Z23, Z23, Z23
+	VPXORD   Z24, Z24, Z24
+	VPXORD   Z25, Z25, Z25
+	VPXORD   Z26, Z26, Z26
+	VPXORD   Z27, Z27, Z27
+	MOVQ     old+64(FP), R10
+	MOVQ     ldold+72(FP), R11
+	MOVQ     next+80(FP), R12
+	MOVQ     ld+88(FP), R13
+	LEAQ     (R13)(R13*2), R14
+	CMPQ     k+0(FP), $0x00
+	JLE      done
+	KORTESTW K2, K2
+	JNC      masked
+
+loop:
+	PREFETCHT0 (R10)
+	PREFETCHT0 124(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), R15
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R15, $0x10
+	JLE        loopk
+	MOVQ       $+16, R15
+
+loopk:
+	VMOVUPS      (R8), Z28
+	VMOVUPS      64(R8), Z29
+	VBROADCASTSS (CX), Z30
+	VFMADD231PS  Z30, Z28, Z0
+	VFMADD231PS  Z30, Z29, Z1
+	VBROADCASTSS (CX)(AX*1), Z30
+	VFMADD231PS  Z30, Z28, Z2
+	VFMADD231PS  Z30, Z29, Z3
+	VBROADCASTSS (CX)(AX*2), Z30
+	VFMADD231PS  Z30, Z28, Z4
+	VFMADD231PS  Z30, Z29, Z5
+	VBROADCASTSS (CX)(BX*1), Z30
+	VFMADD231PS  Z30, Z28, Z6
+	VFMADD231PS  Z30, Z29, Z7
+	VBROADCASTSS (CX)(AX*4), Z30
+	VFMADD231PS  Z30, Z28, Z8
+	VFMADD231PS  Z30, Z29, Z9
+	VBROADCASTSS (SI), Z30
+	VFMADD231PS  Z30, Z28, Z10
+	VFMADD231PS  Z30, Z29, Z11
+	VBROADCASTSS (SI)(AX*1), Z30
+	VFMADD231PS  Z30, Z28, Z12
+	VFMADD231PS  Z30, Z29, Z13
+	VBROADCASTSS (SI)(AX*2), Z30
+	VFMADD231PS  Z30, Z28, Z14
+	VFMADD231PS  Z30, Z29, Z15
+	VBROADCASTSS (SI)(BX*1), Z30
+	VFMADD231PS  Z30, Z28, Z16
+	VFMADD231PS  Z30, Z29, Z17
+	VBROADCASTSS (SI)(AX*4), Z30
+	VFMADD231PS  Z30, Z28, Z18
+	VFMADD231PS  Z30, Z29, Z19
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z30, Z28, Z20
+	VFMADD231PS  Z30, Z29, Z21
+	VBROADCASTSS (DI)(AX*1), Z30
+	VFMADD231PS  Z30, Z28, Z22
+	VFMADD231PS  Z30, Z29, Z23
+	VBROADCASTSS (DI)(AX*2), Z30
+	VFMADD231PS  Z30, Z28, Z24
+	VFMADD231PS  Z30, Z29, Z25
+	VBROADCASTSS (DI)(BX*1), Z30
+	VFMADD231PS  Z30, Z28, Z26
+	VFMADD231PS  Z30, Z29, Z27
+	ADDQ         R9, R8
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	ADDQ         DX, DI
+	DECQ         R15
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+	JMP          done
+
+masked:
+	PREFETCHT0 (R10)
+	PREFETCHT0 124(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), R15
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R15, $0x10
+	JLE        maskedk
+	MOVQ       $+16, R15
+
+maskedk:
+	VMOVUPS.Z    (R8), K1, Z28
+	VMOVUPS.Z    64(R8), K2, Z29
+	VBROADCASTSS (CX), Z30
+	VFMADD231PS  Z30, Z28, Z0
+	VFMADD231PS  Z30, Z29, Z1
+	VBROADCASTSS (CX)(AX*1), Z30
+	VFMADD231PS  Z30, Z28, Z2
+	VFMADD231PS  Z30, Z29, Z3
+	VBROADCASTSS (CX)(AX*2), Z30
+	VFMADD231PS  Z30, Z28, Z4
+	VFMADD231PS  Z30, Z29, Z5
+	VBROADCASTSS (CX)(BX*1), Z30
+	VFMADD231PS  Z30, Z28, Z6
+	VFMADD231PS  Z30, Z29, Z7
+	VBROADCASTSS (CX)(AX*4), Z30
+	VFMADD231PS  Z30, Z28, Z8
+	VFMADD231PS  Z30, Z29, Z9
+	VBROADCASTSS (SI), Z30
+	VFMADD231PS  Z30, Z28, Z10
+	VFMADD231PS  Z30, Z29, Z11
+	VBROADCASTSS (SI)(AX*1), Z30
+	VFMADD231PS  Z30, Z28, Z12
+	VFMADD231PS  Z30, Z29, Z13
+	VBROADCASTSS (SI)(AX*2), Z30
+	VFMADD231PS  Z30, Z28, Z14
+	VFMADD231PS  Z30, Z29, Z15
+	VBROADCASTSS (SI)(BX*1), Z30
+	VFMADD231PS  Z30, Z28, Z16
+	VFMADD231PS  Z30, Z29, Z17
+	VBROADCASTSS (SI)(AX*4), Z30
+	VFMADD231PS  Z30, Z28, Z18
+	VFMADD231PS  Z30, Z29, Z19
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z30, Z28, Z20
+	VFMADD231PS  Z30, Z29, Z21
+	VBROADCASTSS (DI)(AX*1), Z30
+	VFMADD231PS  Z30, Z28, Z22
+	VFMADD231PS  Z30, Z29, Z23
+	VBROADCASTSS (DI)(AX*2), Z30
+	VFMADD231PS  Z30, Z28, Z24
+	VFMADD231PS  Z30, Z29, Z25
+	VBROADCASTSS (DI)(BX*1), Z30
+	VFMADD231PS  Z30, Z28, Z26
+	VFMADD231PS  Z30, Z29, Z27
+	ADDQ         R9, R8
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	ADDQ         DX, DI
+	DECQ         R15
+	JNZ          maskedk
+	CMPQ         k+0(FP), $0x00
+	JG           masked
+
+done:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	MOVQ    old+64(FP), DX
+	MOVQ    ldold+72(FP), BX
+	VADDPS  (DX), Z0, K3, Z0
+	VMOVUPS Z0, K1, (AX)
+	VADDPS  64(DX), Z1, K4, Z1
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z2, K3, Z2
+	VMOVUPS Z2, K1, (AX)
+	VADDPS  64(DX), Z3, K4, Z3
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z4, K3, Z4
+	VMOVUPS Z4, K1, (AX)
+	VADDPS  64(DX), Z5, K4, Z5
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z6, K3, Z6
+	VMOVUPS Z6, K1, (AX)
+	VADDPS  64(DX), Z7, K4, Z7
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z8, K3, Z8
+	VMOVUPS Z8, K1, (AX)
+	VADDPS  64(DX), Z9, K4, Z9
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z10, K3, Z10
+	VMOVUPS Z10, K1, (AX)
+	VADDPS  64(DX), Z11, K4, Z11
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z12, K3, Z12
+	VMOVUPS Z12, K1, (AX)
+	VADDPS  64(DX), Z13, K4, Z13
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z14, K3, Z14
+	VMOVUPS Z14, K1, (AX)
+	VADDPS  64(DX), Z15, K4, Z15
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z16, K3, Z16
+	VMOVUPS Z16, K1, (AX)
+	VADDPS  64(DX), Z17, K4, Z17
+	VMOVUPS Z17, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z18, K3, Z18
+	VMOVUPS Z18, K1, (AX)
+	VADDPS  64(DX), Z19, K4, Z19
+	VMOVUPS Z19, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z20, K3, Z20
+	VMOVUPS Z20, K1, (AX)
+	VADDPS  64(DX), Z21, K4, Z21
+	VMOVUPS Z21, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z22, K3, Z22
+	VMOVUPS Z22, K1, (AX)
+	VADDPS  64(DX), Z23, K4, Z23
+	VMOVUPS Z23, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z24, K3, Z24
+	VMOVUPS Z24, K1, (AX)
+	VADDPS  64(DX), Z25, K4, Z25
+	VMOVUPS Z25, K2, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    BX, DX
+	VADDPS  (DX), Z26, K3, Z26
+	VMOVUPS Z26, K1, (AX)
+	VADDPS  64(DX), Z27, K4, Z27
+	VMOVUPS Z27, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func Tile1x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·Tile1x8AVX2(SB), NOSPLIT, $0-113
+	MOVQ   a+8(FP), CX
+	MOVQ   arow+16(FP), AX
+	MOVQ   acol+24(FP), AX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	VXORPS Y0, Y0, Y0
+	MOVQ   old+64(FP), SI
+	MOVQ   ldold+72(FP), DI
+	MOVQ   next+80(FP), R8
+	MOVQ   ld+88(FP), R9
+	LEAQ   (R9)(R9*2), R10
+	CMPQ   k+0(FP), $0x00
+	JLE    done
+
+loop:
+	PREFETCHT0 (SI)
+	PREFETCHT0 28(SI)
+	ADDQ       DI, SI
+	PREFETCHT1 (R8)
+	PREFETCHT1 (R8)(R9*1)
+	PREFETCHT1 (R8)(R9*2)
+	PREFETCHT1 (R8)(R10*1)
+	ADDQ       $0x40, R8
+	MOVQ       k+0(FP), R11
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R11, $0x10
+	JLE        loopk
+	MOVQ       $+16, R11
+
+loopk:
+	VMOVUPS      (DX), Y1
+	VBROADCASTSS (CX), Y2
+	VFMADD231PS  Y2, Y1, Y0
+	ADDQ         BX, DX
+	ADDQ         AX, CX
+	DECQ         R11
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
+
+done:
+	MOVQ       c+48(FP), AX
+	MOVQ       ldc+56(FP), CX
+	MOVQ       load+96(FP), CX
+	VMOVUPS    (CX), Y1
+	MOVQ       old+64(FP), CX
+	MOVQ       ldold+72(FP), DX
+	VMASKMOVPS (CX), Y1, Y1
+	VADDPS     Y1, Y0, Y0
+	MOVB       full+112(FP), CL
+	TESTB      CL, CL
+	JZ         some
+	VMOVUPS    Y0, (AX)
+	VZEROUPPER
+	RET
+
+some:
+	MOVQ       store+104(FP), CX
+	VMOVUPS    (CX), Y1
+	VMASKMOVPS Y0, Y1, (AX)
+	VZEROUPPER
+	RET
+
+// func Tile1x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·Tile1x16AVX2(SB), NOSPLIT, $0-113
+	MOVQ   a+8(FP), CX
+	MOVQ   arow+16(FP), AX
+	MOVQ   acol+24(FP), AX
+	MOVQ   b+32(FP), DX
+	MOVQ   ldb+40(FP), BX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	MOVQ   old+64(FP), SI
+	MOVQ   ldold+72(FP), DI
+	MOVQ   next+80(FP), R8
+	MOVQ   ld+88(FP), R9
+	LEAQ   (R9)(R9*2), R10
+	CMPQ   k+0(FP), $0x00
+	JLE    done
+
+loop:
+	PREFETCHT0 (SI)
+	PREFETCHT0 60(SI)
+	ADDQ       DI, SI
+	PREFETCHT1 (R8)
+	PREFETCHT1 (R8)(R9*1)
+	PREFETCHT1 (R8)(R9*2)
+	PREFETCHT1 (R8)(R10*1)
+	ADDQ       $0x40, R8
+	MOVQ       k+0(FP), R11
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R11, $0x10
+	JLE        loopk
+	MOVQ       $+16, R11
+
+loopk:
+	VMOVUPS      (DX), Y2
+	VMOVUPS      32(DX), Y3
+	VBROADCASTSS (CX), Y4
 	VFMADD231PS  Y4, Y2, Y0
 	VFMADD231PS  Y4, Y3, Y1
-	ADDQ         CX, DX
-	DECQ         AX
-	JNZ          loop
+	ADDQ         BX, DX
+	ADDQ         AX, CX
+	DECQ         R11
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
 
 done:
-	MOVQ       load+64(FP), AX
-	VMOVUPS    (AX), Y2
-	VMOVUPS    32(AX), Y3
-	MOVQ       DI, AX
-	VMASKMOVPS (AX), Y2, Y2
+	MOVQ       c+48(FP), AX
+	MOVQ       ldc+56(FP), CX
+	MOVQ       load+96(FP), CX
+	VMOVUPS    (CX), Y2
+	VMOVUPS    32(CX), Y3
+	MOVQ       old+64(FP), CX
+	MOVQ       ldold+72(FP), DX
+	VMASKMOVPS (CX), Y2, Y2
 	VADDPS     Y2, Y0, Y0
-	VMASKMOVPS 32(AX), Y3, Y2
+	VMASKMOVPS 32(CX), Y3, Y2
 	VADDPS     Y2, Y1, Y1
-	MOVB       full+80(FP), AL
-	TESTB      AL, AL
+	MOVB       full+112(FP), CL
+	TESTB      CL, CL
 	JZ         some
-	MOVQ       DI, AX
 	VMOVUPS    Y0, (AX)
 	VMOVUPS    Y1, 32(AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+72(FP), AX
-	VMOVUPS    (AX), Y2
-	VMOVUPS    32(AX), Y3
-	VMASKMOVPS Y0, Y2, (DI)
-	VMASKMOVPS Y1, Y3, 32(DI)
+	MOVQ       store+104(FP), CX
+	VMOVUPS    (CX), Y2
+	VMOVUPS    32(CX), Y3
+	VMASKMOVPS Y0, Y2, (AX)
+	VMASKMOVPS Y1, Y3, 32(AX)
 	VZEROUPPER
 	RET
 
-// func Tile2x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+// func Tile2x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile2x8AVX2(SB), NOSPLIT, $0-81
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	MOVQ       b+32(FP), SI
-	MOVQ       ldb+40(FP), DI
-	MOVQ       c+48(FP), R8
-	MOVQ       ldc+56(FP), R9
-	MOVQ       R8, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 28(R10)
-	ADDQ       R9, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 28(R10)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	TESTQ      AX, AX
-	JZ         done
+TEXT ·Tile2x8AVX2(SB), NOSPLIT, $0-113
+	MOVQ   a+8(FP), CX
+	MOVQ   arow+16(FP), AX
+	MOVQ   acol+24(FP), DX
+	MOVQ   b+32(FP), BX
+	MOVQ   ldb+40(FP), SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	MOVQ   old+64(FP), DI
+	MOVQ   ldold+72(FP), R8
+	MOVQ   next+80(FP), R9
+	MOVQ   ld+88(FP), R10
+	LEAQ   (R10)(R10*2), R11
+	CMPQ   k+0(FP), $0x00
+	JLE    done
 
 loop:
-	VMOVUPS      (SI), Y2
-	ADDQ         DI, SI
-	VBROADCASTSS (DX), Y3
+	PREFETCHT0 (DI)
+	PREFETCHT0 28(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), R12
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R12, $0x10
+	JLE        loopk
+	MOVQ       $+16, R12
+
+loopk:
+	VMOVUPS      (BX), Y2
+	VBROADCASTSS (CX), Y3
 	VFMADD231PS  Y3, Y2, Y0
-	VBROADCASTSS (DX)(CX*1), Y3
+	VBROADCASTSS (CX)(AX*1), Y3
 	VFMADD231PS  Y3, Y2, Y1
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          loop
+	ADDQ         SI, BX
+	ADDQ         DX, CX
+	DECQ         R12
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
 
 done:
-	MOVQ       load+64(FP), AX
-	VMOVUPS    (AX), Y2
-	MOVQ       R8, AX
-	VMASKMOVPS (AX), Y2, Y3
+	MOVQ       c+48(FP), AX
+	MOVQ       ldc+56(FP), CX
+	MOVQ       load+96(FP), DX
+	VMOVUPS    (DX), Y2
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
+	VMASKMOVPS (DX), Y2, Y3
 	VADDPS     Y3, Y0, Y0
-	ADDQ       R9, AX
-	VMASKMOVPS (AX), Y2, Y2
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y2, Y2
 	VADDPS     Y2, Y1, Y1
-	MOVB       full+80(FP), AL
-	TESTB      AL, AL
+	MOVB       full+112(FP), DL
+	TESTB      DL, DL
 	JZ         some
-	MOVQ       R8, AX
 	VMOVUPS    Y0, (AX)
-	ADDQ       R9, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y1, (AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+72(FP), AX
-	VMOVUPS    (AX), Y2
-	VMASKMOVPS Y0, Y2, (R8)
-	ADDQ       R9, R8
-	VMASKMOVPS Y1, Y2, (R8)
+	MOVQ       store+104(FP), DX
+	VMOVUPS    (DX), Y2
+	VMASKMOVPS Y0, Y2, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y2, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile2x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+// func Tile2x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile2x16AVX2(SB), NOSPLIT, $0-81
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	MOVQ       b+32(FP), SI
-	MOVQ       ldb+40(FP), DI
-	MOVQ       c+48(FP), R8
-	MOVQ       ldc+56(FP), R9
-	MOVQ       R8, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 60(R10)
-	ADDQ       R9, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 60(R10)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	TESTQ      AX, AX
-	JZ         done
+TEXT ·Tile2x16AVX2(SB), NOSPLIT, $0-113
+	MOVQ   a+8(FP), CX
+	MOVQ   arow+16(FP), AX
+	MOVQ   acol+24(FP), DX
+	MOVQ   b+32(FP), BX
+	MOVQ   ldb+40(FP), SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   old+64(FP), DI
+	MOVQ   ldold+72(FP), R8
+	MOVQ   next+80(FP), R9
+	MOVQ   ld+88(FP), R10
+	LEAQ   (R10)(R10*2), R11
+	CMPQ   k+0(FP), $0x00
+	JLE    done
 
 loop:
-	VMOVUPS      (SI), Y4
-	VMOVUPS      32(SI), Y5
-	ADDQ         DI, SI
-	VBROADCASTSS (DX), Y6
+	PREFETCHT0 (DI)
+	PREFETCHT0 60(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), R12
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R12, $0x10
+	JLE        loopk
+	MOVQ       $+16, R12
+
+loopk:
+	VMOVUPS      (BX), Y4
+	VMOVUPS      32(BX), Y5
+	VBROADCASTSS (CX), Y6
 	VFMADD231PS  Y6, Y4, Y0
 	VFMADD231PS  Y6, Y5, Y1
-	VBROADCASTSS (DX)(CX*1), Y6
+	VBROADCASTSS (CX)(AX*1), Y6
 	VFMADD231PS  Y6, Y4, Y2
 	VFMADD231PS  Y6, Y5, Y3
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          loop
+	ADDQ         SI, BX
+	ADDQ         DX, CX
+	DECQ         R12
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
 
 done:
-	MOVQ       load+64(FP), AX
-	VMOVUPS    (AX), Y4
-	VMOVUPS    32(AX), Y5
-	MOVQ       R8, AX
-	VMASKMOVPS (AX), Y4, Y6
+	MOVQ       c+48(FP), AX
+	MOVQ       ldc+56(FP), CX
+	MOVQ       load+96(FP), DX
+	VMOVUPS    (DX), Y4
+	VMOVUPS    32(DX), Y5
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
+	VMASKMOVPS (DX), Y4, Y6
 	VADDPS     Y6, Y0, Y0
-	VMASKMOVPS 32(AX), Y5, Y6
+	VMASKMOVPS 32(DX), Y5, Y6
 	VADDPS     Y6, Y1, Y1
-	ADDQ       R9, AX
-	VMASKMOVPS (AX), Y4, Y4
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y4, Y4
 	VADDPS     Y4, Y2, Y2
-	VMASKMOVPS 32(AX), Y5, Y4
+	VMASKMOVPS 32(DX), Y5, Y4
 	VADDPS     Y4, Y3, Y3
-	MOVB       full+80(FP), AL
-	TESTB      AL, AL
+	MOVB       full+112(FP), DL
+	TESTB      DL, DL
 	JZ         some
-	MOVQ       R8, AX
 	VMOVUPS    Y0, (AX)
 	VMOVUPS    Y1, 32(AX)
-	ADDQ       R9, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y2, (AX)
 	VMOVUPS    Y3, 32(AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+72(FP), AX
-	VMOVUPS    (AX), Y4
-	VMOVUPS    32(AX), Y5
-	VMASKMOVPS Y0, Y4, (R8)
-	VMASKMOVPS Y1, Y5, 32(R8)
-	ADDQ       R9, R8
-	VMASKMOVPS Y2, Y4, (R8)
-	VMASKMOVPS Y3, Y5, 32(R8)
+	MOVQ       store+104(FP), DX
+	VMOVUPS    (DX), Y4
+	VMOVUPS    32(DX), Y5
+	VMASKMOVPS Y0, Y4, (AX)
+	VMASKMOVPS Y1, Y5, 32(AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y2, Y4, (AX)
+	VMASKMOVPS Y3, Y5, 32(AX)
 	VZEROUPPER
 	RET
 
-// func Tile3x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+// func Tile3x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile3x8AVX2(SB), NOSPLIT, $0-81
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	MOVQ       b+32(FP), SI
-	MOVQ       ldb+40(FP), DI
-	MOVQ       c+48(FP), R8
-	MOVQ       ldc+56(FP), R9
-	MOVQ       R8, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 28(R10)
-	ADDQ       R9, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 28(R10)
-	ADDQ       R9, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 28(R10)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	TESTQ      AX, AX
-	JZ         done
+TEXT ·Tile3x8AVX2(SB), NOSPLIT, $0-113
+	MOVQ   a+8(FP), CX
+	MOVQ   arow+16(FP), AX
+	MOVQ   acol+24(FP), DX
+	MOVQ   b+32(FP), BX
+	MOVQ   ldb+40(FP), SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	MOVQ   old+64(FP), DI
+	MOVQ   ldold+72(FP), R8
+	MOVQ   next+80(FP), R9
+	MOVQ   ld+88(FP), R10
+	LEAQ   (R10)(R10*2), R11
+	CMPQ   k+0(FP), $0x00
+	JLE    done
 
 loop:
-	VMOVUPS      (SI), Y3
-	ADDQ         DI, SI
-	VBROADCASTSS (DX), Y4
+	PREFETCHT0 (DI)
+	PREFETCHT0 28(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), R12
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R12, $0x10
+	JLE        loopk
+	MOVQ       $+16, R12
+
+loopk:
+	VMOVUPS      (BX), Y3
+	VBROADCASTSS (CX), Y4
 	VFMADD231PS  Y4, Y3, Y0
-	VBROADCASTSS (DX)(CX*1), Y4
+	VBROADCASTSS (CX)(AX*1), Y4
 	VFMADD231PS  Y4, Y3, Y1
-	VBROADCASTSS (DX)(CX*2), Y4
+	VBROADCASTSS (CX)(AX*2), Y4
 	VFMADD231PS  Y4, Y3, Y2
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          loop
+	ADDQ         SI, BX
+	ADDQ         DX, CX
+	DECQ         R12
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
 
 done:
-	MOVQ       load+64(FP), AX
-	VMOVUPS    (AX), Y3
-	MOVQ       R8, AX
-	VMASKMOVPS (AX), Y3, Y4
+	MOVQ       c+48(FP), AX
+	MOVQ       ldc+56(FP), CX
+	MOVQ       load+96(FP), DX
+	VMOVUPS    (DX), Y3
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
+	VMASKMOVPS (DX), Y3, Y4
 	VADDPS     Y4, Y0, Y0
-	ADDQ       R9, AX
-	VMASKMOVPS (AX), Y3, Y4
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y3, Y4
 	VADDPS     Y4, Y1, Y1
-	ADDQ       R9, AX
-	VMASKMOVPS (AX), Y3, Y3
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y3, Y3
 	VADDPS     Y3, Y2, Y2
-	MOVB       full+80(FP), AL
-	TESTB      AL, AL
+	MOVB       full+112(FP), DL
+	TESTB      DL, DL
 	JZ         some
-	MOVQ       R8, AX
 	VMOVUPS    Y0, (AX)
-	ADDQ       R9, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y1, (AX)
-	ADDQ       R9, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y2, (AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+72(FP), AX
-	VMOVUPS    (AX), Y3
-	VMASKMOVPS Y0, Y3, (R8)
-	ADDQ       R9, R8
-	VMASKMOVPS Y1, Y3, (R8)
-	ADDQ       R9, R8
-	VMASKMOVPS Y2, Y3, (R8)
+	MOVQ       store+104(FP), DX
+	VMOVUPS    (DX), Y3
+	VMASKMOVPS Y0, Y3, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y3, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y2, Y3, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile3x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+// func Tile3x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile3x16AVX2(SB), NOSPLIT, $0-81
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	MOVQ       b+32(FP), SI
-	MOVQ       ldb+40(FP), DI
-	MOVQ       c+48(FP), R8
-	MOVQ       ldc+56(FP), R9
-	MOVQ       R8, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 60(R10)
-	ADDQ       R9, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 60(R10)
-	ADDQ       R9, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 60(R10)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	TESTQ      AX, AX
-	JZ         done
+TEXT ·Tile3x16AVX2(SB), NOSPLIT, $0-113
+	MOVQ   a+8(FP), CX
+	MOVQ   arow+16(FP), AX
+	MOVQ   acol+24(FP), DX
+	MOVQ   b+32(FP), BX
+	MOVQ   ldb+40(FP), SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	MOVQ   old+64(FP), DI
+	MOVQ   ldold+72(FP), R8
+	MOVQ   next+80(FP), R9
+	MOVQ   ld+88(FP), R10
+	LEAQ   (R10)(R10*2), R11
+	CMPQ   k+0(FP), $0x00
+	JLE    done
 
 loop:
-	VMOVUPS      (SI), Y6
-	VMOVUPS      32(SI), Y7
-	ADDQ         DI, SI
-	VBROADCASTSS (DX), Y8
+	PREFETCHT0 (DI)
+	PREFETCHT0 60(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), R12
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R12, $0x10
+	JLE        loopk
+	MOVQ       $+16, R12
+
+loopk:
+	VMOVUPS      (BX), Y6
+	VMOVUPS      32(BX), Y7
+	VBROADCASTSS (CX), Y8
 	VFMADD231PS  Y8, Y6, Y0
 	VFMADD231PS  Y8, Y7, Y1
-	VBROADCASTSS (DX)(CX*1), Y8
+	VBROADCASTSS (CX)(AX*1), Y8
 	VFMADD231PS  Y8, Y6, Y2
 	VFMADD231PS  Y8, Y7, Y3
-	VBROADCASTSS (DX)(CX*2), Y8
+	VBROADCASTSS (CX)(AX*2), Y8
 	VFMADD231PS  Y8, Y6, Y4
 	VFMADD231PS  Y8, Y7, Y5
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          loop
+	ADDQ         SI, BX
+	ADDQ         DX, CX
+	DECQ         R12
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
 
 done:
-	MOVQ       load+64(FP), AX
-	VMOVUPS    (AX), Y6
-	VMOVUPS    32(AX), Y7
-	MOVQ       R8, AX
-	VMASKMOVPS (AX), Y6, Y8
+	MOVQ       c+48(FP), AX
+	MOVQ       ldc+56(FP), CX
+	MOVQ       load+96(FP), DX
+	VMOVUPS    (DX), Y6
+	VMOVUPS    32(DX), Y7
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
+	VMASKMOVPS (DX), Y6, Y8
 	VADDPS     Y8, Y0, Y0
-	VMASKMOVPS 32(AX), Y7, Y8
+	VMASKMOVPS 32(DX), Y7, Y8
 	VADDPS     Y8, Y1, Y1
-	ADDQ       R9, AX
-	VMASKMOVPS (AX), Y6, Y8
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y6, Y8
 	VADDPS     Y8, Y2, Y2
-	VMASKMOVPS 32(AX), Y7, Y8
+	VMASKMOVPS 32(DX), Y7, Y8
 	VADDPS     Y8, Y3, Y3
-	ADDQ       R9, AX
-	VMASKMOVPS (AX), Y6, Y6
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y6, Y6
 	VADDPS     Y6, Y4, Y4
-	VMASKMOVPS 32(AX), Y7, Y6
+	VMASKMOVPS 32(DX), Y7, Y6
 	VADDPS     Y6, Y5, Y5
-	MOVB       full+80(FP), AL
-	TESTB      AL, AL
+	MOVB       full+112(FP), DL
+	TESTB      DL, DL
 	JZ         some
-	MOVQ       R8, AX
 	VMOVUPS    Y0, (AX)
 	VMOVUPS    Y1, 32(AX)
-	ADDQ       R9, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y2, (AX)
 	VMOVUPS    Y3, 32(AX)
-	ADDQ       R9, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y4, (AX)
 	VMOVUPS    Y5, 32(AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+72(FP), AX
-	VMOVUPS    (AX), Y6
-	VMOVUPS    32(AX), Y7
-	VMASKMOVPS Y0, Y6, (R8)
-	VMASKMOVPS Y1, Y7, 32(R8)
-	ADDQ       R9, R8
-	VMASKMOVPS Y2, Y6, (R8)
-	VMASKMOVPS Y3, Y7, 32(R8)
-	ADDQ       R9, R8
-	VMASKMOVPS Y4, Y6, (R8)
-	VMASKMOVPS Y5, Y7, 32(R8)
+	MOVQ       store+104(FP), DX
+	VMOVUPS    (DX), Y6
+	VMOVUPS    32(DX), Y7
+	VMASKMOVPS Y0, Y6, (AX)
+	VMASKMOVPS Y1, Y7, 32(AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y2, Y6, (AX)
+	VMASKMOVPS Y3, Y7, 32(AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y4, Y6, (AX)
+	VMASKMOVPS Y5, Y7, 32(AX)
 	VZEROUPPER
 	RET
 
-// func Tile4x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+// func Tile4x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile4x8AVX2(SB), NOSPLIT, $0-81
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       ldb+40(FP), R8
-	MOVQ       c+48(FP), R9
-	MOVQ       ldc+56(FP), R10
-	MOVQ       R9, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 28(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 28(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 28(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 28(R11)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	TESTQ      AX, AX
-	JZ         done
+TEXT ·Tile4x8AVX2(SB), NOSPLIT, $0-113
+	MOVQ   a+8(FP), CX
+	MOVQ   arow+16(FP), AX
+	MOVQ   acol+24(FP), DX
+	LEAQ   (AX)(AX*2), BX
+	MOVQ   b+32(FP), SI
+	MOVQ   ldb+40(FP), DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   old+64(FP), R8
+	MOVQ   ldold+72(FP), R9
+	MOVQ   next+80(FP), R10
+	MOVQ   ld+88(FP), R11
+	LEAQ   (R11)(R11*2), R12
+	CMPQ   k+0(FP), $0x00
+	JLE    done
 
 loop:
-	VMOVUPS      (DI), Y4
-	ADDQ         R8, DI
-	VBROADCASTSS (DX), Y5
+	PREFETCHT0 (R8)
+	PREFETCHT0 28(R8)
+	ADDQ       R9, R8
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 (R10)(R11*2)
+	PREFETCHT1 (R10)(R12*1)
+	ADDQ       $0x40, R10
+	MOVQ       k+0(FP), R13
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R13, $0x10
+	JLE        loopk
+	MOVQ       $+16, R13
+
+loopk:
+	VMOVUPS      (SI), Y4
+	VBROADCASTSS (CX), Y5
 	VFMADD231PS  Y5, Y4, Y0
-	VBROADCASTSS (DX)(CX*1), Y5
+	VBROADCASTSS (CX)(AX*1), Y5
 	VFMADD231PS  Y5, Y4, Y1
-	VBROADCASTSS (DX)(CX*2), Y5
+	VBROADCASTSS (CX)(AX*2), Y5
 	VFMADD231PS  Y5, Y4, Y2
-	VBROADCASTSS (DX)(SI*1), Y5
+	VBROADCASTSS (CX)(BX*1), Y5
 	VFMADD231PS  Y5, Y4, Y3
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          loop
+	ADDQ         DI, SI
+	ADDQ         DX, CX
+	DECQ         R13
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
 
 done:
-	MOVQ       load+64(FP), AX
-	VMOVUPS    (AX), Y4
-	MOVQ       R9, AX
-	VMASKMOVPS (AX), Y4, Y5
+	MOVQ       c+48(FP), AX
+	MOVQ       ldc+56(FP), CX
+	MOVQ       load+96(FP), DX
+	VMOVUPS    (DX), Y4
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
+	VMASKMOVPS (DX), Y4, Y5
 	VADDPS     Y5, Y0, Y0
-	ADDQ       R10, AX
-	VMASKMOVPS (AX), Y4, Y5
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y4, Y5
 	VADDPS     Y5, Y1, Y1
-	ADDQ       R10, AX
-	VMASKMOVPS (AX), Y4, Y5
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y4, Y5
 	VADDPS     Y5, Y2, Y2
-	ADDQ       R10, AX
-	VMASKMOVPS (AX), Y4, Y4
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y4, Y4
 	VADDPS     Y4, Y3, Y3
-	MOVB       full+80(FP), AL
-	TESTB      AL, AL
+	MOVB       full+112(FP), DL
+	TESTB      DL, DL
 	JZ         some
-	MOVQ       R9, AX
 	VMOVUPS    Y0, (AX)
-	ADDQ       R10, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y1, (AX)
-	ADDQ       R10, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y2, (AX)
-	ADDQ       R10, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y3, (AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+72(FP), AX
-	VMOVUPS    (AX), Y4
-	VMASKMOVPS Y0, Y4, (R9)
-	ADDQ       R10, R9
-	VMASKMOVPS Y1, Y4, (R9)
-	ADDQ       R10, R9
-	VMASKMOVPS Y2, Y4, (R9)
-	ADDQ       R10, R9
-	VMASKMOVPS Y3, Y4, (R9)
+	MOVQ       store+104(FP), DX
+	VMOVUPS    (DX), Y4
+	VMASKMOVPS Y0, Y4, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y4, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y2, Y4, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y3, Y4, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile4x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+// func Tile4x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile4x16AVX2(SB), NOSPLIT, $0-81
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       ldb+40(FP), R8
-	MOVQ       c+48(FP), R9
-	MOVQ       ldc+56(FP), R10
-	MOVQ       R9, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	TESTQ      AX, AX
-	JZ         done
+TEXT ·Tile4x16AVX2(SB), NOSPLIT, $0-113
+	MOVQ   a+8(FP), CX
+	MOVQ   arow+16(FP), AX
+	MOVQ   acol+24(FP), DX
+	LEAQ   (AX)(AX*2), BX
+	MOVQ   b+32(FP), SI
+	MOVQ   ldb+40(FP), DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   old+64(FP), R8
+	MOVQ   ldold+72(FP), R9
+	MOVQ   next+80(FP), R10
+	MOVQ   ld+88(FP), R11
+	LEAQ   (R11)(R11*2), R12
+	CMPQ   k+0(FP), $0x00
+	JLE    done
 
 loop:
-	VMOVUPS      (DI), Y8
-	VMOVUPS      32(DI), Y9
-	ADDQ         R8, DI
-	VBROADCASTSS (DX), Y10
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	ADDQ       R9, R8
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 (R10)(R11*2)
+	PREFETCHT1 (R10)(R12*1)
+	ADDQ       $0x40, R10
+	MOVQ       k+0(FP), R13
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R13, $0x10
+	JLE        loopk
+	MOVQ       $+16, R13
+
+loopk:
+	VMOVUPS      (SI), Y8
+	VMOVUPS      32(SI), Y9
+	VBROADCASTSS (CX), Y10
 	VFMADD231PS  Y10, Y8, Y0
 	VFMADD231PS  Y10, Y9, Y1
-	VBROADCASTSS (DX)(CX*1), Y10
+	VBROADCASTSS (CX)(AX*1), Y10
 	VFMADD231PS  Y10, Y8, Y2
 	VFMADD231PS  Y10, Y9, Y3
-	VBROADCASTSS (DX)(CX*2), Y10
+	VBROADCASTSS (CX)(AX*2), Y10
 	VFMADD231PS  Y10, Y8, Y4
 	VFMADD231PS  Y10, Y9, Y5
-	VBROADCASTSS (DX)(SI*1), Y10
+	VBROADCASTSS (CX)(BX*1), Y10
 	VFMADD231PS  Y10, Y8, Y6
 	VFMADD231PS  Y10, Y9, Y7
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          loop
+	ADDQ         DI, SI
+	ADDQ         DX, CX
+	DECQ         R13
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
 
 done:
-	MOVQ       load+64(FP), AX
-	VMOVUPS    (AX), Y8
-	VMOVUPS    32(AX), Y9
-	MOVQ       R9, AX
-	VMASKMOVPS (AX), Y8, Y10
+	MOVQ       c+48(FP), AX
+	MOVQ       ldc+56(FP), CX
+	MOVQ       load+96(FP), DX
+	VMOVUPS    (DX), Y8
+	VMOVUPS    32(DX), Y9
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
+	VMASKMOVPS (DX), Y8, Y10
 	VADDPS     Y10, Y0, Y0
-	VMASKMOVPS 32(AX), Y9, Y10
+	VMASKMOVPS 32(DX), Y9, Y10
 	VADDPS     Y10, Y1, Y1
-	ADDQ       R10, AX
-	VMASKMOVPS (AX), Y8, Y10
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y8, Y10
 	VADDPS     Y10, Y2, Y2
-	VMASKMOVPS 32(AX), Y9, Y10
+	VMASKMOVPS 32(DX), Y9, Y10
 	VADDPS     Y10, Y3, Y3
-	ADDQ       R10, AX
-	VMASKMOVPS (AX), Y8, Y10
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y8, Y10
 	VADDPS     Y10, Y4, Y4
-	VMASKMOVPS 32(AX), Y9, Y10
+	VMASKMOVPS 32(DX), Y9, Y10
 	VADDPS     Y10, Y5, Y5
-	ADDQ       R10, AX
-	VMASKMOVPS (AX), Y8, Y8
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y8, Y8
 	VADDPS     Y8, Y6, Y6
-	VMASKMOVPS 32(AX), Y9, Y8
+	VMASKMOVPS 32(DX), Y9, Y8
 	VADDPS     Y8, Y7, Y7
-	MOVB       full+80(FP), AL
-	TESTB      AL, AL
+	MOVB       full+112(FP), DL
+	TESTB      DL, DL
 	JZ         some
-	MOVQ       R9, AX
 	VMOVUPS    Y0, (AX)
 	VMOVUPS    Y1, 32(AX)
-	ADDQ       R10, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y2, (AX)
 	VMOVUPS    Y3, 32(AX)
-	ADDQ       R10, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y4, (AX)
 	VMOVUPS    Y5, 32(AX)
-	ADDQ       R10, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y6, (AX)
 	VMOVUPS    Y7, 32(AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+72(FP), AX
-	VMOVUPS    (AX), Y8
-	VMOVUPS    32(AX), Y9
-	VMASKMOVPS Y0, Y8, (R9)
-	VMASKMOVPS Y1, Y9, 32(R9)
-	ADDQ       R10, R9
-	VMASKMOVPS Y2, Y8, (R9)
-	VMASKMOVPS Y3, Y9, 32(R9)
-	ADDQ       R10, R9
-	VMASKMOVPS Y4, Y8, (R9)
-	VMASKMOVPS Y5, Y9, 32(R9)
-	ADDQ       R10, R9
-	VMASKMOVPS Y6, Y8, (R9)
-	VMASKMOVPS Y7, Y9, 32(R9)
+	MOVQ       store+104(FP), DX
+	VMOVUPS    (DX), Y8
+	VMOVUPS    32(DX), Y9
+	VMASKMOVPS Y0, Y8, (AX)
+	VMASKMOVPS Y1, Y9, 32(AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y2, Y8, (AX)
+	VMASKMOVPS Y3, Y9, 32(AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y4, Y8, (AX)
+	VMASKMOVPS Y5, Y9, 32(AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y6, Y8, (AX)
+	VMASKMOVPS Y7, Y9, 32(AX)
 	VZEROUPPER
 	RET
 
-// func Tile5x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+// func Tile5x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile5x8AVX2(SB), NOSPLIT, $0-81
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       ldb+40(FP), R8
-	MOVQ       c+48(FP), R9
-	MOVQ       ldc+56(FP), R10
-	MOVQ       R9, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 28(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 28(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 28(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 28(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 28(R11)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	TESTQ      AX, AX
-	JZ         done
+TEXT ·Tile5x8AVX2(SB), NOSPLIT, $0-113
+	MOVQ   a+8(FP), CX
+	MOVQ   arow+16(FP), AX
+	MOVQ   acol+24(FP), DX
+	LEAQ   (AX)(AX*2), BX
+	MOVQ   b+32(FP), SI
+	MOVQ   ldb+40(FP), DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	MOVQ   old+64(FP), R8
+	MOVQ   ldold+72(FP), R9
+	MOVQ   next+80(FP), R10
+	MOVQ   ld+88(FP), R11
+	LEAQ   (R11)(R11*2), R12
+	CMPQ   k+0(FP), $0x00
+	JLE    done
 
 loop:
-	VMOVUPS      (DI), Y5
-	ADDQ         R8, DI
-	VBROADCASTSS (DX), Y6
+	PREFETCHT0 (R8)
+	PREFETCHT0 28(R8)
+	ADDQ       R9, R8
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 (R10)(R11*2)
+	PREFETCHT1 (R10)(R12*1)
+	ADDQ       $0x40, R10
+	MOVQ       k+0(FP), R13
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R13, $0x10
+	JLE        loopk
+	MOVQ       $+16, R13
+
+loopk:
+	VMOVUPS      (SI), Y5
+	VBROADCASTSS (CX), Y6
 	VFMADD231PS  Y6, Y5, Y0
-	VBROADCASTSS (DX)(CX*1), Y6
+	VBROADCASTSS (CX)(AX*1), Y6
 	VFMADD231PS  Y6, Y5, Y1
-	VBROADCASTSS (DX)(CX*2), Y6
+	VBROADCASTSS (CX)(AX*2), Y6
 	VFMADD231PS  Y6, Y5, Y2
-	VBROADCASTSS (DX)(SI*1), Y6
+	VBROADCASTSS (CX)(BX*1), Y6
 	VFMADD231PS  Y6, Y5, Y3
-	VBROADCASTSS (DX)(CX*4), Y6
+	VBROADCASTSS (CX)(AX*4), Y6
 	VFMADD231PS  Y6, Y5, Y4
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          loop
+	ADDQ         DI, SI
+	ADDQ         DX, CX
+	DECQ         R13
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
 
 done:
-	MOVQ       load+64(FP), AX
-	VMOVUPS    (AX), Y5
-	MOVQ       R9, AX
-	VMASKMOVPS (AX), Y5, Y6
+	MOVQ       c+48(FP), AX
+	MOVQ       ldc+56(FP), CX
+	MOVQ       load+96(FP), DX
+	VMOVUPS    (DX), Y5
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
+	VMASKMOVPS (DX), Y5, Y6
 	VADDPS     Y6, Y0, Y0
-	ADDQ       R10, AX
-	VMASKMOVPS (AX), Y5, Y6
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y5, Y6
 	VADDPS     Y6, Y1, Y1
-	ADDQ       R10, AX
-	VMASKMOVPS (AX), Y5, Y6
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y5, Y6
 	VADDPS     Y6, Y2, Y2
-	ADDQ       R10, AX
-	VMASKMOVPS (AX), Y5, Y6
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y5, Y6
 	VADDPS     Y6, Y3, Y3
-	ADDQ       R10, AX
-	VMASKMOVPS (AX), Y5, Y5
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y5, Y5
 	VADDPS     Y5, Y4, Y4
-	MOVB       full+80(FP), AL
-	TESTB      AL, AL
+	MOVB       full+112(FP), DL
+	TESTB      DL, DL
 	JZ         some
-	MOVQ       R9, AX
 	VMOVUPS    Y0, (AX)
-	ADDQ       R10, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y1, (AX)
-	ADDQ       R10, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y2, (AX)
-	ADDQ       R10, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y3, (AX)
-	ADDQ       R10, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y4, (AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+72(FP), AX
-	VMOVUPS    (AX), Y5
-	VMASKMOVPS Y0, Y5, (R9)
-	ADDQ       R10, R9
-	VMASKMOVPS Y1, Y5, (R9)
-	ADDQ       R10, R9
-	VMASKMOVPS Y2, Y5, (R9)
-	ADDQ       R10, R9
-	VMASKMOVPS Y3, Y5, (R9)
-	ADDQ       R10, R9
-	VMASKMOVPS Y4, Y5, (R9)
+	MOVQ       store+104(FP), DX
+	VMOVUPS    (DX), Y5
+	VMASKMOVPS Y0, Y5, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y5, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y2, Y5, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y3, Y5, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y4, Y5, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile5x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+// func Tile5x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile5x16AVX2(SB), NOSPLIT, $0-81
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       ldb+40(FP), R8
-	MOVQ       c+48(FP), R9
-	MOVQ       ldc+56(FP), R10
-	MOVQ       R9, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	ADDQ       R10, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 60(R11)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	TESTQ      AX, AX
-	JZ         done
+TEXT ·Tile5x16AVX2(SB), NOSPLIT, $0-113
+	MOVQ   a+8(FP), CX
+	MOVQ   arow+16(FP), AX
+	MOVQ   acol+24(FP), DX
+	LEAQ   (AX)(AX*2), BX
+	MOVQ   b+32(FP), SI
+	MOVQ   ldb+40(FP), DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	MOVQ   old+64(FP), R8
+	MOVQ   ldold+72(FP), R9
+	MOVQ   next+80(FP), R10
+	MOVQ   ld+88(FP), R11
+	LEAQ   (R11)(R11*2), R12
+	CMPQ   k+0(FP), $0x00
+	JLE    done
 
 loop:
-	VMOVUPS      (DI), Y10
-	VMOVUPS      32(DI), Y11
-	ADDQ         R8, DI
-	VBROADCASTSS (DX), Y12
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	ADDQ       R9, R8
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 (R10)(R11*2)
+	PREFETCHT1 (R10)(R12*1)
+	ADDQ       $0x40, R10
+	MOVQ       k+0(FP), R13
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R13, $0x10
+	JLE        loopk
+	MOVQ       $+16, R13
+
+loopk:
+	VMOVUPS      (SI), Y10
+	VMOVUPS      32(SI), Y11
+	VBROADCASTSS (CX), Y12
 	VFMADD231PS  Y12, Y10, Y0
 	VFMADD231PS  Y12, Y11, Y1
-	VBROADCASTSS (DX)(CX*1), Y12
+	VBROADCASTSS (CX)(AX*1), Y12
 	VFMADD231PS  Y12, Y10, Y2
 	VFMADD231PS  Y12, Y11, Y3
-	VBROADCASTSS (DX)(CX*2), Y12
+	VBROADCASTSS (CX)(AX*2), Y12
 	VFMADD231PS  Y12, Y10, Y4
 	VFMADD231PS  Y12, Y11, Y5
-	VBROADCASTSS (DX)(SI*1), Y12
+	VBROADCASTSS (CX)(BX*1), Y12
 	VFMADD231PS  Y12, Y10, Y6
 	VFMADD231PS  Y12, Y11, Y7
-	VBROADCASTSS (DX)(CX*4), Y12
+	VBROADCASTSS (CX)(AX*4), Y12
 	VFMADD231PS  Y12, Y10, Y8
 	VFMADD231PS  Y12, Y11, Y9
-	ADDQ         BX, DX
-	DECQ         AX
-	JNZ          loop
+	ADDQ         DI, SI
+	ADDQ         DX, CX
+	DECQ         R13
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
 
 done:
-	MOVQ       load+64(FP), AX
-	VMOVUPS    (AX), Y10
-	VMOVUPS    32(AX), Y11
-	MOVQ       R9, AX
-	VMASKMOVPS (AX), Y10, Y12
+	MOVQ       c+48(FP), AX
+	MOVQ       ldc+56(FP), CX
+	MOVQ       load+96(FP), DX
+	VMOVUPS    (DX), Y10
+	VMOVUPS    32(DX), Y11
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
+	VMASKMOVPS (DX), Y10, Y12
 	VADDPS     Y12, Y0, Y0
-	VMASKMOVPS 32(AX), Y11, Y12
+	VMASKMOVPS 32(DX), Y11, Y12
 	VADDPS     Y12, Y1, Y1
-	ADDQ       R10, AX
-	VMASKMOVPS (AX), Y10, Y12
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y10, Y12
 	VADDPS     Y12, Y2, Y2
-	VMASKMOVPS 32(AX), Y11, Y12
+	VMASKMOVPS 32(DX), Y11, Y12
 	VADDPS     Y12, Y3, Y3
-	ADDQ       R10, AX
-	VMASKMOVPS (AX), Y10, Y12
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y10, Y12
 	VADDPS     Y12, Y4, Y4
-	VMASKMOVPS 32(AX), Y11, Y12
+	VMASKMOVPS 32(DX), Y11, Y12
 	VADDPS     Y12, Y5, Y5
-	ADDQ       R10, AX
-	VMASKMOVPS (AX), Y10, Y12
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y10, Y12
 	VADDPS     Y12, Y6, Y6
-	VMASKMOVPS 32(AX), Y11, Y12
+	VMASKMOVPS 32(DX), Y11, Y12
 	VADDPS     Y12, Y7, Y7
-	ADDQ       R10, AX
-	VMASKMOVPS (AX), Y10, Y10
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y10, Y10
 	VADDPS     Y10, Y8, Y8
-	VMASKMOVPS 32(AX), Y11, Y10
+	VMASKMOVPS 32(DX), Y11, Y10
 	VADDPS     Y10, Y9, Y9
-	MOVB       full+80(FP), AL
-	TESTB      AL, AL
+	MOVB       full+112(FP), DL
+	TESTB      DL, DL
 	JZ         some
-	MOVQ       R9, AX
 	VMOVUPS    Y0, (AX)
 	VMOVUPS    Y1, 32(AX)
-	ADDQ       R10, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y2, (AX)
 	VMOVUPS    Y3, 32(AX)
-	ADDQ       R10, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y4, (AX)
 	VMOVUPS    Y5, 32(AX)
-	ADDQ       R10, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y6, (AX)
 	VMOVUPS    Y7, 32(AX)
-	ADDQ       R10, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y8, (AX)
 	VMOVUPS    Y9, 32(AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+72(FP), AX
-	VMOVUPS    (AX), Y10
-	VMOVUPS    32(AX), Y11
-	VMASKMOVPS Y0, Y10, (R9)
-	VMASKMOVPS Y1, Y11, 32(R9)
-	ADDQ       R10, R9
-	VMASKMOVPS Y2, Y10, (R9)
-	VMASKMOVPS Y3, Y11, 32(R9)
-	ADDQ       R10, R9
-	VMASKMOVPS Y4, Y10, (R9)
-	VMASKMOVPS Y5, Y11, 32(R9)
-	ADDQ       R10, R9
-	VMASKMOVPS Y6, Y10, (R9)
-	VMASKMOVPS Y7, Y11, 32(R9)
-	ADDQ       R10, R9
-	VMASKMOVPS Y8, Y10, (R9)
-	VMASKMOVPS Y9, Y11, 32(R9)
+	MOVQ       store+104(FP), DX
+	VMOVUPS    (DX), Y10
+	VMOVUPS    32(DX), Y11
+	VMASKMOVPS Y0, Y10, (AX)
+	VMASKMOVPS Y1, Y11, 32(AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y2, Y10, (AX)
+	VMASKMOVPS Y3, Y11, 32(AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y4, Y10, (AX)
+	VMASKMOVPS Y5, Y11, 32(AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y6, Y10, (AX)
+	VMASKMOVPS Y7, Y11, 32(AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y8, Y10, (AX)
+	VMASKMOVPS Y9, Y11, 32(AX)
 	VZEROUPPER
 	RET
 
-// func Tile6x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+// func Tile6x8AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile6x8AVX2(SB), NOSPLIT, $0-81
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	MOVQ       b+32(FP), R8
-	MOVQ       ldb+40(FP), R9
-	MOVQ       c+48(FP), R10
-	MOVQ       ldc+56(FP), R11
-	MOVQ       R10, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 28(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 28(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 28(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 28(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 28(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 28(R12)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	TESTQ      AX, AX
-	JZ         done
+TEXT ·Tile6x8AVX2(SB), NOSPLIT, $0-113
+	MOVQ   a+8(FP), CX
+	MOVQ   arow+16(FP), AX
+	MOVQ   acol+24(FP), DX
+	LEAQ   (AX)(AX*2), BX
+	LEAQ   (CX)(AX*4), SI
+	ADDQ   AX, SI
+	MOVQ   b+32(FP), DI
+	MOVQ   ldb+40(FP), R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	MOVQ   old+64(FP), R9
+	MOVQ   ldold+72(FP), R10
+	MOVQ   next+80(FP), R11
+	MOVQ   ld+88(FP), R12
+	LEAQ   (R12)(R12*2), R13
+	CMPQ   k+0(FP), $0x00
+	JLE    done
 
 loop:
-	VMOVUPS      (R8), Y6
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Y7
+	PREFETCHT0 (R9)
+	PREFETCHT0 28(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        loopk
+	MOVQ       $+16, R14
+
+loopk:
+	VMOVUPS      (DI), Y6
+	VBROADCASTSS (CX), Y7
 	VFMADD231PS  Y7, Y6, Y0
-	VBROADCASTSS (DX)(CX*1), Y7
+	VBROADCASTSS (CX)(AX*1), Y7
 	VFMADD231PS  Y7, Y6, Y1
-	VBROADCASTSS (DX)(CX*2), Y7
+	VBROADCASTSS (CX)(AX*2), Y7
 	VFMADD231PS  Y7, Y6, Y2
-	VBROADCASTSS (DX)(SI*1), Y7
+	VBROADCASTSS (CX)(BX*1), Y7
 	VFMADD231PS  Y7, Y6, Y3
-	VBROADCASTSS (DX)(CX*4), Y7
+	VBROADCASTSS (CX)(AX*4), Y7
 	VFMADD231PS  Y7, Y6, Y4
-	VBROADCASTSS (DI), Y7
+	VBROADCASTSS (SI), Y7
 	VFMADD231PS  Y7, Y6, Y5
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          loop
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
 
 done:
-	MOVQ       load+64(FP), AX
-	VMOVUPS    (AX), Y6
-	MOVQ       R10, AX
-	VMASKMOVPS (AX), Y6, Y7
+	MOVQ       c+48(FP), AX
+	MOVQ       ldc+56(FP), CX
+	MOVQ       load+96(FP), DX
+	VMOVUPS    (DX), Y6
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
+	VMASKMOVPS (DX), Y6, Y7
 	VADDPS     Y7, Y0, Y0
-	ADDQ       R11, AX
-	VMASKMOVPS (AX), Y6, Y7
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y6, Y7
 	VADDPS     Y7, Y1, Y1
-	ADDQ       R11, AX
-	VMASKMOVPS (AX), Y6, Y7
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y6, Y7
 	VADDPS     Y7, Y2, Y2
-	ADDQ       R11, AX
-	VMASKMOVPS (AX), Y6, Y7
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y6, Y7
 	VADDPS     Y7, Y3, Y3
-	ADDQ       R11, AX
-	VMASKMOVPS (AX), Y6, Y7
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y6, Y7
 	VADDPS     Y7, Y4, Y4
-	ADDQ       R11, AX
-	VMASKMOVPS (AX), Y6, Y6
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y6, Y6
 	VADDPS     Y6, Y5, Y5
-	MOVB       full+80(FP), AL
-	TESTB      AL, AL
+	MOVB       full+112(FP), DL
+	TESTB      DL, DL
 	JZ         some
-	MOVQ       R10, AX
 	VMOVUPS    Y0, (AX)
-	ADDQ       R11, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y1, (AX)
-	ADDQ       R11, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y2, (AX)
-	ADDQ       R11, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y3, (AX)
-	ADDQ       R11, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y4, (AX)
-	ADDQ       R11, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y5, (AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+72(FP), AX
-	VMOVUPS    (AX), Y6
-	VMASKMOVPS Y0, Y6, (R10)
-	ADDQ       R11, R10
-	VMASKMOVPS Y1, Y6, (R10)
-	ADDQ       R11, R10
-	VMASKMOVPS Y2, Y6, (R10)
-	ADDQ       R11, R10
-	VMASKMOVPS Y3, Y6, (R10)
-	ADDQ       R11, R10
-	VMASKMOVPS Y4, Y6, (R10)
-	ADDQ       R11, R10
-	VMASKMOVPS Y5, Y6, (R10)
+	MOVQ       store+104(FP), DX
+	VMOVUPS    (DX), Y6
+	VMASKMOVPS Y0, Y6, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y1, Y6, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y2, Y6, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y3, Y6, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y4, Y6, (AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y5, Y6, (AX)
 	VZEROUPPER
 	RET
 
-// func Tile6x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, load *int32, store *int32, full bool)
+// func Tile6x16AVX2(k int, a *float32, arow uintptr, acol uintptr, b *float32, ldb uintptr, c *float32, ldc uintptr, old *float32, ldold uintptr, next *float32, ld uintptr, load *int32, store *int32, full bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·Tile6x16AVX2(SB), NOSPLIT, $0-81
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), DX
-	MOVQ       arow+16(FP), CX
-	MOVQ       acol+24(FP), BX
-	LEAQ       (CX)(CX*2), SI
-	LEAQ       (DX)(CX*4), DI
-	ADDQ       CX, DI
-	MOVQ       b+32(FP), R8
-	MOVQ       ldb+40(FP), R9
-	MOVQ       c+48(FP), R10
-	MOVQ       ldc+56(FP), R11
-	MOVQ       R10, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	ADDQ       R11, R12
-	PREFETCHT0 (R12)
-	PREFETCHT0 60(R12)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	VXORPS     Y10, Y10, Y10
-	VXORPS     Y11, Y11, Y11
-	TESTQ      AX, AX
-	JZ         done
+TEXT ·Tile6x16AVX2(SB), NOSPLIT, $0-113
+	MOVQ   a+8(FP), CX
+	MOVQ   arow+16(FP), AX
+	MOVQ   acol+24(FP), DX
+	LEAQ   (AX)(AX*2), BX
+	LEAQ   (CX)(AX*4), SI
+	ADDQ   AX, SI
+	MOVQ   b+32(FP), DI
+	MOVQ   ldb+40(FP), R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	MOVQ   old+64(FP), R9
+	MOVQ   ldold+72(FP), R10
+	MOVQ   next+80(FP), R11
+	MOVQ   ld+88(FP), R12
+	LEAQ   (R12)(R12*2), R13
+	CMPQ   k+0(FP), $0x00
+	JLE    done
 
 loop:
-	VMOVUPS      (R8), Y12
-	VMOVUPS      32(R8), Y13
-	ADDQ         R9, R8
-	VBROADCASTSS (DX), Y14
+	PREFETCHT0 (R9)
+	PREFETCHT0 60(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), R14
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       R14, $0x10
+	JLE        loopk
+	MOVQ       $+16, R14
+
+loopk:
+	VMOVUPS      (DI), Y12
+	VMOVUPS      32(DI), Y13
+	VBROADCASTSS (CX), Y14
 	VFMADD231PS  Y14, Y12, Y0
 	VFMADD231PS  Y14, Y13, Y1
-	VBROADCASTSS (DX)(CX*1), Y14
+	VBROADCASTSS (CX)(AX*1), Y14
 	VFMADD231PS  Y14, Y12, Y2
 	VFMADD231PS  Y14, Y13, Y3
-	VBROADCASTSS (DX)(CX*2), Y14
+	VBROADCASTSS (CX)(AX*2), Y14
 	VFMADD231PS  Y14, Y12, Y4
 	VFMADD231PS  Y14, Y13, Y5
-	VBROADCASTSS (DX)(SI*1), Y14
+	VBROADCASTSS (CX)(BX*1), Y14
 	VFMADD231PS  Y14, Y12, Y6
 	VFMADD231PS  Y14, Y13, Y7
-	VBROADCASTSS (DX)(CX*4), Y14
+	VBROADCASTSS (CX)(AX*4), Y14
 	VFMADD231PS  Y14, Y12, Y8
 	VFMADD231PS  Y14, Y13, Y9
-	VBROADCASTSS (DI), Y14
+	VBROADCASTSS (SI), Y14
 	VFMADD231PS  Y14, Y12, Y10
 	VFMADD231PS  Y14, Y13, Y11
-	ADDQ         BX, DX
-	ADDQ         BX, DI
-	DECQ         AX
-	JNZ          loop
+	ADDQ         R8, DI
+	ADDQ         DX, CX
+	ADDQ         DX, SI
+	DECQ         R14
+	JNZ          loopk
+	CMPQ         k+0(FP), $0x00
+	JG           loop
 
 done:
-	MOVQ       load+64(FP), AX
-	VMOVUPS    (AX), Y12
-	VMOVUPS    32(AX), Y13
-	MOVQ       R10, AX
-	VMASKMOVPS (AX), Y12, Y14
+	MOVQ       c+48(FP), AX
+	MOVQ       ldc+56(FP), CX
+	MOVQ       load+96(FP), DX
+	VMOVUPS    (DX), Y12
+	VMOVUPS    32(DX), Y13
+	MOVQ       old+64(FP), DX
+	MOVQ       ldold+72(FP), BX
+	VMASKMOVPS (DX), Y12, Y14
 	VADDPS     Y14, Y0, Y0
-	VMASKMOVPS 32(AX), Y13, Y14
+	VMASKMOVPS 32(DX), Y13, Y14
 	VADDPS     Y14, Y1, Y1
-	ADDQ       R11, AX
-	VMASKMOVPS (AX), Y12, Y14
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y12, Y14
 	VADDPS     Y14, Y2, Y2
-	VMASKMOVPS 32(AX), Y13, Y14
+	VMASKMOVPS 32(DX), Y13, Y14
 	VADDPS     Y14, Y3, Y3
-	ADDQ       R11, AX
-	VMASKMOVPS (AX), Y12, Y14
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y12, Y14
 	VADDPS     Y14, Y4, Y4
-	VMASKMOVPS 32(AX), Y13, Y14
+	VMASKMOVPS 32(DX), Y13, Y14
 	VADDPS     Y14, Y5, Y5
-	ADDQ       R11, AX
-	VMASKMOVPS (AX), Y12, Y14
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y12, Y14
 	VADDPS     Y14, Y6, Y6
-	VMASKMOVPS 32(AX), Y13, Y14
+	VMASKMOVPS 32(DX), Y13, Y14
 	VADDPS     Y14, Y7, Y7
-	ADDQ       R11, AX
-	VMASKMOVPS (AX), Y12, Y14
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y12, Y14
 	VADDPS     Y14, Y8, Y8
-	VMASKMOVPS 32(AX), Y13, Y14
+	VMASKMOVPS 32(DX), Y13, Y14
 	VADDPS     Y14, Y9, Y9
-	ADDQ       R11, AX
-	VMASKMOVPS (AX), Y12, Y12
+	ADDQ       BX, DX
+	VMASKMOVPS (DX), Y12, Y12
 	VADDPS     Y12, Y10, Y10
-	VMASKMOVPS 32(AX), Y13, Y12
+	VMASKMOVPS 32(DX), Y13, Y12
 	VADDPS     Y12, Y11, Y11
-	MOVB       full+80(FP), AL
-	TESTB      AL, AL
+	MOVB       full+112(FP), DL
+	TESTB      DL, DL
 	JZ         some
-	MOVQ       R10, AX
 	VMOVUPS    Y0, (AX)
 	VMOVUPS    Y1, 32(AX)
-	ADDQ       R11, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y2, (AX)
 	VMOVUPS    Y3, 32(AX)
-	ADDQ       R11, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y4, (AX)
 	VMOVUPS    Y5, 32(AX)
-	ADDQ       R11, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y6, (AX)
 	VMOVUPS    Y7, 32(AX)
-	ADDQ       R11, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y8, (AX)
 	VMOVUPS    Y9, 32(AX)
-	ADDQ       R11, AX
+	ADDQ       CX, AX
 	VMOVUPS    Y10, (AX)
 	VMOVUPS    Y11, 32(AX)
 	VZEROUPPER
 	RET
 
 some:
-	MOVQ       store+72(FP), AX
-	VMOVUPS    (AX), Y12
-	VMOVUPS    32(AX), Y13
-	VMASKMOVPS Y0, Y12, (R10)
-	VMASKMOVPS Y1, Y13, 32(R10)
-	ADDQ       R11, R10
-	VMASKMOVPS Y2, Y12, (R10)
-	VMASKMOVPS Y3, Y13, 32(R10)
-	ADDQ       R11, R10
-	VMASKMOVPS Y4, Y12, (R10)
-	VMASKMOVPS Y5, Y13, 32(R10)
-	ADDQ       R11, R10
-	VMASKMOVPS Y6, Y12, (R10)
-	VMASKMOVPS Y7, Y13, 32(R10)
-	ADDQ       R11, R10
-	VMASKMOVPS Y8, Y12, (R10)
-	VMASKMOVPS Y9, Y13, 32(R10)
-	ADDQ       R11, R10
-	VMASKMOVPS Y10, Y12, (R10)
-	VMASKMOVPS Y11, Y13, 32(R10)
+	MOVQ       store+104(FP), DX
+	VMOVUPS    (DX), Y12
+	VMOVUPS    32(DX), Y13
+	VMASKMOVPS Y0, Y12, (AX)
+	VMASKMOVPS Y1, Y13, 32(AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y2, Y12, (AX)
+	VMASKMOVPS Y3, Y13, 32(AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y4, Y12, (AX)
+	VMASKMOVPS Y5, Y13, 32(AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y6, Y12, (AX)
+	VMASKMOVPS Y7, Y13, 32(AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y8, Y12, (AX)
+	VMASKMOVPS Y9, Y13, 32(AX)
+	ADDQ       CX, AX
+	VMASKMOVPS Y10, Y12, (AX)
+	VMASKMOVPS Y11, Y13, 32(AX)
 	VZEROUPPER
 	RET
 
