@@ -73,7 +73,7 @@ type benchResult struct {
 	Platform string   `json:"platform"`
 	CPUs     int      `json:"cpus"`
 	Threads  int      `json:"threads"`
-	Features []string `json:"features"`
+	Features []string `json:"features,omitempty"`
 	Variant  string   `json:"variant"`
 	Variants []string `json:"variants"`
 	Buffer   int64    `json:"buffer_bytes"` // each of the two

@@ -13,6 +13,9 @@ type quantLoops struct {
 	// encode4 is Encode4 of at least one block.
 	encode4 func(codes []byte, absmax []float32, moments []Moments4, x []float32, block int, c *Codebook) int
 
+	// decodeQ8 is DecodeQ8 of whole blocks.
+	decodeQ8 func(dst []float32, src []byte)
+
 	encodeMap8 func(codes []byte, x []float32, m *Map8, mul float32)
 	decodeMap8 func(dst []float32, codes []byte, values *[256]float32, scale float32)
 
@@ -25,7 +28,7 @@ type quantLoops struct {
 
 var quantGo = quantLoops{
 	decode4: decode4Go, decode4BF16: decode4BF16Go, encode4: encode4Go, encodeMap8: encodeMap8Go, decodeMap8: decodeMap8Go,
-	codeRows: smallM, dots: dotsGo, dot4: dot4Go,
+	decodeQ8: decodeQ8Go, codeRows: smallM, dots: dotsGo, dot4: dot4Go,
 }
 
 // Decode4 decodes a 4-bit block format such as NF4: dst[i] is the value of code i

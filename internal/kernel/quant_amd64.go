@@ -6,12 +6,20 @@ import "github.com/seed18967229/nibble/internal/kernel/simd"
 
 var quantAVX2 = quantLoops{
 	decode4: decode4AVX2, decode4BF16: decode4BF16AVX2, encode4: encode4AVX2, encodeMap8: encodeMap8AVX2, decodeMap8: decodeMap8AVX2,
-	codeRows: 4, dots: dotsAVX2, dot4: dot4AVX2,
+	decodeQ8: decodeQ8With(simd.DecodeQ8AVX2), codeRows: 4, dots: dotsAVX2, dot4: dot4AVX2,
 }
 
 var quantAVX512 = quantLoops{
 	decode4: decode4AVX512, decode4BF16: decode4BF16AVX512, encode4: encode4AVX512, encodeMap8: encodeMap8AVX512, decodeMap8: decodeMap8AVX512,
-	codeRows: smallM, dots: dotsAVX512, dot4: dot4AVX512,
+	decodeQ8: decodeQ8With(simd.DecodeQ8AVX512), codeRows: smallM, dots: dotsAVX512, dot4: dot4AVX512,
+}
+
+func decodeQ8With(f func(dst *float32, src *byte, blocks int)) func(dst []float32, src []byte) {
+	return func(dst []float32, src []byte) {
+		if len(dst) > 0 {
+			f(&dst[0], &src[0], len(dst)/BlockQ8)
+		}
+	}
 }
 
 func decode4AVX2(dst []float32, codes []byte, values *[16]float32, absmax []float32, block int) {

@@ -138,40 +138,39 @@ func timed(f func() error, n int) (time.Duration, error) {
 	return max(time.Since(start), 1), nil
 }
 
-// Share calls f(from, to) for equal parts of n, one for each processor that Go may
-// use, at once; all but the last part are multiples of step.
+// Share calls f(from, to) for parts of n, four for each processor that Go may use, at
+// once; all but the last are multiples of step. Whoever is done takes the next part, as
+// the loops of internal/kernel do, so that a processor that is busy otherwise holds up
+// no more than it must.
 func Share(n, step int, f func(from, to int) error) error {
-	workers := runtime.GOMAXPROCS(0)
-	part := (n/step + workers - 1) / workers * step
-	errs := make(chan error, workers)
-	for w := range workers {
-		go func() {
-			from := min(n, w*part)
-			to := min(n, from+part)
-			if w == workers-1 {
-				to = n
-			}
-			errs <- f(from, to)
-		}()
+	parts := 1
+	if workers := runtime.GOMAXPROCS(0); workers > 1 {
+		parts = 4 * workers
 	}
-	var first error
-	for range workers {
-		if err := <-errs; err != nil && first == nil {
-			first = err
+	part := ((n+step-1)/step + parts - 1) / parts * step
+	errs := make([]error, parts)
+	kernel.Parallel(parts, math.MaxInt64, func(i int) {
+		if from, to := min(n, i*part), min(n, (i+1)*part); from < to {
+			errs[i] = f(from, to)
+		}
+	})
+	for _, err := range errs {
+		if err != nil {
+			return err
 		}
 	}
-	return first
+	return nil
 }
 
 // MultiplyAdds returns the case of multiply-adds that wait for nothing, by the loops of
 // that name on so many processors: the most that a product of matrices can reach.
 // Work is in floating-point operations.
 func MultiplyAdds(variant string, threads int) Case {
-	const steps = 1 << 14
+	const steps, pieces = 1 << 11, 8
 	var once float64
 	_ = kernel.With(variant, func() error { once = kernel.MultiplyAdd(1); return nil })
-	return Case{Variant: variant, Threads: threads, Work: once * steps * float64(threads), Run: func() error {
-		return Share(threads, 1, func(from, to int) error {
+	return Case{Variant: variant, Threads: threads, Work: once * steps * pieces * float64(threads), Run: func() error {
+		return Share(pieces*threads, 1, func(from, to int) error {
 			kernel.MultiplyAdd(steps * (to - from))
 			return nil
 		})

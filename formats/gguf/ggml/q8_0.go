@@ -22,16 +22,7 @@ const (
 )
 
 // decodeQ8_0 is dequantize_row_q8_0.
-func decodeQ8_0(dst []float32, src []byte) {
-	for len(dst) > 0 {
-		y, b := (*[q8_0Block]float32)(dst), (*[q8_0Bytes]byte)(src)
-		d := half(b[:2])
-		for i, q := range b[2:] {
-			y[i] = float32(int8(q)) * d
-		}
-		dst, src = dst[len(y):], src[len(b):]
-	}
-}
+func decodeQ8_0(dst []float32, src []byte) { kernel.DecodeQ8(dst, src) }
 
 // encodeQ8_0 is quantize_row_q8_0_ref, save that a NaN spoils its block. From
 // 65520*127 on, about 8.3e6, the scale is infinite as a float16, and so are the

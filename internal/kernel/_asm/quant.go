@@ -20,6 +20,8 @@ func quant() {
 	encode4AVX2()
 	encode8AVX512()
 	encode8AVX2()
+	decodeQ8("DecodeQ8AVX2", 8, func() VecVirtual { return YMM() })
+	decodeQ8("DecodeQ8AVX512", 16, func() VecVirtual { return ZMM() })
 	dots()
 	splitAVX512()
 	splitAVX2()

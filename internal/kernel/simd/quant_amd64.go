@@ -47,6 +47,16 @@ func EncodeMap8AVX512(codes *byte, x *float32, heap *float32, mul float32, n int
 //go:noescape
 func EncodeMap8AVX2(codes *byte, x *float32, heap *float32, mul float32, n int)
 
+// DecodeQ8AVX2 decodes blocks of Q8_0: a float16 scale and 32 signed bytes.
+//
+//go:noescape
+func DecodeQ8AVX2(dst *float32, src *byte, blocks int)
+
+// DecodeQ8AVX512 decodes blocks of Q8_0: a float16 scale and 32 signed bytes.
+//
+//go:noescape
+func DecodeQ8AVX512(dst *float32, src *byte, blocks int)
+
 // Dots1x1AVX512 computes the dot products of 1 rows of x with 1 of w, rows ldx and ldw floats
 // apart, over k floats, a multiple of 16. out gets those of the first row of x first.
 //
