@@ -166,7 +166,7 @@ func Share(n, step int, f func(from, to int) error) error {
 // that name on so many processors: the most that a product of matrices can reach.
 // Work is in floating-point operations.
 func MultiplyAdds(variant string, threads int) Case {
-	const steps, pieces = 1 << 11, 8
+	const steps, pieces = 1 << 14, 8
 	var once float64
 	_ = kernel.With(variant, func() error { once = kernel.MultiplyAdd(1); return nil })
 	return Case{Variant: variant, Threads: threads, Work: once * steps * pieces * float64(threads), Run: func() error {
