@@ -44,7 +44,7 @@ func (c codec) Open(info tensor.Info, data tensor.Bytes) (tensor.Rows, error) {
 			return nil, err
 		}
 		for i := range w.dynamic {
-			w.dynamic[i] = float32At(b, i)
+			w.dynamic[i], w.offsets[i] = float32At(b, i), h.Offset
 		}
 	}
 	if _, ok := data.(tensor.Memory); !ok {
@@ -65,6 +65,7 @@ type weight struct {
 
 	nestedAt, absmaxAt, codesAt int64
 	dynamic                     [256]float32 // the stored 8-bit map
+	offsets                     [nestedBlock]float32
 
 	scratch sync.Pool // *part
 }
@@ -104,12 +105,39 @@ func (w tiled) ReadTile(dst []float32, ld int, row int64, rows, col, cols int) e
 	}
 	p := w.part()
 	defer w.scratch.Put(p)
+	all := w.info.Shape.Cols()
+	if (all|int64(col)|int64(cols))%w.BlockSize == 0 { // a power of two
+		w.readBlocks(p, dst, ld, row*all+int64(col), rows, cols)
+		return nil
+	}
 	for i := range rows {
-		if err := w.read(p, dst[i*ld:][:cols], (row+int64(i))*w.info.Shape.Cols()+int64(col)); err != nil {
+		if err := w.read(p, dst[i*ld:][:cols], (row+int64(i))*all+int64(col)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// readBlocks decodes cols elements from number at on and as many from each of the rows
+// below, where no block straddles rows. A product does that for some hundred elements
+// at a time, so what read does once for each of its calls would show.
+func (w tiled) readBlocks(p *part, dst []float32, ld int, at int64, rows, cols int) {
+	mem := w.data.(tensor.Memory)
+	blocks := cols / int(w.BlockSize)
+	p.scales = slices.Grow(p.scales[:0], blocks)[:blocks]
+	for i := range rows {
+		first := (at + int64(i)*w.info.Shape.Cols()) / w.BlockSize
+		if w.Double {
+			for j, code := range mem[w.absmaxAt+first:][:blocks] {
+				nested := float32At(mem[w.nestedAt:], int(first+int64(j))/nestedBlock)
+				p.scales[j] = undouble(w.dynamic[code], nested, w.Offset)
+			}
+		} else {
+			kernel.DecodeF32(p.scales, mem[w.absmaxAt+4*first:][:4*blocks])
+		}
+		codes := mem[w.codesAt+first*w.BlockSize/2:]
+		kernel.Decode4(dst[i*ld:][:cols], codes, &w.book.Values, p.scales, int(w.BlockSize))
+	}
 }
 
 // DotRows adds to y[i*ldy+j] the dot product of row i of the m rows of x, one after
@@ -184,9 +212,7 @@ func (w *weight) load(p *part, from, end int64) (err error) {
 		end := min(len(p.absmax), int((block+1)*nestedBlock-p.first))
 		scales := p.scales[at:end]
 		kernel.Decode8(scales, p.absmax[at:end], &w.dynamic, float32At(p.nested, int(block-p.nestedFirst)))
-		for i := range scales {
-			scales[i] += w.Offset
-		}
+		kernel.AddScaled(scales, 1, w.offsets[:len(scales)])
 		at = end
 	}
 	return nil

@@ -100,10 +100,14 @@ func (b *operand) decode(u *microkernel, dst []float32, k0, kn, n0, n int) error
 		const ld = kStep + 16
 		for j := 0; j < n; j += u.cols {
 			w := min(u.cols, n-j)
-			if err := b.tiles.DecodeTile(part, ld, n0+j, w, k0, kn); err != nil {
-				return err
+			// Half a sliver at a time leaves room for the other one in the nearest cache.
+			for at, half := 0, (u.cols+1)/2; at < w; at += half {
+				rows := min(half, w-at)
+				if err := b.tiles.DecodeTile(part, ld, n0+j+at, rows, k0, kn); err != nil {
+					return err
+				}
+				u.transpose(dst[j*kn+at:], u.width(w), part, ld, rows, kn)
 			}
-			u.transpose(dst[j*kn:], u.width(w), part, ld, w, kn)
 		}
 		return nil
 	}
