@@ -191,6 +191,10 @@ func splitAVX2() {
 	RET()
 }
 
+// aheadCodes is how many bytes ahead codes are asked for: what the processor fetches by
+// itself stops at the end of a page, which is two rows.
+const aheadCodes = 2048
+
 // dot4 makes the loop of a product with mr rows of x from 4-bit codes. No value is
 // written to memory: a byte is widened to a lane, its low nibble looks up an odd
 // element and its high nibble an even one.
@@ -251,6 +255,7 @@ func dot4(w width, mr int) {
 	MOVQ(x, xp)
 	MOVQ(param("blocks"), left)
 	Label("block")
+	PREFETCHT0(Mem{Base: codes, Disp: aheadCodes})
 	// The products are with the values that decoding gives.
 	lo, hi := w.reg(), w.reg()
 	if w.bytes == 64 {

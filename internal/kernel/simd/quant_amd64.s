@@ -2624,7 +2624,7 @@ loop:
 	RET
 
 // func Dot4x1AVX512(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
-// Requires: AVX, AVX512F, AVX512VL
+// Requires: AVX, AVX512F, AVX512VL, MMX+
 TEXT ·Dot4x1AVX512(SB), NOSPLIT, $0-96
 	MOVQ    y+0(FP), AX
 	MOVQ    x+16(FP), CX
@@ -2647,6 +2647,7 @@ row:
 	MOVQ   blocks+80(FP), R8
 
 block:
+	PREFETCHT0  2048(DX)
 	VMULPS.BCST (BX), Z0, Z5
 	ADDQ        $0x04, BX
 	MOVQ        block+88(FP), R9
@@ -2695,7 +2696,7 @@ done:
 	RET
 
 // func Dot4x1AVX2(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·Dot4x1AVX2(SB), NOSPLIT, $0-96
 	MOVQ y+0(FP), AX
 	MOVQ x+16(FP), CX
@@ -2717,6 +2718,7 @@ row:
 	MOVQ   blocks+80(FP), R8
 
 block:
+	PREFETCHT0   2048(DX)
 	VBROADCASTSS (BX), Y5
 	VMULPS       (R10), Y5, Y4
 	VMULPS       32(R10), Y5, Y5
@@ -2777,7 +2779,7 @@ done:
 	RET
 
 // func Dot4x2AVX512(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
-// Requires: AVX, AVX512F, AVX512VL
+// Requires: AVX, AVX512F, AVX512VL, MMX+
 TEXT ·Dot4x2AVX512(SB), NOSPLIT, $0-96
 	MOVQ    y+0(FP), AX
 	MOVQ    x+16(FP), CX
@@ -2804,6 +2806,7 @@ row:
 	MOVQ   blocks+80(FP), R9
 
 block:
+	PREFETCHT0  2048(BX)
 	VMULPS.BCST (SI), Z0, Z9
 	ADDQ        $0x04, SI
 	MOVQ        block+88(FP), R10
@@ -2870,7 +2873,7 @@ done:
 	RET
 
 // func Dot4x2AVX2(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·Dot4x2AVX2(SB), NOSPLIT, $0-96
 	MOVQ y+0(FP), AX
 	MOVQ x+16(FP), CX
@@ -2896,6 +2899,7 @@ row:
 	MOVQ   blocks+80(FP), R9
 
 block:
+	PREFETCHT0   2048(BX)
 	VBROADCASTSS (SI), Y9
 	VMULPS       (R11), Y9, Y8
 	VMULPS       32(R11), Y9, Y9
@@ -2972,7 +2976,7 @@ done:
 	RET
 
 // func Dot4x3AVX512(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
-// Requires: AVX, AVX512F, AVX512VL
+// Requires: AVX, AVX512F, AVX512VL, MMX+
 TEXT ·Dot4x3AVX512(SB), NOSPLIT, $0-96
 	MOVQ    y+0(FP), AX
 	MOVQ    x+16(FP), CX
@@ -2997,6 +3001,7 @@ row:
 	MOVQ   blocks+80(FP), R9
 
 block:
+	PREFETCHT0  2048(BX)
 	VMULPS.BCST (SI), Z0, Z7
 	ADDQ        $0x04, SI
 	MOVQ        block+88(FP), R10
@@ -3075,7 +3080,7 @@ done:
 	RET
 
 // func Dot4x3AVX2(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·Dot4x3AVX2(SB), NOSPLIT, $0-96
 	MOVQ y+0(FP), AX
 	MOVQ x+16(FP), CX
@@ -3099,6 +3104,7 @@ row:
 	MOVQ   blocks+80(FP), R9
 
 block:
+	PREFETCHT0   2048(BX)
 	VBROADCASTSS (SI), Y7
 	VMULPS       (R11), Y7, Y6
 	VMULPS       32(R11), Y7, Y7
@@ -3185,7 +3191,7 @@ done:
 	RET
 
 // func Dot4x4AVX512(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
-// Requires: AVX, AVX512F, AVX512VL
+// Requires: AVX, AVX512F, AVX512VL, MMX+
 TEXT ·Dot4x4AVX512(SB), NOSPLIT, $0-96
 	MOVQ    y+0(FP), AX
 	MOVQ    x+16(FP), CX
@@ -3213,6 +3219,7 @@ row:
 	MOVQ   blocks+80(FP), R9
 
 block:
+	PREFETCHT0  2048(BX)
 	VMULPS.BCST (SI), Z0, Z9
 	ADDQ        $0x04, SI
 	MOVQ        block+88(FP), R10
@@ -3307,7 +3314,7 @@ done:
 	RET
 
 // func Dot4x4AVX2(y *float32, ldy int, x *float32, ldx int, codes *byte, codesSkip int, values *float32, absmax *float32, absmaxSkip int, rows int, blocks int, block int)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·Dot4x4AVX2(SB), NOSPLIT, $0-96
 	MOVQ y+0(FP), AX
 	MOVQ x+16(FP), CX
@@ -3334,6 +3341,7 @@ row:
 	MOVQ   blocks+80(FP), R9
 
 block:
+	PREFETCHT0   2048(BX)
 	VBROADCASTSS (SI), Y9
 	VMULPS       (R12), Y9, Y8
 	VMULPS       32(R12), Y9, Y9
