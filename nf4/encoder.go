@@ -135,7 +135,8 @@ func (e *Encoder) Finish(codes []byte) ([]byte, error) {
 	if !ok {
 		return codes[:n], e.nonFinite(e.block)
 	}
-	e.count(top, m, len(e.block))
+	e.absmax = append(e.absmax, top)
+	e.count([]kernel.Moments4{m}, len(e.block))
 	return codes, nil
 }
 
@@ -171,11 +172,8 @@ func (e *Encoder) encode(codes []byte, x []float32) ([]byte, error) {
 	codes = slices.Grow(codes, len(x)/2)[:at+len(x)/2]
 	e.absmax = slices.Grow(e.absmax, n)[:first+n]
 	done := kernel.Encode4(codes[at:], e.absmax[first:], e.some[:n], x, size, e.book.Codebook)
-	tops := e.absmax[first:][:done]
-	e.absmax = e.absmax[:first]
-	for i, top := range tops {
-		e.count(top, e.some[i], size)
-	}
+	e.absmax = e.absmax[:first+done]
+	e.count(e.some[:done], done*size)
 	if done < n {
 		return codes[:at+done*size/2], e.nonFinite(x[done*size:])
 	}
@@ -193,14 +191,24 @@ func (e *Encoder) nonFinite(x []float32) error {
 	panic("nf4: a block of finite numbers was refused")
 }
 
-// count takes note of a block that is done.
-func (e *Encoder) count(absmax float32, m kernel.Moments4, n int) {
-	unit := float64(max(absmax, tiny))
-	// Of s = v + (s-v), the square is v^2 + 2(s-v)v + (s-v)^2.
-	e.errSum += unit * unit * float64(m.Err)
-	e.sum += unit * unit * (float64(m.Square) + 2*float64(m.Mixed) + float64(m.Err))
-	e.moments = append(e.moments, [2]float32{m.Mixed, m.Square})
-	e.absmax = append(e.absmax, absmax)
+// count takes note of n elements, the blocks that absmax ends with.
+func (e *Encoder) count(blocks []kernel.Moments4, n int) {
+	first := len(e.moments)
+	e.moments = slices.Grow(e.moments, len(blocks))[:first+len(blocks)]
+	absmax, moments := e.absmax[first:][:len(blocks)], e.moments[first:][:len(blocks)]
+	errSum, sum := e.errSum, e.sum
+	for i, m := range blocks {
+		unit := float64(tiny)
+		if absmax[i] > tiny {
+			unit = float64(absmax[i])
+		}
+		unit *= unit
+		// Of s = v + (s-v), the square is v^2 + 2(s-v)v + (s-v)^2.
+		errSum += unit * float64(m.Err)
+		sum += unit * (float64(m.Square) + 2*float64(m.Mixed) + float64(m.Err))
+		moments[i] = [2]float32{m.Mixed, m.Square}
+	}
+	e.errSum, e.sum = errSum, sum
 	e.done += int64(n)
 }
 
