@@ -60,6 +60,11 @@ func conversion(l lanes, s stores, name, signature, doc string, in, out, per int
 	Label("loop")
 	TESTQ(n, n)
 	JZ(LabelRef("done"))
+	if s.streaming {
+		for at := 0; at < convertStep*in; at += 64 {
+			PREFETCHT0(Mem{Base: src, Disp: ahead + at})
+		}
+	}
 	for i := 0; i < convertStep; i += per {
 		body(Mem{Base: src, Disp: i * in}, Mem{Base: dst, Disp: i * out})
 	}
@@ -75,6 +80,10 @@ func conversion(l lanes, s stores, name, signature, doc string, in, out, per int
 	}
 	end()
 }
+
+// ahead is how many bytes ahead a large input is asked for: what the processor fetches
+// by itself stops at the end of a page.
+const ahead = 2048
 
 // loaded is called between the arguments and the loop: for constants.
 var loaded = func() {}
