@@ -315,6 +315,10 @@ func dtypeKey(config []byte) string {
 }
 
 func (m *model) filesFromGGUF(o dirOptions) ([]hf.SideFile, error) {
+	v, err := m.openVocab(vocab.Options{}) // all of them need it, and this error has the path
+	if err != nil {
+		return nil, err
+	}
 	config, err := m.gguf.ConfigJSON(o.dtype)
 	if err != nil {
 		return nil, err
@@ -329,10 +333,6 @@ func (m *model) filesFromGGUF(o dirOptions) ([]hf.SideFile, error) {
 	files := []hf.SideFile{{Name: hf.ConfigName, Data: config}, {Name: modelcard.GenerationName, Data: gen}}
 	if m.gguf.Readme != nil {
 		files = append(files, hf.SideFile{Name: modelcard.ReadmeName, Data: m.gguf.Readme})
-	}
-	v, err := m.openVocab(vocab.Options{})
-	if err != nil {
-		return nil, err
 	}
 	tokens, err := v.Files()
 	if err != nil {

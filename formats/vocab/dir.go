@@ -161,8 +161,11 @@ func (d *dirReader) fallsBack() bool {
 }
 
 func (d *dirReader) readFiles() (err error) {
+	if err := d.readSmallFiles(); err != nil {
+		return err
+	}
 	d.tokenizerText, err = readJSON(filepath.Join(d.dir, "tokenizer.json"), &d.tokenizer)
-	return errors.Join(err, d.readSmallFiles())
+	return err
 }
 
 // readSmallFiles reads the files beside those of the tokens.
