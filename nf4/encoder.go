@@ -29,7 +29,7 @@ func CheckBlockSize(n int64) error {
 const together = 64
 
 // tiny stands in for a smaller absmax when values are divided by it.
-const tiny = float32(1e-38)
+const tiny = kernel.TinyAbsmax
 
 // A NonFiniteError says that an element cannot be quantized because it is not a
 // finite number. It wraps tensor.ErrMalformed.

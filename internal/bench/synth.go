@@ -6,11 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/seed18967229/nibble/internal/speed"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -144,6 +144,9 @@ func writeJSON(path string, v any) error {
 	return os.WriteFile(path, b, 0o666)
 }
 
+// weightsChunk is how many bytes of weights are made at a time.
+const weightsChunk = 1 << 20
+
 // writeShard writes random weights of about 0.01.
 func writeShard(path string, list []tensorInfo, seed uint64) error {
 	var header strings.Builder
@@ -166,12 +169,8 @@ func writeShard(path string, list []tensorInfo, seed uint64) error {
 	w := bufio.NewWriterSize(f, 1<<20)
 	w.Write(binary.LittleEndian.AppendUint64(nil, uint64(header.Len())))
 	w.WriteString(header.String())
-	rng := rand.NewPCG(seed, 1)
-	var word [8]byte
-	for n := int64(0); n < at; n += 8 {
-		// Four numbers: sign, the exponents of 2^-8 to 2^-5, mantissa.
-		binary.LittleEndian.PutUint64(word[:], rng.Uint64()&0x81ff81ff81ff81ff|0x3c003c003c003c00)
-		w.Write(word[:min(8, at-n)])
+	for n := int64(0); n < at; n += weightsChunk {
+		w.Write(speed.NewBuffer(min(weightsChunk, at-n), seed<<32+uint64(n)+1).Bytes)
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -33,8 +33,8 @@ func (s *Moments8) Decode(m, v []float32, from int) {
 	for at := 0; at < len(m); at += block8 {
 		end := min(len(m), at+block8)
 		b := (from + at) / block8
-		use.decode8(m[at:end], s.M[from+at:from+end], signedMap(), s.MScale[b])
-		use.decode8(v[at:end], s.V[from+at:from+end], unsignedMap(), s.VScale[b])
+		Decode8(m[at:end], s.M[from+at:from+end], &signedMap().values, s.MScale[b])
+		Decode8(v[at:end], s.V[from+at:from+end], &unsignedMap().values, s.VScale[b])
 	}
 }
 
@@ -61,8 +61,8 @@ func (a AdamW8) Update(w []float32, s *Moments8, g []float32) {
 		for at := i * group; at < min(n, (i+1)*group); at += block8 {
 			end, b := min(n, at+block8), at/block8
 			m, v := (*buf)[:end-at], (*buf)[block8:][:end-at]
-			use.decode8(m, s.M[at:end], signedMap(), s.MScale[b])
-			use.decode8(v, s.V[at:end], unsignedMap(), s.VScale[b])
+			Decode8(m, s.M[at:end], &signedMap().values, s.MScale[b])
+			Decode8(v, s.V[at:end], &unsignedMap().values, s.VScale[b])
 			use.adamW(w[at:end], m, v, g[at:end], &c)
 			s.MScale[b] = encodeBlock8(s.M[at:end], m, signedMap())
 			s.VScale[b] = encodeBlock8(s.V[at:end], v, unsignedMap())
@@ -164,12 +164,6 @@ func newDynamicMap(signed bool) *dynamicMap {
 // search returns the code of the value nearest to x by its definition.
 func (d *dynamicMap) search(x float32) uint8 {
 	return uint8(sort.Search(255, func(i int) bool { return d.bounds[i] >= x }))
-}
-
-func decode8Go(dst []float32, codes []uint8, d *dynamicMap, scale float32) {
-	for i, c := range codes {
-		dst[i] = d.values[c] * scale
-	}
 }
 
 // encode8Go writes the codes of x/top, which are from -1 to 1.

@@ -84,7 +84,7 @@ func TestMoments8Lengths(t *testing.T) {
 				encode8Go(want, x, d, top)
 				use.encode8(codes, x, d, top)
 				require.Equal(t, want, codes)
-				use.decode8(x, codes, d, 1.7)
+				Decode8(x, codes, &d.values, 1.7)
 				for i, c := range codes {
 					require.Equal(t, d.values[c]*1.7, x[i])
 				}

@@ -42,8 +42,7 @@ type elementLoops struct {
 
 	act [activationCount]activationLoops
 
-	// decode8 and encode8 are between moments and codes, magnitude is the greatest.
-	decode8   func(dst []float32, codes []uint8, d *dynamicMap, scale float32)
+	// encode8 is from moments to codes, magnitude is the greatest.
 	encode8   func(codes []uint8, x []float32, d *dynamicMap, top float32)
 	magnitude func(x []float32) float32
 }
@@ -64,7 +63,7 @@ var elementGo = elementLoops{
 	expSum: expSumGo, sumExp: sumExpGo, expScale: expScaleGo,
 	softCap: softCapGo, softCapGrad: softCapGradGo,
 	act:     [activationCount]activationLoops{SiLU: SiLU.loops(), GELUTanh: GELUTanh.loops(), GELU: GELU.loops()},
-	decode8: decode8Go, encode8: encode8Go, magnitude: magnitudeGo,
+	encode8: encode8Go, magnitude: magnitudeGo,
 }
 
 // byElements runs f on groups of n elements.

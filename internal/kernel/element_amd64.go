@@ -34,7 +34,6 @@ var elementAVX2 = elementLoops{
 		GELUTanh: {over2(simd.GELUTanhAVX2), over3(simd.GELUTanhGradAVX2), over3(simd.GELUTanhGatedAVX2), over5(simd.GELUTanhGatedGradAVX2)},
 		GELU:     {over2(simd.GELUAVX2), over3(simd.GELUGradAVX2), over3(simd.GELUGatedAVX2), over5(simd.GELUGatedGradAVX2)},
 	},
-	decode8:   decode8(simd.Decode8AVX2),
 	encode8:   encode8(simd.Encode8AVX2),
 	magnitude: magnitude(simd.MagnitudeAVX2),
 }
@@ -65,7 +64,6 @@ var elementAVX512 = elementLoops{
 		GELUTanh: {over2(simd.GELUTanhAVX512), over3(simd.GELUTanhGradAVX512), over3(simd.GELUTanhGatedAVX512), over5(simd.GELUTanhGatedGradAVX512)},
 		GELU:     {over2(simd.GELUAVX512), over3(simd.GELUGradAVX512), over3(simd.GELUGatedAVX512), over5(simd.GELUGatedGradAVX512)},
 	},
-	decode8:   decode8(simd.Decode8AVX512),
 	encode8:   encode8(simd.Encode8AVX512),
 	magnitude: magnitude(simd.MagnitudeAVX512),
 }
@@ -278,19 +276,8 @@ func expScale(loop func(x *float32, n int, shift, rest, s float32)) func(x []flo
 	}
 }
 
-// step8 is what the loops of codes take a multiple of; Go does the rest.
+// step8 is what the loops between codes and values take a multiple of; Go does the rest.
 const step8 = 16
-
-func decode8(loop func(dst *float32, codes *uint8, values *float32, n int, scale float32)) func(dst []float32, codes []uint8, d *dynamicMap, scale float32) {
-	return func(dst []float32, codes []uint8, d *dynamicMap, scale float32) {
-		dst = dst[:len(codes)]
-		n := len(codes) &^ (step8 - 1)
-		if n > 0 {
-			loop(&dst[0], &codes[0], &d.values[0], n, scale)
-		}
-		decode8Go(dst[n:], codes[n:], d, scale)
-	}
-}
 
 func encode8(loop func(codes *uint8, x *float32, n int, top float32, first *uint8, bounds *float32, low, keys uint32)) func(codes []uint8, x []float32, d *dynamicMap, top float32) {
 	return func(codes []uint8, x []float32, d *dynamicMap, top float32) {

@@ -166,15 +166,15 @@ func decodePanel(dst []float32, w Matrix, row int) error {
 	}
 	const batch = 16
 	rows := len(dst) / cols
-	return each((rows+batch-1)/batch, int64(len(dst)), func(t int) error {
+	return Each((rows+batch-1)/batch, int64(len(dst)), func(t int) error {
 		at, end := t*batch, min(rows, (t+1)*batch)
 		return w.DecodeRows(dst[at*cols:end*cols], row+at)
 	})
 }
 
-// each is Parallel for calls that can fail; it returns the error of the lowest
+// Each is Parallel for calls that can fail; it returns the error of the lowest
 // failing call.
-func each(n int, work int64, f func(i int) error) error {
+func Each(n int, work int64, f func(i int) error) error {
 	errs := make([]error, n)
 	Parallel(n, work, func(i int) { errs[i] = f(i) })
 	for _, err := range errs {

@@ -24,7 +24,7 @@ func mulTGo(y, x []float32, m int, w Matrix) error {
 		tiles := (n1 - n0 + nTile - 1) / nTile
 		// A tile of rows becomes cols x nTile, so that the inner loop runs
 		// along neighbouring outputs.
-		if err := each(tiles, int64(n1-n0)*int64(cols), func(t int) error {
+		if err := Each(tiles, int64(n1-n0)*int64(cols), func(t int) error {
 			at, end := n0+t*nTile, min(n1, n0+(t+1)*nTile)
 			dst := (*buf)[t*nTile*cols:]
 			if d, ok := w.(Dense); ok {
@@ -72,11 +72,7 @@ func mulGo(dx, dy []float32, m int, w Matrix) error {
 	defer release(buf)
 	for n0 := 0; n0 < rows; n0 += panel {
 		n1 := min(rows, n0+panel)
-		const batch = 16
-		if err := each((n1-n0+batch-1)/batch, int64(n1-n0)*int64(cols), func(t int) error {
-			at, end := t*batch, min(n1-n0, (t+1)*batch)
-			return w.DecodeRows((*buf)[at*cols:end*cols], n0+at)
-		}); err != nil {
+		if err := decodePanel((*buf)[:(n1-n0)*cols], w, n0); err != nil {
 			return err
 		}
 		product(*buf, n0, n1)

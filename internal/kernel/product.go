@@ -215,7 +215,7 @@ func (s section) parallel() error {
 		parts, size = u.cuts(s.m, max(4*u.rows, s.m*columns/goalTiles))
 	}
 	// A vector of products takes the time that Parallel reckons one to take.
-	return each(columns*parts, int64(s.m)*int64(s.n)*int64(s.kn)/int64(u.step), func(i int) error {
+	return Each(columns*parts, int64(s.m)*int64(s.n)*int64(s.kn)/int64(u.step), func(i int) error {
 		begin, end := part(i%parts, parts, size, s.m)
 		return s.tile(i/parts*s.cols, begin, end)
 	})

@@ -17,7 +17,7 @@ type quantLoops struct {
 	decodeQ8 func(dst []float32, src []byte)
 
 	encodeMap8 func(codes []byte, x []float32, m *Map8, mul float32)
-	decodeMap8 func(dst []float32, codes []byte, values *[256]float32, scale float32)
+	decode8    func(dst []float32, codes []byte, values *[256]float32, scale float32)
 
 	// Of products with few rows: see dotsGo and Dot4, which is faster than to decode
 	// tiles for up to codeRows rows.
@@ -27,7 +27,7 @@ type quantLoops struct {
 }
 
 var quantGo = quantLoops{
-	decode4: decode4Go, decode4BF16: decode4BF16Go, encode4: encode4Go, encodeMap8: encodeMap8Go, decodeMap8: decodeMap8Go,
+	decode4: decode4Go, decode4BF16: decode4BF16Go, encode4: encode4Go, encodeMap8: encodeMap8Go, decode8: decode8Go,
 	decodeQ8: decodeQ8Go, codeRows: smallM, dots: dotsGo, dot4: dot4Go,
 }
 

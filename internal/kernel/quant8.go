@@ -57,10 +57,10 @@ func (m *Map8) Code(s float32) uint8 {
 // Decode8 sets dst[i] to the value of codes[i] times scale, rounded once. len(codes)
 // must be len(dst).
 func Decode8(dst []float32, codes []byte, values *[256]float32, scale float32) {
-	use.decodeMap8(dst, codes[:len(dst)], values, scale)
+	use.decode8(dst, codes[:len(dst)], values, scale)
 }
 
-func decodeMap8Go(dst []float32, codes []byte, values *[256]float32, scale float32) {
+func decode8Go(dst []float32, codes []byte, values *[256]float32, scale float32) {
 	for i, c := range codes {
 		dst[i] = values[c] * scale
 	}

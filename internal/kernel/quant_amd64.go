@@ -5,12 +5,12 @@ package kernel
 import "github.com/seed18967229/nibble/internal/kernel/simd"
 
 var quantAVX2 = quantLoops{
-	decode4: decode4AVX2, decode4BF16: decode4BF16AVX2, encode4: encode4AVX2, encodeMap8: encodeMap8AVX2, decodeMap8: decodeMap8AVX2,
+	decode4: decode4AVX2, decode4BF16: decode4BF16AVX2, encode4: encode4AVX2, encodeMap8: encodeMap8AVX2, decode8: decode8(simd.Decode8AVX2),
 	decodeQ8: decodeQ8With(simd.DecodeQ8AVX2), codeRows: 4, dots: dotsAVX2, dot4: dot4AVX2,
 }
 
 var quantAVX512 = quantLoops{
-	decode4: decode4AVX512, decode4BF16: decode4BF16AVX512, encode4: encode4AVX512, encodeMap8: encodeMap8AVX512, decodeMap8: decodeMap8AVX512,
+	decode4: decode4AVX512, decode4BF16: decode4BF16AVX512, encode4: encode4AVX512, encodeMap8: encodeMap8AVX512, decode8: decode8(simd.Decode8AVX512),
 	decodeQ8: decodeQ8With(simd.DecodeQ8AVX512), codeRows: smallM, dots: dotsAVX512, dot4: dot4AVX512,
 }
 
@@ -116,14 +116,6 @@ func encodeMap8AVX2(codes []byte, x []float32, m *Map8, mul float32) {
 	encodeMap8Go(codes[n:], x[n:], m, mul)
 }
 
-func decodeMap8AVX2(dst []float32, codes []byte, values *[256]float32, scale float32) {
-	n := len(dst) &^ 15
-	if n > 0 {
-		simd.Decode8AVX2(&dst[0], &codes[0], &values[0], n, scale)
-	}
-	decodeMap8Go(dst[n:], codes[n:], values, scale)
-}
-
 func encodeMap8AVX512(codes []byte, x []float32, m *Map8, mul float32) {
 	n := len(x) &^ 15
 	if n > 0 {
@@ -132,10 +124,12 @@ func encodeMap8AVX512(codes []byte, x []float32, m *Map8, mul float32) {
 	encodeMap8Go(codes[n:], x[n:], m, mul)
 }
 
-func decodeMap8AVX512(dst []float32, codes []byte, values *[256]float32, scale float32) {
-	n := len(dst) &^ 15
-	if n > 0 {
-		simd.Decode8AVX512(&dst[0], &codes[0], &values[0], n, scale)
+func decode8(loop func(dst *float32, codes *uint8, values *float32, n int, scale float32)) func(dst []float32, codes []byte, values *[256]float32, scale float32) {
+	return func(dst []float32, codes []byte, values *[256]float32, scale float32) {
+		n := len(dst) &^ (step8 - 1)
+		if n > 0 {
+			loop(&dst[0], &codes[0], &values[0], n, scale)
+		}
+		decode8Go(dst[n:], codes[n:], values, scale)
 	}
-	decodeMap8Go(dst[n:], codes[n:], values, scale)
 }

@@ -2,8 +2,8 @@ package kernel
 
 import "math"
 
-// tinyAbsmax stands in for a smaller absmax when values are divided by it.
-const tinyAbsmax = float32(1e-38)
+// TinyAbsmax stands in for a smaller absmax when values are divided by it.
+const TinyAbsmax = float32(1e-38)
 
 // bins divide [-1, 1] so finely that no two thresholds share a bin: the nearest
 // two, those around FP4's zero, are 0.0026 apart and a bin is 0.00195 wide.
@@ -142,7 +142,7 @@ func encode4Go(codes []byte, absmax []float32, moments []Moments4, x []float32, 
 			return i
 		}
 		absmax[i] = top
-		moments[i] = c.encode(codes[i*block/2:(i+1)*block/2], part, 1/max(top, tinyAbsmax), 1)
+		moments[i] = c.encode(codes[i*block/2:(i+1)*block/2], part, 1/max(top, TinyAbsmax), 1)
 	}
 	return len(absmax)
 }
@@ -156,7 +156,7 @@ func Encode4Last(codes []byte, x []float32, c *Codebook) (absmax float32, m Mome
 	if !(top <= math.MaxFloat32) {
 		return 0, m, false
 	}
-	top = max(top, tinyAbsmax)
+	top = max(top, TinyAbsmax)
 	return top, c.encode(codes[:(len(x)+1)/2], x, 1, top), true
 }
 

@@ -31,7 +31,7 @@ func mulTSmall(y, x []float32, m int, w Matrix) error {
 	rows, cols := w.Dims()
 	work := int64(m) * int64(rows) * int64(cols)
 	batches := func(size int, f func(at, n int) error) error {
-		return each((rows+size-1)/size, work, func(t int) error { return f(t*size, min(size, rows-t*size)) })
+		return Each((rows+size-1)/size, work, func(t int) error { return f(t*size, min(size, rows-t*size)) })
 	}
 	switch w := w.(type) {
 	case Dense:

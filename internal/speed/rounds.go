@@ -148,18 +148,12 @@ func Share(n, step int, f func(from, to int) error) error {
 		parts = 4 * workers
 	}
 	part := ((n+step-1)/step + parts - 1) / parts * step
-	errs := make([]error, parts)
-	kernel.Parallel(parts, math.MaxInt64, func(i int) {
+	return kernel.Each(parts, math.MaxInt64, func(i int) error {
 		if from, to := min(n, i*part), min(n, (i+1)*part); from < to {
-			errs[i] = f(from, to)
+			return f(from, to)
 		}
+		return nil
 	})
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // MultiplyAdds returns the case of multiply-adds that wait for nothing, by the loops of

@@ -322,7 +322,7 @@ func (s *Stream) read(x *slot) (n int64, err error) {
 			return n, err
 		}
 		if len(info.Shape) != 1 {
-			x.matrices[info.Name] = matrixOf(rows, info.Shape)
+			x.matrices[info.Name] = MatrixOf(rows, info.Shape)
 			continue
 		}
 		v := make([]float32, info.Shape.Elems())
@@ -364,7 +364,7 @@ func (s *Stream) Matrix(name string) (kernel.Matrix, error) {
 	if err != nil {
 		return nil, err
 	}
-	return matrixOf(rows, info.Shape), nil
+	return MatrixOf(rows, info.Shape), nil
 }
 
 // Vector returns a vector outside the blocks.
@@ -376,9 +376,9 @@ func (s *Stream) Vector(name string) ([]float32, error) {
 	return v, nil
 }
 
-// matrixOf returns a tensor as a kernel sees it: kernel.Tiles if its rows are
+// MatrixOf returns a tensor of two dimensions as a kernel sees it: kernel.Tiles if its rows are
 // tensor.Tiles, and kernel.Dots if they know how to multiply.
-func matrixOf(rows tensor.Rows, shape tensor.Shape) kernel.Matrix {
+func MatrixOf(rows tensor.Rows, shape tensor.Shape) kernel.Matrix {
 	m := matrix{rows, shape}
 	t, ok := rows.(tensor.Tiles)
 	if !ok {

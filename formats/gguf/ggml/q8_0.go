@@ -10,8 +10,8 @@ import (
 // A Q8_0 block is 32 values: the scale d as a float16, then a signed byte q for
 // each. The value is d*q (ggml-common.h, block_q8_0).
 const (
-	q8_0Block = 32
-	q8_0Bytes = 2 + q8_0Block
+	q8_0Block = kernel.BlockQ8
+	q8_0Bytes = kernel.BytesQ8
 
 	budgetQ8_0 = 0.0055
 
@@ -29,7 +29,7 @@ func decodeQ8_0(dst []float32, src []byte) { kernel.DecodeQ8(dst, src) }
 // values, or NaN.
 func encodeQ8_0(dst []byte, src []float32) {
 	for len(src) > 0 {
-		d := absmax(src[:q8_0Block]) / 127
+		d := kernel.Absmax(src[:q8_0Block]) / 127
 		var id float32
 		if d != 0 {
 			id = 1 / d
@@ -40,16 +40,6 @@ func encodeQ8_0(dst []byte, src []float32) {
 		}
 		dst, src = dst[q8_0Bytes:], src[q8_0Block:]
 	}
-}
-
-// absmax returns the largest magnitude, NaN if there is one.
-func absmax(x []float32) float32 {
-	// Without their sign, floats are ordered as their bits are, NaN last.
-	var m uint32
-	for _, v := range x {
-		m = max(m, math.Float32bits(v)&^(1<<31))
-	}
-	return math.Float32frombits(m)
 }
 
 // roundInt8 rounds to the nearest integer, ties away from zero, as C's roundf.

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/stretchr/testify/require"
 )
 
@@ -26,7 +27,7 @@ func TestLargestError(t *testing.T) {
 			}
 			typ.encode(q, x)
 			typ.decode(y, q)
-			top := float64(absmax(x))
+			top := float64(kernel.Absmax(x))
 			for i := range x {
 				worst = max(worst, math.Abs(float64(x[i])-float64(y[i]))/top)
 			}
@@ -103,7 +104,7 @@ func FuzzSettles(f *testing.F) {
 		decodeQ8_0(z, again)
 		for i := 0; i < len(x); i += q8_0Block {
 			// A scale that a float16 cannot hold is infinite, and nothing settles there.
-			if block := y[i : i+q8_0Block]; absmax(block) <= math.MaxFloat32 {
+			if block := y[i : i+q8_0Block]; kernel.Absmax(block) <= math.MaxFloat32 {
 				require.Equal(t, block, z[i:i+q8_0Block], "block %d", i/q8_0Block)
 			}
 		}

@@ -75,7 +75,7 @@ func lookupTree(table []VecVirtual, idx VecVirtual, above []Register) VecVirtual
 
 func encode8AVX2() {
 	TEXT("EncodeMap8AVX2", NOSPLIT, "func(codes *byte, x *float32, heap *float32, mul float32, n int)")
-	Doc("EncodeMap8AVX2 is Encode8AVX512 with 256 bits; n is a multiple of 8.")
+	Doc("EncodeMap8AVX2 is EncodeMap8AVX512 with 256 bits; n is a multiple of 8.")
 	Pragma("noescape")
 	p := pointers("codes", "x", "heap")
 	codes, x, heap := p[0], p[1], p[2]

@@ -42,7 +42,7 @@ func Encode4AVX2(codes *byte, absmax *float32, moments *float32, x *float32, blo
 //go:noescape
 func EncodeMap8AVX512(codes *byte, x *float32, heap *float32, mul float32, n int)
 
-// EncodeMap8AVX2 is Encode8AVX512 with 256 bits; n is a multiple of 8.
+// EncodeMap8AVX2 is EncodeMap8AVX512 with 256 bits; n is a multiple of 8.
 //
 //go:noescape
 func EncodeMap8AVX2(codes *byte, x *float32, heap *float32, mul float32, n int)
