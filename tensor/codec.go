@@ -47,6 +47,16 @@ type Encoder interface {
 	Encode(dst []byte, src []float32)
 }
 
+// A WeightedEncoder is an Encoder that can mind how much each column matters: an
+// importance matrix holds the mean square of what a column is multiplied by.
+type WeightedEncoder interface {
+	Encoder
+
+	// EncodeWeighted stores whole rows of src in dst, each of len(importance)
+	// values.
+	EncodeWeighted(dst []byte, src, importance []float32)
+}
+
 // A Recoder is an Encoder that knows a way from the stored elements of another
 // DType to its own that is shorter than by way of float32. The result is the same.
 type Recoder interface {
