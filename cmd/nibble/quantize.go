@@ -20,6 +20,7 @@ type quantizeOptions struct {
 	typ       string
 	nanAsZero bool
 	bnb       bnbOptions
+	loss      lossOptions
 }
 
 // nonFinite returns what is done with weights that are NaN or infinite.
@@ -58,6 +59,7 @@ llm_int8_skip_modules does.`,
 	cmd.Flags().StringVar(&o.typ, "type", "nf4", strings.Join(slices.Sorted(maps.Keys(quantTypes())), ", "))
 	cmd.Flags().BoolVar(&o.nanAsZero, "nan-as-zero", false, "weights that are NaN or infinite become 0; without it they stop the run")
 	bnbFlags(cmd, &o.bnb)
+	lossFlags(cmd, &o.loss)
 	return cmd
 }
 
@@ -70,5 +72,11 @@ func (a *app) quantize(ctx context.Context, in, out string, o *quantizeOptions) 
 	if err := fsx.CheckOutput(out, in); err != nil {
 		return badUsage(err)
 	}
-	return run(a, ctx, in, out, o)
+	if err := o.loss.check(a, in, out); err != nil {
+		return err
+	}
+	if err := run(a, ctx, in, out, o); err != nil {
+		return err
+	}
+	return a.accountFor(ctx, in, out, &o.loss)
 }

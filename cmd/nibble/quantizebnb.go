@@ -96,6 +96,11 @@ func (a *app) quantizeBnb(ctx context.Context, in, out string, typ tensor.DType,
 	if err != nil {
 		return fmt.Errorf("%s: %w", in, err)
 	}
+	for _, x := range account.Results() {
+		if x.Reason != "" {
+			all.loss.keep(x.Name, x.Reason)
+		}
+	}
 	set := []hf.Field{{Name: "quantization_config", Value: account.QuantizationConfig()}}
 	w, err := a.writeDir(ctx, m, m.view, plan, out, dirOptions{dtype: m.dtype(), set: set, maxShard: int64(o.maxShard)})
 	if err != nil {

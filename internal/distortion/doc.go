@@ -7,20 +7,21 @@
 //
 // # Clipped values
 //
-// What a block can decode to lies in a range, and an encoding that chooses its scale
-// for the many may leave the few outside. The meter knows no encoding, so it takes the
-// range from the block itself: from its least to its greatest decoded value. A value is
-// clipped if it lies outside that range by more than
+// An encoding that chooses the scale of a block for the many may leave the few out of
+// its reach. The meter knows no encoding, so it takes the reach from the block itself:
+// it is the largest magnitude that any of its values decodes to. A value is clipped if
+// its magnitude is larger than that by more than
 //
-//   - 5/4 of the largest error of any value of the block that lies inside, so that it is
-//     not rounding, as of a value between two levels, that put it there (the greatest
+//   - 5/4 of the largest error of any value of the block within the reach, so that it is
+//     not rounding, as of a value between two levels, that put it there (the largest
 //     value of a block need not decode to the last level); and
-//   - 1/128 of the end of the range that it is beyond, so that it is not the rounding of
-//     a scale or of a bfloat16, which moves the ends by 1/256 at most.
+//   - 1/128 of the reach, so that it is not the rounding of a scale or of a bfloat16,
+//     which moves the ends by 1/256 at most.
 //
-// A value that a scale of its own cut off inside a larger block (the sub-blocks of Q4_K
-// and its kind), and that other values of the block exceed, is not counted: that would
-// take knowing where sub-blocks are.
+// What is not counted: values that a scale of their own cut off inside a larger block
+// (the sub-blocks of Q4_K and its kind) and that other values of the block exceed, and
+// those on the shorter side of an encoding that reaches further down than up (Q4_0). The
+// meter would have to know what it measures.
 //
 // # Zero blocks
 //

@@ -169,8 +169,8 @@ func sum(x, y []float32) sums {
 	return s
 }
 
-// How far a value must be beyond the range to be clipped: so many times the largest
-// error inside, and that part of the range's end.
+// How far a value must be beyond its block's reach to be clipped: so many times the
+// largest error within, and that part of the reach.
 const (
 	beyond   = 1.25
 	rounding = 1.0 / 128
@@ -178,21 +178,21 @@ const (
 
 // clipped counts the clipped values of a block: see the package comment.
 func clipped(x, y []float32, s sums) (n int64) {
-	low, high := float64(number(s.lowY)), float64(number(s.highY))
-	below, above := low-rounding*math.Abs(low), high+rounding*math.Abs(high)
-	if float64(number(s.lowX)) >= below && float64(number(s.highX)) <= above {
+	reach := max(-float64(number(s.lowY)), float64(number(s.highY)))
+	limit := reach + rounding*reach
+	if max(-float64(number(s.lowX)), float64(number(s.highX))) <= limit {
 		return 0
 	}
-	var inside float64
+	var within float64
 	for i, v := range x {
 		u := float64(v)
-		if e := math.Abs(u - float64(y[i])); e > inside && u >= low && u <= high {
-			inside = e
+		if e := math.Abs(u - float64(y[i])); e > within && math.Abs(u) <= reach {
+			within = e
 		}
 	}
-	below, above = min(below, low-beyond*inside), max(above, high+beyond*inside)
+	limit = max(limit, reach+beyond*within)
 	for _, v := range x {
-		if u := float64(v); u < below || u > above {
+		if math.Abs(float64(v)) > limit {
 			n++
 		}
 	}

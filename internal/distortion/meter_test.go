@@ -130,9 +130,9 @@ func TestClipped(t *testing.T) {
 		want  int64
 	}{
 		{"all within", 1.0 / 8, -8, 8, 0},
-		{"half a step beyond the last level is rounding", 1.0 / 8, -8, 7, 1}, // 31/32 alone is 3/4 of a step beyond 7/8
-		{"a grid for three quarters", 3.0 / 4 / 8, -8, 8, 8 - 1 + 7 - 1},
-		{"one side", 1.0 / 8, -8, 4, 14 - 1},
+		{"a quarter of a step beyond the last level is rounding", 0.97 / 8, -8, 8, 0},
+		{"a grid for three quarters", 3.0 / 4 / 8, -8, 8, 7 + 6},
+		{"half of it", 1.0 / 8, -4, 4, 13 + 14},
 		{"a scale that was rounded", (1 - 1.0/600) / 8, -8, 8, 0},
 	} {
 		m := NewMeter(64)
