@@ -152,9 +152,18 @@ func (a *app) measureLoss(ctx context.Context, models []*model, kept map[string]
 	}
 	var infos []tensor.Info
 	var total int64
+	for info := range v[n-1].src.All() {
+		if written, err := v[n].src.Info(info.Name); err == nil {
+			infos = append(infos, written)
+			total += info.Size() + written.Size()
+		} else {
+			r.Notes = append(r.Notes, fmt.Sprintf("tensor %q of %s is not in %s", info.Name, input.Path, out.Path))
+		}
+	}
 	for info := range v[n].src.All() {
-		infos = append(infos, info)
-		total += info.Size()
+		if !tensor.Has(v[n-1].src, info.Name) {
+			r.Notes = append(r.Notes, fmt.Sprintf("tensor %q of %s is not in %s", info.Name, out.Path, input.Path))
+		}
 	}
 	before, after := input.storage(), out.storage()
 	found := make([]*losses, len(infos))
@@ -162,8 +171,10 @@ func (a *app) measureLoss(ctx context.Context, models []*model, kept map[string]
 	bar := a.progress("measure", total, bytesUnit)
 	defer bar.stop()
 	err := each(ctx, a.scanWorkers(int64(len(v))), len(infos), func(ctx context.Context, i int) error {
-		defer bar.add(infos[i].Size())
 		var err error
+		if old, err := v[n-1].src.Info(infos[i].Name); err == nil {
+			defer bar.add(old.Size() + infos[i].Size())
+		}
 		found[i], err = v.measure(ctx, infos[i].Name)
 		if errors.Is(err, tensor.ErrNotFound) || errors.Is(err, errShapes) {
 			notes[i] = err.Error()
@@ -217,11 +228,6 @@ func (a *app) measureLoss(ctx context.Context, models []*model, kept map[string]
 		}
 		sums.add(&t, coded)
 		r.Tensors = append(r.Tensors, t)
-	}
-	for info := range v[n-1].src.All() {
-		if !tensor.Has(v[n].src, info.Name) {
-			r.Notes = append(r.Notes, fmt.Sprintf("tensor %q of %s is not in %s", info.Name, input.Path, out.Path))
-		}
 	}
 	r.Before, r.After = report.NewSize(was[0], was[1]), report.NewSize(is[0], is[1])
 	r.Kinds, r.Error = sums.kinds, report.NewLoss(sums.all)

@@ -47,11 +47,12 @@ const (
 	labelWidth = 210
 	mapWidth   = 700 // of all columns, if there are many
 	topMargin  = 26
+	leastRange = 1.5 // of the scale of colours
 )
 
 // newHeatMap returns the picture, nil if it would be empty. A place that several
 // tensors are in has their error together. Colours go by the logarithm, over a factor
-// of two at least, so that what hardly differs looks alike.
+// of one and a half at least, so that what hardly differs looks alike.
 func newHeatMap(title string, cells []cell) *heatMap {
 	if len(cells) == 0 {
 		return nil
@@ -78,8 +79,8 @@ func newHeatMap(title string, cells []cell) *heatMap {
 			low, high = min(low, rel), max(high, rel)
 		}
 	}
-	if middle := math.Sqrt(low * high); high < 2*low {
-		low, high = middle/math.Sqrt2, middle*math.Sqrt2
+	if middle := math.Sqrt(low * high); high < leastRange*low {
+		low, high = middle/math.Sqrt(leastRange), middle*math.Sqrt(leastRange)
 	}
 	step := max(6, min(24, mapWidth/max(1, layers)))
 	x0 := labelWidth
@@ -172,7 +173,7 @@ func newHistogram(list []*Loss) *histogram {
 	x0 := (width - w*bins) / 2
 	for i := range bins {
 		from, to := (first+float64(i))*step, (first+float64(i)+1)*step
-		if i%max(1, 52/w) == 0 {
+		if i%(1+60/w) == 0 {
 			h.Ticks = append(h.Ticks, label{x0 + i*w, percent(Number(from))})
 		}
 		if weights[i] == 0 {
