@@ -38,6 +38,10 @@ type Options struct {
 	// BF16, as transformers does when it loads a model with that dtype.
 	// tensor.Invalid keeps each weight's own.
 	DType tensor.DType
+
+	// NonFinite is what is done with elements that are NaN or infinite; nil stops
+	// the run at the first.
+	NonFinite *pipeline.NonFinite
 }
 
 // Plan returns how to quantize the model src, whose tensors have their names in

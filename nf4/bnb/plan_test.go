@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -300,11 +301,36 @@ func TestPlanNonFinite(t *testing.T) {
 		err = pipeline.Run(t.Context(), p, src, sink)
 		require.ErrorIs(t, err, tensor.ErrMalformed)
 		require.ErrorContains(t, err, `tensor "model.l.weight": element 537 is `)
-		require.Contains(t, hint.Of(err), "skip module model.l")
+		require.Contains(t, hint.Of(err), "--skip-modules model.l ")
 		left, err := os.ReadDir(filepath.Dir(path))
 		require.NoError(t, err)
 		require.Empty(t, left)
 	}
+}
+
+func TestPlanNonFiniteAsZero(t *testing.T) {
+	x := make([]float32, 10*100)
+	for i := range x {
+		x[i] = float32(i%37) - 17
+	}
+	x[537], x[538], x[999] = float32(math.NaN()), float32(math.Inf(-1)), float32(math.Inf(1))
+	zeros := slices.Clone(x)
+	zeros[537], zeros[538], zeros[999] = 0, 0, 0
+	var files [2][]byte
+	for i, values := range [][]float32{x, zeros} {
+		src, o := one(t, tensortest.Float32("model.l.weight", tensor.Shape{10, 100}, values))
+		o.NonFinite = &pipeline.NonFinite{AsZero: true}
+		p, _, err := Plan(src, codecs, o)
+		require.NoError(t, err)
+		path := filepath.Join(t.TempDir(), "out.safetensors")
+		sink, err := safetensors.Create(path, false)
+		require.NoError(t, err)
+		require.NoError(t, pipeline.Run(t.Context(), p, src, sink))
+		files[i], err = os.ReadFile(path)
+		require.NoError(t, err)
+		require.Len(t, o.NonFinite.Notes(), 1-i)
+	}
+	require.Equal(t, files[1], files[0])
 }
 
 func TestPlanSkips(t *testing.T) {

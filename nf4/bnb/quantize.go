@@ -83,9 +83,9 @@ func (q *quantizer) scratch() int64 {
 func (q *quantizer) run(ctx context.Context, src tensor.Source, out []io.WriterAt) error {
 	enc, err := q.encode(ctx, src, out[outCodes])
 	if err != nil {
-		var bad *nf4.NonFiniteError
+		var bad *tensor.NonFiniteError
 		if errors.As(err, &bad) {
-			err = hint.Add(err, "the checkpoint is damaged or its training diverged; to keep this layer as it is, skip module %s", moduleOf(q.in.Name))
+			err = hint.Add(err, "the checkpoint is damaged or its training diverged; with --nan-as-zero such elements become 0, with --skip-modules %s the layer stays as it is", moduleOf(q.in.Name))
 		}
 		return err
 	}
@@ -132,9 +132,15 @@ func (q *quantizer) encode(ctx context.Context, src tensor.Source, out io.Writer
 		at += int64(len(codes))
 		return err
 	}
-	err = pipeline.EachPanel(ctx, q.codecs, src, q.in.Name, func(w []float32, _ int64) error {
+	err = pipeline.EachPanel(ctx, q.codecs, src, q.in.Name, func(w []float32, row int64) error {
 		if err := round(w); err != nil {
 			return err
+		}
+		if q.o.NonFinite != nil && q.o.NonFinite.AsZero {
+			// Otherwise the encoder finds them itself, in the pass it makes anyway.
+			if err := q.o.NonFinite.Check(q.in.Name, w, row*q.in.Shape.Cols()); err != nil {
+				return err
+			}
 		}
 		var err error
 		if codes, err = enc.Append(codes[:0], w); err != nil {
