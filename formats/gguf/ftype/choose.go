@@ -150,12 +150,12 @@ func (c *chooser) choose(t tensor.Info) (Choice, error) {
 		return out, err
 	}
 	out.Out.DType, out.Why = d, why
-	if !c.asked(t.Name, k) {
-		if out.Out.DType, out.Fallback, err = fit(d, t.Shape.Cols()); err != nil {
-			return out, err
-		}
+	if block, _ := d.Block(); !c.asked(t.Name, k) {
+		out.Out.DType, out.Fallback, err = fit(d, t.Shape.Cols())
+	} else if t.Shape.Cols()%block != 0 {
+		err = fmt.Errorf("%w: %s asks for %v, whose blocks of %d rows of %d do not divide into", tensor.ErrUnsupported, why, d, block, t.Shape.Cols())
 	}
-	if err := out.Out.Validate(); err != nil {
+	if err != nil {
 		return out, err
 	}
 	out.NeedsImatrix = k != embedding && k != head && (needImatrix[out.Out.DType] || c.o.Type == Q2_K_S && out.Out.DType == tensor.Q2_K)

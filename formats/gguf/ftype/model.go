@@ -2,6 +2,7 @@ package ftype
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/seed18967229/nibble/tensor"
 )
@@ -92,7 +93,7 @@ func (m *Model) group() int {
 
 // largeLayers are the numbers of layers by which llama.cpp tells the models that
 // it calls 70B.
-var largeLayers = map[string]int{"llama": 80, "qwen2": 80, "deci": 80, "olmo": 80, "jais2": 68}
+var largeLayers = map[string]int{"llama": 80, "llama-embed": 80, "qwen2": 80, "deci": 80, "olmo": 80, "jais2": 68}
 
 // large reports whether llama.cpp calls the model 70B, in which attn_v is small
 // beside the rest.
@@ -100,5 +101,5 @@ func (m *Model) large() bool {
 	if n, ok := largeLayers[m.Arch]; !ok || m.Blocks-m.NextN != n {
 		return false
 	}
-	return m.Arch != "llama" || m.Heads != m.KVHeads
+	return !strings.HasPrefix(m.Arch, "llama") || m.Heads != m.KVHeads
 }
