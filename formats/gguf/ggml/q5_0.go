@@ -11,6 +11,10 @@ import "encoding/binary"
 const (
 	budgetQ5_0 = 0.0435
 	budgetQ5_1 = 0.039
+
+	// As for Q4_0 and Q4_1.
+	largestQ5_0 = 1.0/16 + 1.0/(1<<11) + 1e-6
+	largestQ5_1 = 1.0/31 + 3.0/(1<<11) + 1e-6
 )
 
 // decodeQ5_0 is dequantize_row_q5_0.
@@ -37,4 +41,48 @@ func decodeQ5_1(dst []float32, src []byte) {
 		}
 		dst, src = dst[len(y):], src[len(b):]
 	}
+}
+
+// encodeQ5_0 is quantize_row_q5_0_ref.
+func encodeQ5_0(dst []byte, src []float32) {
+	for len(src) > 0 {
+		x, b := (*[32]float32)(src), (*[22]byte)(dst)
+		d := extreme(x[:]) / -16
+		id := inverse(d)
+		putHalf(b[:2], d)
+		var q [32]byte
+		for j, v := range x {
+			q[j] = min(truncate(float32(v*id)+16.5), 31)
+		}
+		putFifths(b[2:], &q)
+		dst, src = dst[len(b):], src[len(x):]
+	}
+}
+
+// encodeQ5_1 is quantize_row_q5_1_ref.
+func encodeQ5_1(dst []byte, src []float32) {
+	for len(src) > 0 {
+		x, b := (*[32]float32)(src), (*[24]byte)(dst)
+		m, top := span(x[:])
+		d := (top - m) / 31
+		id := inverse(d)
+		putHalf(b[:2], d)
+		putHalf(b[2:4], m)
+		var q [32]byte
+		for j, v := range x {
+			q[j] = truncate(float32((v-m)*id) + 0.5)
+		}
+		putFifths(b[4:], &q)
+		dst, src = dst[len(b):], src[len(x):]
+	}
+}
+
+// putFifths stores numbers of five bits.
+func putFifths(dst []byte, q *[32]byte) {
+	var high uint32
+	for j := range 16 {
+		dst[4+j] = q[j]&15 | q[j+16]<<4
+		high |= uint32(q[j]>>4&1)<<j | uint32(q[j+16]>>4&1)<<(j+16)
+	}
+	binary.LittleEndian.PutUint32(dst, high)
 }

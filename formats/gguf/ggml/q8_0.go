@@ -24,9 +24,8 @@ const (
 // decodeQ8_0 is dequantize_row_q8_0.
 func decodeQ8_0(dst []float32, src []byte) { kernel.DecodeQ8(dst, src) }
 
-// encodeQ8_0 is quantize_row_q8_0_ref, save that a NaN spoils its block. From
-// 65520*127 on, about 8.3e6, the scale is infinite as a float16, and so are the
-// values, or NaN.
+// encodeQ8_0 is quantize_row_q8_0_ref. From 65520*127 on, about 8.3e6, the scale is
+// infinite as a float16, and so are the values, or NaN.
 func encodeQ8_0(dst []byte, src []float32) {
 	for len(src) > 0 {
 		d := kernel.Absmax(src[:q8_0Block]) / 127

@@ -5,8 +5,10 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed18967229/nibble/internal/kernel"
+	"github.com/seed18967229/nibble/tensor"
 )
 
 // The error is bounded block by block for any finite values that the scale can
@@ -46,6 +48,9 @@ func TestNotFinite(t *testing.T) {
 		}
 		elems, size := typ.dtype.Block()
 		for _, bad := range []float32{nan, -nan, inf, -inf, math.MaxFloat32} {
+			if bad == math.MaxFloat32 && (typ.dtype == tensor.MXFP4 || typ.dtype == tensor.IQ4_XS) {
+				continue // the one holds it, of the other's groups ggml makes zeros
+			}
 			for _, at := range []int64{0, elems / 2, elems - 1} {
 				x := make([]float32, 2*elems)
 				for i := range x {

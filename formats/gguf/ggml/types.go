@@ -2,6 +2,7 @@ package ggml
 
 import (
 	"encoding/binary"
+	"math"
 
 	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/tensor"
@@ -23,10 +24,10 @@ func types() []blocks {
 	return []blocks{
 		{tensor.Q1_0, decodeQ1_0, nil, budgetQ1_0},
 		{tensor.Q2_0, decodeQ2_0, nil, budgetQ2_0},
-		{tensor.Q4_0, decodeQ4_0, nil, budgetQ4_0},
-		{tensor.Q4_1, decodeQ4_1, nil, budgetQ4_1},
-		{tensor.Q5_0, decodeQ5_0, nil, budgetQ5_0},
-		{tensor.Q5_1, decodeQ5_1, nil, budgetQ5_1},
+		{tensor.Q4_0, decodeQ4_0, encodeQ4_0, budgetQ4_0},
+		{tensor.Q4_1, decodeQ4_1, encodeQ4_1, budgetQ4_1},
+		{tensor.Q5_0, decodeQ5_0, encodeQ5_0, budgetQ5_0},
+		{tensor.Q5_1, decodeQ5_1, encodeQ5_1, budgetQ5_1},
 		{tensor.Q8_0, decodeQ8_0, encodeQ8_0, budgetQ8_0},
 		{tensor.Q8_1, decodeQ8_1, nil, budgetQ8_1},
 
@@ -44,12 +45,12 @@ func types() []blocks {
 		{tensor.IQ2_S, decodeIQ2_S, nil, budgetIQ2_S},
 		{tensor.IQ3_XXS, decodeIQ3_XXS, nil, budgetIQ3_XXS},
 		{tensor.IQ3_S, decodeIQ3_S, nil, budgetIQ3_S},
-		{tensor.IQ4_NL, decodeIQ4_NL, nil, budgetIQ4_NL},
-		{tensor.IQ4_XS, decodeIQ4_XS, nil, budgetIQ4_XS},
+		{tensor.IQ4_NL, decodeIQ4_NL, encodeIQ4_NL, budgetIQ4_NL},
+		{tensor.IQ4_XS, decodeIQ4_XS, encodeIQ4_XS, budgetIQ4_XS},
 
-		{tensor.TQ1_0, decodeTQ1_0, nil, budgetTQ1_0},
-		{tensor.TQ2_0, decodeTQ2_0, nil, budgetTQ2_0},
-		{tensor.MXFP4, decodeMXFP4, nil, budgetMXFP4},
+		{tensor.TQ1_0, decodeTQ1_0, encodeTQ1_0, budgetTQ1_0},
+		{tensor.TQ2_0, decodeTQ2_0, encodeTQ2_0, budgetTQ2_0},
+		{tensor.MXFP4, decodeMXFP4, encodeMXFP4, budgetMXFP4},
 		{tensor.NVFP4, decodeNVFP4, nil, budgetNVFP4},
 	}
 }
@@ -80,9 +81,33 @@ func (b blocks) Open(info tensor.Info, data tensor.Bytes) (tensor.Rows, error) {
 type encoder struct{ blocks }
 
 // Encode implements tensor.Encoder. It has no error to return: a block with a
-// NaN, or with magnitudes beyond what its scale can hold, decodes to values
-// none of which is finite, so that the fault shows.
+// NaN or an infinity decodes to values none of which is finite, so that the fault
+// shows, and so does one with magnitudes beyond what its scale can hold. The
+// exception to the latter is an IQ4_XS block, of which ggml makes zeros.
 func (e encoder) Encode(dst []byte, src []float32) { e.encode(dst, src) }
+
+// finite says whether every value is.
+func finite(x []float32) bool { return kernel.Absmax(x) <= math.MaxFloat32 }
+
+func abs(x float32) float32 { return float32(math.Abs(float64(x))) }
+
+func sqrt(x float32) float32 { return float32(math.Sqrt(float64(x))) }
+
+// roundEven rounds to the nearest integer, ties to even, of those that have 22 bits
+// (nearest_int). Of an infinity it makes the least of them, of a NaN 0.
+func roundEven(x float32) int {
+	return int(math.Float32bits(x+3<<22)&(1<<23-1)) - 1<<22
+}
+
+// putHalf stores d as a float16. What is no number has the sign that x86 gives to a
+// NaN that it makes.
+func putHalf(dst []byte, d float32) {
+	h := kernel.F32ToF16(d)
+	if d != d {
+		h = 0xfe00
+	}
+	binary.LittleEndian.PutUint16(dst, h)
+}
 
 // half returns a float16 stored in two bytes.
 func half(b []byte) float32 { return kernel.F16ToF32(binary.LittleEndian.Uint16(b)) }
