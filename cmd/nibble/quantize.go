@@ -21,6 +21,7 @@ type quantizeOptions struct {
 	nanAsZero bool
 	bnb       bnbOptions
 	loss      lossOptions
+	compare   []string
 }
 
 // nonFinite returns what is done with weights that are NaN or infinite.
@@ -53,13 +54,24 @@ a quantization_config in config.json. Embeddings, norms and the output head keep
 their type; --skip-modules replaces that choice of lm_head, as
 llm_int8_skip_modules does.`,
 		Example: "  nibble quantize stories260K stories260K-nf4 --type nf4",
-		Args:    exactArgs(2),
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.quantize(cmd.Context(), args[0], args[1], &o) },
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(o.compare) > 0 {
+				return exactArgs(1)(cmd, args)
+			}
+			return exactArgs(2)(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(o.compare) > 0 {
+				return a.compareTypes(cmd.Context(), args[0], &o)
+			}
+			return a.quantize(cmd.Context(), args[0], args[1], &o)
+		},
 	}
 	cmd.Flags().StringVar(&o.typ, "type", "nf4", strings.Join(slices.Sorted(maps.Keys(quantTypes())), ", "))
 	cmd.Flags().BoolVar(&o.nanAsZero, "nan-as-zero", false, "weights that are NaN or infinite become 0; without it they stop the run")
 	bnbFlags(cmd, &o.bnb)
 	lossFlags(cmd, &o.loss)
+	cmd.Flags().StringSliceVar(&o.compare, "compare", nil, "write no model, but try these types on IN: nf4, nf4:128, int8, q4_k_m ...")
 	return cmd
 }
 

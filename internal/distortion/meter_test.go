@@ -194,3 +194,27 @@ func BenchmarkMeter(b *testing.B) {
 		})
 	}
 }
+
+func TestWeighted(t *testing.T) {
+	x, y := normal(3, 256, 7)
+	ones := make([]float32, 64)
+	for i := range ones {
+		ones[i] = 1
+	}
+	m := NewMeter(64)
+	m.Add(x, y)
+	f := m.Figures()
+	square, err := Weighted(x, y, ones)
+	require.InEpsilon(t, f.Square, square, 1e-12)
+	require.InEpsilon(t, f.Error, err, 1e-12)
+	one := make([]float32, 64)
+	one[5] = 3
+	var s, e float64
+	for r := range 4 {
+		d := float64(x[64*r+5]) - float64(y[64*r+5])
+		s, e = s+3*float64(x[64*r+5])*float64(x[64*r+5]), e+3*d*d
+	}
+	square, err = Weighted(x, y, one)
+	require.InEpsilon(t, s, square, 1e-12)
+	require.InEpsilon(t, e, err, 1e-12)
+}
