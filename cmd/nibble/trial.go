@@ -30,7 +30,7 @@ func (e encoding) String() string {
 
 // bnbState is about what bitsandbytes stores beside a 4-bit weight whatever its size:
 // the codebook and the quant_state, which is a little shorter than this.
-const bnbState = 16*4 + 256
+const bnbState = 16*4 + 184
 
 // size returns how many bytes a matrix takes, of NF4 and FP4 at most.
 func (e encoding) size(shape tensor.Shape) int64 {
