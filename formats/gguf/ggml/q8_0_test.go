@@ -3,6 +3,7 @@ package ggml
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/seed18967229/nibble/internal/kernel"
@@ -20,7 +21,7 @@ func TestLargestError(t *testing.T) {
 		elems, size := typ.dtype.Block()
 		x, y, q := make([]float32, elems), make([]float32, elems), make([]byte, size)
 		worst, limit := 0.0, largest[typ.dtype]
-		for range 20000 {
+		for range 640000 / elems {
 			scale := math.Exp2(float64(rng.IntN(20) - 5))
 			for i := range x {
 				x[i] = float32((2*rng.Float64() - 1) * scale)
@@ -46,6 +47,9 @@ func TestNotFinite(t *testing.T) {
 		}
 		elems, size := typ.dtype.Block()
 		for _, bad := range []float32{nan, -nan, inf, -inf, math.MaxFloat32} {
+			if bad == math.MaxFloat32 && slices.Contains(overflows, typ.dtype) {
+				continue
+			}
 			for _, at := range []int64{0, elems / 2, elems - 1} {
 				x := make([]float32, 2*elems)
 				for i := range x {
