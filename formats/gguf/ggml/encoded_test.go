@@ -24,11 +24,8 @@ type encoded struct {
 	}
 }
 
-// weighted are the encoders that mind an importance matrix.
-var weighted = map[tensor.DType]func(dst []byte, src, importance []float32){
-	tensor.IQ4_NL: encodeIQ4_NLWeighted,
-	tensor.IQ4_XS: encodeIQ4_XSWeighted,
-}
+// weighted are the types whose blocks with importance these goldens have.
+var weighted = []tensor.DType{tensor.IQ4_NL, tensor.IQ4_XS}
 
 func sum(b []byte) string {
 	h := sha256.Sum256(b)
@@ -67,7 +64,7 @@ func TestEncodesManyAsGGML(t *testing.T) {
 			encode := func(x []float32) []byte {
 				b := make([]byte, int64(len(x))/elems*size)
 				if withImportance {
-					weighted[typ.dtype](b, x, importance)
+					typ.weighted(b, x, importance)
 				} else {
 					typ.encode(b, x)
 				}
@@ -89,13 +86,13 @@ func TestEncodesManyAsGGML(t *testing.T) {
 }
 
 // The rows of rows.bin are stored with ggml's bytes with an importance matrix too.
-func TestEncodesWeightedAsGGML(t *testing.T) {
+func TestEncodesNonlinearWeightedAsGGML(t *testing.T) {
 	rows, importance := rows(t), kindImportance()[:rowLen]
-	for dtype, encode := range weighted {
+	for _, dtype := range weighted {
 		elems, size := dtype.Block()
 		want := readFile(t, strings.ToLower(dtype.String())+"_weighted.bin")
 		got := make([]byte, len(want))
-		encode(got, rows, importance)
+		byName(t, dtype.String()).weighted(got, rows, importance)
 		for i := int64(0); i < int64(len(want)); i += size {
 			at := i / size * elems
 			require.Equal(t, want[i:i+size], got[i:i+size], "%v block of %v", dtype, rows[at:at+elems])
