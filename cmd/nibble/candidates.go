@@ -165,17 +165,21 @@ func (s *subject) ftypeModel() ftype.Model {
 	}
 }
 
-// mixed returns what a mix stores each of GGUF's tensors as, by its place.
-func (s *subject) mixed(o ftype.Options) ([]tensor.DType, error) {
+// mixed returns what a mix stores each of GGUF's tensors as, by its place, and which
+// of them cannot have the type that is due to them.
+func (s *subject) mixed(o ftype.Options) (types []tensor.DType, fallen []ftype.Choice, err error) {
 	choices, err := ftype.Choose(s.gguf, s.ftypeModel(), o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	out := make([]tensor.DType, len(s.gguf))
+	types = make([]tensor.DType, len(s.gguf))
 	for _, c := range choices {
-		out[s.at[c.In.Name]] = c.Out.DType
+		types[s.at[c.In.Name]] = c.Out.DType
+		if c.Fallback != "" {
+			fallen = append(fallen, c)
+		}
 	}
-	return out, nil
+	return types, fallen, nil
 }
 
 // importances returns the importance of the columns of a matrix, nil if it is not known.

@@ -55,7 +55,7 @@ func (a *app) compareTypes(ctx context.Context, in string, o *quantizeOptions) e
 	if err != nil {
 		return err
 	}
-	chosen, err := s.chosen(list)
+	chosen, notes, err := s.chosen(list)
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (a *app) compareTypes(ctx context.Context, in string, o *quantizeOptions) e
 	}
 	r := &report.Report{
 		Program: "nibble " + version, Command: "nibble " + commandLine(os.Args[1:]), In: in, Reference: in, Model: m.words(),
-		Tensors: []report.Tensor{}, Comparison: &report.Comparison{},
+		Tensors: []report.Tensor{}, Comparison: &report.Comparison{}, Notes: notes,
 	}
 	old := m.storage()
 	var weights, bytes int64
@@ -106,16 +106,21 @@ func (a *app) compareTypes(ctx context.Context, in string, o *quantizeOptions) e
 // keeps is the encoding of what a type leaves as it is.
 var keeps = encoding{}
 
-// chosen returns, for each candidate, the encoding of each tensor of the list.
-func (s *subject) chosen(list []candidate) ([][]encoding, error) {
-	out := make([][]encoding, len(list))
+// chosen returns, for each candidate, the encoding of each tensor of the list, and what
+// there is to say about it.
+func (s *subject) chosen(list []candidate) (out [][]encoding, notes []string, err error) {
+	out = make([][]encoding, len(list))
 	for k, c := range list {
 		out[k] = make([]encoding, len(s.list))
 		var mixed []tensor.DType
 		if c.mix != nil {
-			var err error
-			if mixed, err = s.mixed(ftype.Options{Type: *c.mix}); err != nil {
-				return nil, fmt.Errorf("%s: %s: %w", s.m.Path, c.name, err)
+			var fallen []ftype.Choice
+			if mixed, fallen, err = s.mixed(ftype.Options{Type: *c.mix}); err != nil {
+				return nil, nil, fmt.Errorf("%s: %s: %w", s.m.Path, c.name, err)
+			}
+			if len(fallen) > 0 {
+				notes = append(notes, fmt.Sprintf("%s: %s of %d fall back to another type, as %q to %v: %s",
+					c.name, plural(len(fallen), "tensor"), len(s.gguf), fallen[0].In.Name, fallen[0].Out.DType, fallen[0].Fallback))
 			}
 		}
 		for i, t := range s.list {
@@ -123,14 +128,14 @@ func (s *subject) chosen(list []candidate) ([][]encoding, error) {
 			case mixed != nil:
 				out[k][i] = encoding{dtype: mixed[s.at[t.GGUFName]]}
 				if _, err := codecs.Encoder(out[k][i].dtype); err != nil {
-					return nil, fmt.Errorf("%s: %s: tensor %q: %w", s.m.Path, c.name, t.Name, err)
+					return nil, nil, fmt.Errorf("%s: %s: tensor %q: %w", s.m.Path, c.name, t.Name, err)
 				}
 			case t.linear():
 				out[k][i] = c.of
 			}
 		}
 	}
-	return out, nil
+	return out, notes, nil
 }
 
 // compared sums a candidate up.

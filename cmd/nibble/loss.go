@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -165,6 +167,14 @@ func (a *app) measureLoss(ctx context.Context, models []*model, kept map[string]
 			r.Notes = append(r.Notes, fmt.Sprintf("tensor %q of %s is not in %s", info.Name, out.Path, input.Path))
 		}
 	}
+	roles, rank := make(map[string]arch.Role), make(map[string]int)
+	for i, t := range input.arch.Tensors() {
+		roles[t.Name], rank[t.Name] = t.Role, i+1
+	}
+	slices.SortStableFunc(infos, func(a, b tensor.Info) int {
+		// What the family's table does not have comes last.
+		return cmp.Compare(uint(rank[a.Name]-1), uint(rank[b.Name]-1))
+	})
 	before, after := input.storage(), out.storage()
 	found := make([]*losses, len(infos))
 	notes := make([]string, len(infos))
@@ -186,10 +196,6 @@ func (a *app) measureLoss(ctx context.Context, models []*model, kept map[string]
 		return nil, err
 	}
 	sums := &kindSums{}
-	roles := make(map[string]arch.Role)
-	for _, t := range input.arch.Tensors() {
-		roles[t.Name] = t.Role
-	}
 	var was, is [2]int64 // weights, bytes
 	var this, inputs distortion.Figures
 	for i, info := range infos {

@@ -57,7 +57,11 @@ func (a *app) parseReport(path string, inputs ...string) (*reportFiles, error) {
 	return &f, nil
 }
 
+// paths returns the files that are to be written.
 func (f *reportFiles) paths() []string {
+	if f == nil {
+		return nil
+	}
 	var out []string
 	for _, p := range []string{f.html, f.json} {
 		if p != "" {

@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/seed18967229/nibble/internal/memory"
 )
@@ -31,6 +32,7 @@ var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 	"sortkey": func(n Number) string { return fmt.Sprintf("%.6g", float64(n)) },
 	"shape":   shapeText,
 	"base":    lastPart,
+	"brief":   func(kind string) string { s, _, _ := strings.Cut(kind, " double"); return s },
 }).Parse(pageText))
 
 // page is what the template is given.

@@ -1,7 +1,6 @@
 package report
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -45,7 +44,7 @@ type label struct {
 const (
 	cellHeight = 20
 	labelWidth = 210
-	mapWidth   = 700 // of all columns, if there are many
+	mapWidth   = 840 // of all columns, if there are many
 	topMargin  = 26
 	leastRange = 1.5 // of the scale of colours
 )
@@ -82,7 +81,7 @@ func newHeatMap(title string, cells []cell) *heatMap {
 	if middle := math.Sqrt(low * high); high < leastRange*low {
 		low, high = middle/math.Sqrt(leastRange), middle*math.Sqrt(leastRange)
 	}
-	step := max(6, min(24, mapWidth/max(1, layers)))
+	step := max(6, min(32, mapWidth/max(1, layers)))
 	x0 := labelWidth
 	if outside {
 		x0 += step + 8
@@ -167,9 +166,9 @@ func newHistogram(list []*Loss) *histogram {
 	if most == 0 {
 		return nil
 	}
-	const width, height, top, bottom = 680, 190, 10, 26
+	const width, height, top, bottom = 1060, 200, 10, 26
 	h := &histogram{Width: width, Height: height, Base: height - bottom}
-	w := min(48, (width-40)/bins)
+	w := min(64, (width-40)/bins)
 	x0 := (width - w*bins) / 2
 	for i := range bins {
 		from, to := (first+float64(i))*step, (first+float64(i)+1)*step
@@ -209,16 +208,20 @@ type scatter struct {
 }
 
 type point struct {
-	X, Y  int
-	Name  string
-	Left  bool // the name stands left of the point
-	Best  bool // no other type is both smaller and better
-	Note  string
-	NameY int
+	X, Y int
+	Name string
+	Best bool // no other type is both smaller and better
+	Note string
+
+	NameX, NameY int // where the name begins, on its base line
+
+	// Lead says that the name is so far away that a line leads to it.
+	Lead         bool
+	LeadX, LeadY int
 }
 
 func newScatter(types []Compared) *scatter {
-	const width, height = 720, 330
+	const width, height = 1060, 400
 	s := &scatter{Width: width, Height: height, Left: 64, Right: width - 20, Top: 14, Base: height - 44}
 	var list []Compared
 	for _, t := range types {
@@ -259,28 +262,68 @@ func newScatter(types []Compared) *scatter {
 				p.Best = false
 			}
 		}
-		p.Left = p.X > s.Right-90
-		p.NameY = p.Y + 4
 		s.Points = append(s.Points, p)
 	}
-	s.spread()
+	s.name()
 	return s
 }
 
-// spread moves names apart that would lie on each other.
-func (s *scatter) spread() {
-	order := make([]*point, len(s.Points))
-	for i := range s.Points {
-		order[i] = &s.Points[i]
+// box is a rectangle of the picture.
+type box struct{ left, top, right, bottom int }
+
+func (b box) meets(o box) bool {
+	return b.left < o.right && o.left < b.right && b.top < o.bottom && o.top < b.bottom
+}
+
+// name finds a place for each name: the nearest to its point, to the right if it can be,
+// that meets neither another name nor a point nor the border.
+func (s *scatter) name() {
+	const letter, tall, gap = 7, 13, 9
+	var taken []box
+	for _, p := range s.Points {
+		taken = append(taken, box{p.X - 6, p.Y - 6, p.X + 6, p.Y + 6})
 	}
-	slices.SortStableFunc(order, func(a, b *point) int { return cmp.Compare(a.NameY, b.NameY) })
-	for i, p := range order {
-		for _, q := range order[:i] {
-			if abs(p.X-q.X) < 70 && p.NameY < q.NameY+13 {
-				p.NameY = q.NameY + 13
+	for i := range s.Points {
+		p := &s.Points[i]
+		wide := letter*len(p.Name) + 2
+		at := func(dx, dy int) box {
+			b := box{p.X + dx, p.Y + dy - tall/2, p.X + dx + wide, p.Y + dy - tall/2 + tall}
+			if dx < 0 {
+				b.left, b.right = p.X+dx-wide, p.X+dx
 			}
+			return b
+		}
+		free := func(b box) bool {
+			if b.left < s.Left || b.right > s.Right || b.top < s.Top || b.bottom > s.Base {
+				return false
+			}
+			for k, t := range taken {
+				if k != i && b.meets(t) {
+					return false
+				}
+			}
+			return true
+		}
+		place := at(gap, 0)
+		p.Lead = false
+	search:
+		for far := 0; far < 16; far++ {
+			for _, d := range [][2]int{{gap, 0}, {-gap, 0}, {gap, -1}, {-gap, 1}, {gap, 1}, {-gap, -1}} {
+				if far == 0 && d[1] != 0 {
+					continue
+				}
+				b := at(d[0]+d[0]/gap*3*far, d[1]*tall*far)
+				if free(b) {
+					place, p.Lead = b, far > 0
+					break search
+				}
+			}
+		}
+		taken = append(taken, place)
+		p.NameX, p.NameY = place.left+1, place.bottom-2
+		p.LeadX, p.LeadY = place.left, (place.top+place.bottom)/2
+		if place.right < p.X {
+			p.LeadX = place.right
 		}
 	}
 }
-
-func abs(n int) int { return max(n, -n) }
