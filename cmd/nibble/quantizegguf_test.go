@@ -124,6 +124,7 @@ type quantizedGolden struct {
 		LeaveOutput bool `json:"leave_output"`
 		Overrides   [][2]string
 		File        string
+		FileBF16    string `json:"file_bf16"` // by way of a BF16 file
 	}
 }
 
@@ -164,7 +165,11 @@ func TestQuantizedFilesAreLlamaQuantizes(t *testing.T) {
 			sources = append(sources, file)
 			require.NoError(t, imatrix.Write(at("imatrix.gguf"), formulaImatrix(t, file, lacks), false))
 
-			check := func(want, typ string, args ...string) {
+			if name != "wide" && name != "llama" {
+				sources = sources[:1]
+			}
+
+			check := func(sources []string, want, typ string, args ...string) {
 				t.Helper()
 				for _, source := range sources {
 					out := at("out.gguf")
@@ -186,10 +191,10 @@ func TestQuantizedFilesAreLlamaQuantizes(t *testing.T) {
 				}
 			}
 			for typ, hash := range want.Plain {
-				check(hash, typ)
+				check(sources, hash, typ)
 			}
 			for typ, hash := range want.Imatrix {
-				check(hash, typ, "--imatrix", "imatrix.gguf")
+				check(sources, hash, typ, "--imatrix", "imatrix.gguf")
 			}
 			for _, f := range want.Flags {
 				var args []string
@@ -208,7 +213,14 @@ func TestQuantizedFilesAreLlamaQuantizes(t *testing.T) {
 				for _, v := range f.Overrides {
 					args = append(args, "--tensor-type", v[0]+"="+v[1])
 				}
-				check(f.File, strings.ToUpper(f.Type), args...)
+				if f.FileBF16 == "" {
+					check(sources, f.File, strings.ToUpper(f.Type), args...)
+					continue
+				}
+				// All but a matrix that is left is the same.
+				require.Equal(t, f.LeaveOutput && name == "llama", f.File != f.FileBF16)
+				check(sources[:1], f.FileBF16, strings.ToUpper(f.Type), args...)
+				check([]string{file}, f.File, strings.ToUpper(f.Type), args...)
 			}
 		})
 	}

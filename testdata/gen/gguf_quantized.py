@@ -27,7 +27,7 @@ llama, binary, testdata, stories = llamaquant.Llama(sys.argv[1]), sys.argv[2], P
 
 FAMILIES = ["llama", "llama3", "mistral", "gemma", "gemma2", "gemma3", "gemma3-vision", "gpt2", "mixtral", "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe"]
 ALL = list(llamaquant.FTYPES)
-SOME = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k_m", "q2_k", "iq4_nl", "tq1_0", "mxfp4"]
+SOME = ["q4_0", "q5_0", "q4_k_m", "mxfp4"]
 
 FLAGS = [
     {"pure": True},
@@ -114,12 +114,16 @@ def main():
                     case["plain"][ftype] = quantize(source, ftype, False, {})
                 case["imatrix"][ftype] = quantize(source, ftype, True, {})
             if name in ("wide", "llama", "gemma2"):
-                for ftype in ("q4_k_m", "q5_0"):
-                    for flags in FLAGS:
-                        flags = dict(flags)
-                        if name != "wide" and flags.get("overrides"):
-                            flags["overrides"] = flags["overrides"][:2]
-                        case["flags"].append({"type": ftype} | flags | {"file": quantize(source, ftype, False, flags)})
+                for flags in FLAGS:
+                    if name != "wide" and flags.get("overrides"):
+                        flags = {"overrides": flags["overrides"][:2]}
+                    run = {"type": "q4_k_m"} | flags | {"file": quantize(source, "q4_k_m", False, flags)}
+                    if name != "wide":
+                        # A directory's BF16 matrix that is left stays BF16, as when it was converted to that.
+                        bf16 = tmp / "bf16.gguf"
+                        subprocess.run([binary, "convert", model, bf16, "--outtype", "bf16", "--force", "--quiet"], check=True, stdout=subprocess.DEVNULL)
+                        run["file_bf16"] = quantize(bf16, "q4_k_m", False, flags)
+                    case["flags"].append(run)
             golden[name] = case
             print(name, file=sys.stderr)
     (testdata / "ggufquant" / "golden.json").write_text(json.dumps(golden, indent=1) + "\n")
