@@ -9,9 +9,7 @@ import (
 	"strings"
 
 	"github.com/seed18967229/nibble/arch"
-	"github.com/seed18967229/nibble/formats/convert"
 	"github.com/seed18967229/nibble/formats/gguf/ftype"
-	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/nf4"
 	"github.com/seed18967229/nibble/pipeline"
@@ -94,21 +92,19 @@ type subject struct {
 	gguf []tensor.Info
 	at   map[string]int // their places by name
 
-	// layout has their values, of a model whose matrices GGUF transposes; else nil.
-	layout tensor.Source
+	// src has their values, linear layers as [out, in].
+	src tensor.Source
 }
 
 // newSubject finds the tensors that can be quantized.
 func newSubject(m *model) (*subject, error) {
 	s := &subject{m: m, at: make(map[string]int)}
-	transposed := false
 	for _, t := range m.arch.Tensors() {
 		info, err := m.view.Info(t.Name)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", m.Path, err)
 		}
 		s.list = append(s.list, matrix{t, info})
-		transposed = transposed || t.Transposed
 		if _, ok := s.at[t.GGUFName]; ok {
 			continue // the stack of another expert
 		}
@@ -125,16 +121,15 @@ func newSubject(m *model) (*subject, error) {
 		s.at[t.GGUFName] = len(s.gguf)
 		s.gguf = append(s.gguf, g)
 	}
-	if transposed {
-		v, err := m.openVocab(vocab.Options{})
-		if err != nil {
-			return nil, err
-		}
-		g, err := convert.ToGGUF(m.view, codecs, m.arch, v, convert.GGUFOptions{OutType: "f32"})
-		if err != nil {
+	turned, err := m.view.OutIn(m.arch, codecs)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", m.Path, err)
+	}
+	s.src = turned
+	for i := range s.list {
+		if s.list[i].info, err = turned.Info(s.list[i].Name); err != nil {
 			return nil, fmt.Errorf("%s: %w", m.Path, err)
 		}
-		s.layout = g.Source
 	}
 	return s, nil
 }
@@ -142,19 +137,6 @@ func newSubject(m *model) (*subject, error) {
 // linear reports whether a tensor is a weight that every type quantizes: of a linear
 // layer inside the blocks.
 func (t matrix) linear() bool { return t.Linear && len(t.Dims) == 2 }
-
-// shape returns a matrix as an encoding sees it.
-func (s *subject) shape(t matrix, e encoding) tensor.Shape {
-	if bnbEncoding(e) || !t.Transposed {
-		return t.info.Shape
-	}
-	return t.GGUFDims(0)
-}
-
-// bnbEncoding reports whether an encoding is one of bitsandbytes.
-func bnbEncoding(e encoding) bool {
-	return e.dtype == tensor.NF4 || e.dtype == tensor.FP4 || e.dtype == tensor.INT8
-}
 
 // ftypeModel returns what the choice of GGUF's types depends on.
 func (s *subject) ftypeModel() ftype.Model {
@@ -185,7 +167,7 @@ func (s *subject) mixed(o ftype.Options) (types []tensor.DType, fallen []ftype.C
 // importances returns the importance of the columns of a matrix, nil if it is not known.
 type importances func(t matrix) []float32
 
-// measure tries the encodings that want names of each matrix, and returns what they
+// tryAll tries the encodings that want names of each matrix, and returns what they
 // would lose, in the order of the list.
 func (a *app) tryAll(ctx context.Context, s *subject, want func(i int) []encoding, importance importances, bad *pipeline.NonFinite) ([]map[encoding]outcome, error) {
 	out := make([]map[encoding]outcome, len(s.list))
@@ -208,20 +190,8 @@ func (a *app) tryAll(ctx context.Context, s *subject, want func(i int) []encodin
 		if importance != nil {
 			columns = importance(t)
 		}
-		if !t.Transposed {
-			var err error
-			out[i], err = try(ctx, s.m.view, t.Name, list, columns, bad)
-			return err
-		}
-		// bitsandbytes stores it as the checkpoint has it, GGUF the other way round.
-		isBnb := func(e encoding) bool { return bnbEncoding(e) }
-		own, err := try(ctx, s.m.view, t.Name, slices.DeleteFunc(slices.Clone(list), func(e encoding) bool { return !isBnb(e) }), nil, bad)
-		if err != nil {
-			return err
-		}
-		turned, err := try(ctx, s.layout, t.GGUFName, slices.DeleteFunc(slices.Clone(list), isBnb), columns, bad)
-		maps.Copy(own, turned)
-		out[i] = own
+		var err error
+		out[i], err = try(ctx, s.src, t.Name, list, columns, bad)
 		return err
 	})
 }

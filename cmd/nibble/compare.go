@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/memory"
 	"github.com/seed18967229/nibble/internal/report"
+	"github.com/seed18967229/nibble/nf4"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -35,7 +37,7 @@ func (r *compareResult) text(w io.Writer) {
 
 // compareTypes tries several types on a model and writes nothing but what it finds.
 func (a *app) compareTypes(ctx context.Context, in string, o *quantizeOptions) error {
-	list, err := parseCandidates(o.compare, o.bnb.blockSize, !o.bnb.noDoubleQuant)
+	list, err := parseCandidates(o.compare, cmp.Or(o.bnb.blockSize, nf4.DefaultBlock), !o.bnb.noDoubleQuant)
 	if err != nil {
 		return err
 	}
@@ -55,7 +57,11 @@ func (a *app) compareTypes(ctx context.Context, in string, o *quantizeOptions) e
 	if err != nil {
 		return err
 	}
-	chosen, notes, err := s.chosen(list)
+	important, err := o.importances()
+	if err != nil {
+		return err
+	}
+	chosen, notes, err := s.chosen(list, important != nil)
 	if err != nil {
 		return err
 	}
@@ -68,7 +74,7 @@ func (a *app) compareTypes(ctx context.Context, in string, o *quantizeOptions) e
 			all = append(all, chosen[k][i])
 		}
 		return all
-	}, nil, o.nonFinite())
+	}, important, o.nonFinite())
 	if err != nil {
 		return fmt.Errorf("%s: %w", in, err)
 	}
@@ -108,14 +114,14 @@ var keeps = encoding{}
 
 // chosen returns, for each candidate, the encoding of each tensor of the list, and what
 // there is to say about it.
-func (s *subject) chosen(list []candidate) (out [][]encoding, notes []string, err error) {
+func (s *subject) chosen(list []candidate, imatrix bool) (out [][]encoding, notes []string, err error) {
 	out = make([][]encoding, len(list))
 	for k, c := range list {
 		out[k] = make([]encoding, len(s.list))
 		var mixed []tensor.DType
 		if c.mix != nil {
 			var fallen []ftype.Choice
-			if mixed, fallen, err = s.mixed(ftype.Options{Type: *c.mix}); err != nil {
+			if mixed, fallen, err = s.mixed(ftype.Options{Type: *c.mix, Imatrix: imatrix}); err != nil {
 				return nil, nil, fmt.Errorf("%s: %s: %w", s.m.Path, c.name, err)
 			}
 			if len(fallen) > 0 {
@@ -149,7 +155,7 @@ func (s *subject) compared(c candidate, chosen []encoding, found []map[encoding]
 		e := chosen[i]
 		size := tensors[i].Bytes
 		if e != keeps {
-			size = e.size(s.shape(t, e))
+			size = e.size(t.info.Shape)
 		}
 		whole += size
 		rel := math.NaN()

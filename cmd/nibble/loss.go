@@ -16,9 +16,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/seed18967229/nibble/arch"
+	"github.com/seed18967229/nibble/formats"
 	"github.com/seed18967229/nibble/formats/gguf/ggml"
 	"github.com/seed18967229/nibble/internal/distortion"
 	"github.com/seed18967229/nibble/internal/fsx"
+	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/report"
 	"github.com/seed18967229/nibble/nf4"
 	"github.com/seed18967229/nibble/tensor"
@@ -75,36 +77,51 @@ func (r *lossResult) text(w io.Writer) {
 	}
 }
 
-// accountFor reads back what was written and measures what it lost, if that was asked
-// for or if the input was quantized already.
-func (a *app) accountFor(ctx context.Context, in, out string, o *lossOptions) error {
-	src, err := openModel(in)
-	if err != nil {
+// withAccount runs what quantizes in to out, and gives the account of what was lost.
+func (a *app) withAccount(ctx context.Context, in, out string, o *quantizeOptions, run quantizeFunc) error {
+	if o.gguf.dryRun && o.loss.report+o.loss.original != "" {
+		return badUsage(hint.Add(errors.New("--report and --original measure what was written, and --dry-run writes nothing"), "leave one of them out"))
+	}
+	if err := o.loss.check(a, in, out); err != nil {
 		return err
 	}
-	defer src.Close()
-	double := src.quantized()
-	if o.files == nil && !double && o.original == "" {
-		return nil
-	}
-	dst, err := openModel(firstPart(out))
-	if err != nil {
+	if err := run(a, ctx, in, out, o); err != nil || o.gguf.dryRun {
 		return err
 	}
-	defer dst.Close()
-	list := []*model{src, dst}
+	return a.account(ctx, in, out, &o.loss)
+}
+
+// account reads back what was written and measures what it lost, if that was asked for
+// or if the input was quantized already.
+func (a *app) account(ctx context.Context, in, out string, o *lossOptions) error {
+	asked := o.files != nil || o.original != ""
+	paths := []string{in, firstPart(out)}
 	if o.original != "" {
-		original, err := openModel(o.original)
+		paths = append([]string{o.original}, paths...)
+	}
+	var list []*model
+	defer func() {
+		for _, m := range list {
+			m.Close()
+		}
+	}()
+	for _, path := range paths {
+		m, err := openMeasured(path)
 		if err != nil {
 			return err
 		}
-		defer original.Close()
-		list = append([]*model{original}, list...)
+		list = append(list, m)
+	}
+	src := list[len(list)-2]
+	double := src.quantized()
+	if !asked && !double {
+		return nil
 	}
 	r, err := a.measureLoss(ctx, list, o.kept)
 	if err != nil {
 		return err
 	}
+	r.In, r.Out = in, out
 	r.Choice = o.choice
 	if double {
 		inputLoss(r, src)
@@ -120,6 +137,34 @@ func (a *app) accountFor(ctx context.Context, in, out string, o *lossOptions) er
 		result.Warning = doubleWarning(r, o.original)
 	}
 	return a.print(result)
+}
+
+// openMeasured opens a model to be measured. A GGUF model of a family that nibble does
+// not know has its tensors as they are stored.
+func openMeasured(path string) (*model, error) {
+	in, err := formats.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	m := &model{Input: in}
+	switch err := m.understand(); {
+	case err == nil:
+	case in.GGUF != nil:
+		m.stored, m.view, m.arch = in, nil, nil
+	default:
+		in.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// tensors returns all tensors that can be measured, in checkpoint form where the family
+// is known.
+func (m *model) tensors() tensor.Source {
+	if m.view == nil {
+		return m.stored
+	}
+	return m.whole()
 }
 
 // firstPart returns the first of the parts that a GGUF file was written in, or the path
@@ -144,7 +189,7 @@ func globText(s string) string {
 func (a *app) measureLoss(ctx context.Context, models []*model, kept map[string]string) (*report.Report, error) {
 	var v versions
 	for _, m := range models {
-		v = append(v, form{m.Path, m.whole()})
+		v = append(v, form{m.Path, m.tensors()})
 	}
 	n := len(models) - 1
 	out, input := models[n], models[n-1]
@@ -168,8 +213,10 @@ func (a *app) measureLoss(ctx context.Context, models []*model, kept map[string]
 		}
 	}
 	roles, rank := make(map[string]arch.Role), make(map[string]int)
-	for i, t := range input.arch.Tensors() {
-		roles[t.Name], rank[t.Name] = t.Role, i+1
+	if input.arch != nil {
+		for i, t := range input.arch.Tensors() {
+			roles[t.Name], rank[t.Name] = t.Role, i+1
+		}
 	}
 	slices.SortStableFunc(infos, func(a, b tensor.Info) int {
 		// What the family's table does not have comes last.
@@ -227,9 +274,11 @@ func (a *app) measureLoss(ctx context.Context, models []*model, kept map[string]
 			r.Notes = append(r.Notes, notes[i])
 		}
 		if !coded {
-			t.Kept = kept[info.Name]
-			if t.Kept == "" {
-				t.Kept = keptBecause(roles, info)
+			t.Kept = keptBecause(roles, info)
+			for _, name := range append(after.origins(info.Name), info.Name) {
+				if why := kept[name]; why != "" {
+					t.Kept = why
+				}
 			}
 		}
 		sums.add(&t, coded)
@@ -249,6 +298,9 @@ func (a *app) measureLoss(ctx context.Context, models []*model, kept map[string]
 
 // words says what a model is.
 func (m *model) words() string {
+	if m.arch == nil {
+		return ""
+	}
 	return fmt.Sprintf("%s, %d layers of %d", m.arch.Classes[0], m.arch.NumHiddenLayers, m.arch.HiddenSize)
 }
 

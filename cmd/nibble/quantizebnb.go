@@ -146,6 +146,11 @@ func (a *app) quantizeBnb(ctx context.Context, in, out string, typ tensor.DType,
 		return err
 	}
 	opts.NonFinite = all.nonFinite()
+	if all.target.given() {
+		if err := a.chooseBlocks(ctx, b, m, &opts, all); err != nil {
+			return err
+		}
+	}
 	plan, account, err := bnb.Plan(b.src, codecs, opts)
 	if err != nil {
 		return fmt.Errorf("%s: %w", in, err)

@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/seed18967229/nibble/internal/distortion"
+	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/nf4"
 	"github.com/seed18967229/nibble/nf4/bnb"
@@ -77,14 +78,14 @@ func (o outcome) relative() float64 {
 // A trial stores a matrix, whole rows at a time, and measures what is lost; nothing is
 // kept of what it stores.
 type trial interface {
-	// add stores the next rows x. y is scratch of x's length.
-	add(x, y []float32) error
+	// add stores the next rows x. y is scratch of x's length; importance, of each
+	// column, is nil if it is not known.
+	add(x, y, importance []float32) error
 	outcome() (outcome, error)
 }
 
-// newTrial begins a trial of an encoding that fits. importance, of each column, may be
-// nil.
-func newTrial(e encoding, shape tensor.Shape, importance []float32) (trial, error) {
+// newTrial begins a trial of an encoding that fits.
+func newTrial(e encoding, shape tensor.Shape) (trial, error) {
 	cols := int(shape.Cols())
 	switch e.dtype {
 	case tensor.NF4, tensor.FP4:
@@ -96,24 +97,21 @@ func newTrial(e encoding, shape tensor.Shape, importance []float32) (trial, erro
 		if err != nil {
 			return nil, err
 		}
-		return &fourTrial{e: e, enc: enc, values: values, cols: cols, importance: importance}, nil
+		return &fourTrial{e: e, enc: enc, values: values, cols: cols}, nil
 	case tensor.INT8:
-		return &rowTrial{cols: cols, sums: sums{importance: importance}}, nil
+		return &rowTrial{cols: cols}, nil
 	}
 	enc, err := codecs.Encoder(e.dtype)
 	if err != nil {
 		return nil, err
 	}
-	return &blockTrial{enc: enc, cols: cols, sums: sums{importance: importance}}, nil
+	return &blockTrial{enc: enc, cols: cols}, nil
 }
 
 // sums add up the error of what was stored and decoded again.
-type sums struct {
-	importance []float32
-	o          outcome
-}
+type sums struct{ o outcome }
 
-func (s *sums) count(x, y []float32) {
+func (s *sums) count(x, y, importance []float32) {
 	m := distortion.NewMeter(0)
 	m.Add(x, y)
 	f := m.Figures()
@@ -123,18 +121,14 @@ func (s *sums) count(x, y []float32) {
 	if f.MadeNonFinite > 0 {
 		s.o.err = math.Inf(1)
 	}
-	if s.importance != nil {
-		square, err := distortion.Weighted(x, y, s.importance)
-		s.o.wSquare, s.o.wErr = s.o.wSquare+square, s.o.wErr+err
+	square, err := f.Square, f.Error
+	if importance != nil {
+		square, err = distortion.Weighted(x, y, importance)
 	}
+	s.o.wSquare, s.o.wErr = s.o.wSquare+square, s.o.wErr+err
 }
 
-func (s *sums) outcome() (outcome, error) {
-	if s.importance == nil {
-		s.o.wSquare, s.o.wErr = s.o.square, s.o.err
-	}
-	return s.o, nil
-}
+func (s *sums) outcome() (outcome, error) { return s.o, nil }
 
 // blockTrial is of an encoding whose rows are stored each for itself.
 type blockTrial struct {
@@ -144,15 +138,15 @@ type blockTrial struct {
 	buf  []byte
 }
 
-func (t *blockTrial) add(x, y []float32) error {
+func (t *blockTrial) add(x, y, importance []float32) error {
 	info := tensor.Info{Name: "rows", DType: t.enc.DType(), Shape: tensor.Shape{int64(len(x) / t.cols), int64(t.cols)}}
 	if n := int(info.Size()); cap(t.buf) < n {
 		t.buf = make([]byte, n)
 	} else {
 		t.buf = t.buf[:n]
 	}
-	if w, ok := t.enc.(tensor.WeightedEncoder); ok && t.importance != nil {
-		w.EncodeWeighted(t.buf, x, t.importance)
+	if w, ok := t.enc.(tensor.WeightedEncoder); ok && importance != nil {
+		w.EncodeWeighted(t.buf, x, importance)
 	} else {
 		t.enc.Encode(t.buf, x)
 	}
@@ -163,7 +157,7 @@ func (t *blockTrial) add(x, y []float32) error {
 	if err := rows.ReadRows(y, 0); err != nil {
 		return err
 	}
-	t.count(x, y)
+	t.count(x, y, importance)
 	return nil
 }
 
@@ -173,28 +167,28 @@ type rowTrial struct {
 	cols int
 }
 
-func (t *rowTrial) add(x, y []float32) error {
+func (t *rowTrial) add(x, y, importance []float32) error {
 	for at := 0; at < len(x); at += t.cols {
 		if !bnb.RoundTrip8(y[at:at+t.cols], x[at:at+t.cols]) {
 			t.o.err = math.Inf(1)
 		}
 	}
-	t.count(x, y)
+	t.count(x, y, importance)
 	return nil
 }
 
 // fourTrial is of NF4 and FP4, whose encoder knows its error.
 type fourTrial struct {
-	e          encoding
-	enc        *nf4.Encoder
-	values     [16]float32
-	cols       int
-	codes      []byte
-	importance []float32
-	o          outcome
+	e        encoding
+	enc      *nf4.Encoder
+	values   [16]float32
+	cols     int
+	codes    []byte
+	o        outcome
+	weighted bool // wSquare and wErr were measured
 }
 
-func (t *fourTrial) add(x, y []float32) (err error) {
+func (t *fourTrial) add(x, y, importance []float32) (err error) {
 	first := len(t.enc.Absmax())
 	if t.codes, err = t.enc.Append(t.codes[:0], x); err != nil {
 		return err
@@ -207,11 +201,12 @@ func (t *fourTrial) add(x, y []float32) (err error) {
 		}
 		t.o.square += s
 	}
-	if t.importance == nil || t.cols%t.e.block != 0 {
+	if importance == nil || t.cols%t.e.block != 0 {
 		return nil
 	}
+	t.weighted = true
 	kernel.Decode4(y, t.codes, &t.values, t.enc.Absmax()[first:], t.e.block)
-	square, wErr := distortion.Weighted(x, y, t.importance)
+	square, wErr := distortion.Weighted(x, y, importance)
 	t.o.wSquare, t.o.wErr = t.o.wSquare+square, t.o.wErr+wErr
 	return nil
 }
@@ -232,15 +227,17 @@ func (t *fourTrial) outcome() (outcome, error) {
 		rel = with
 	}
 	t.o.err = rel * rel * t.o.square
-	if t.importance == nil || t.cols%t.e.block != 0 {
-		t.o.wSquare, t.o.wErr = t.o.square, t.o.err
-	} else {
+	if t.weighted {
 		t.o.wErr *= grown
+	} else {
+		t.o.wSquare, t.o.wErr = t.o.square, t.o.err
 	}
 	return t.o, nil
 }
 
-// try reads a matrix once and stores it in each of the encodings that fit it.
+// try reads a matrix once and stores it in each of the encodings that fit it. importance
+// is that of its columns, of one matrix after another if the tensor is a stack of them;
+// nil if it is not known.
 func try(ctx context.Context, src tensor.Source, name string, encodings []encoding, importance []float32, bad *pipeline.NonFinite) (map[encoding]outcome, error) {
 	info, err := src.Info(name)
 	if err != nil {
@@ -249,23 +246,40 @@ func try(ctx context.Context, src tensor.Source, name string, encodings []encodi
 	trials := make(map[encoding]trial)
 	for _, e := range encodings {
 		if trials[e] == nil && e.fits(info.Shape) {
-			if trials[e], err = newTrial(e, info.Shape, importance); err != nil {
+			if trials[e], err = newTrial(e, info.Shape); err != nil {
 				return nil, fmt.Errorf("tensor %q: %w", name, err)
 			}
 		}
 	}
+	cols, perMat := info.Shape.Cols(), info.Shape.Rows()
+	if importance != nil {
+		mats := int64(len(importance)) / max(1, cols)
+		if mats < 1 || int64(len(importance)) != mats*cols || perMat%mats != 0 {
+			return nil, hint.Add(fmt.Errorf("tensor %q: %w: the importance matrix has %d values, its shape is %v", name, tensor.ErrMalformed, len(importance), info.Shape),
+				"the importance matrix was made of another model")
+		}
+		perMat /= mats
+	}
 	var y []float32
 	err = pipeline.EachPanel(ctx, codecs, src, name, func(x []float32, row int64) error {
-		if err := bad.Check(name, x, row*info.Shape.Cols()); err != nil {
+		if err := bad.Check(name, x, row*cols); err != nil {
 			return err
 		}
 		if y == nil {
 			y = make([]float32, len(x))
 		}
-		for _, t := range trials {
-			if err := t.add(x, y[:len(x)]); err != nil {
-				return err
+		for len(x) > 0 {
+			n, columns := len(x), []float32(nil)
+			if importance != nil {
+				mat := row / perMat
+				n, columns = int(min(int64(n), ((mat+1)*perMat-row)*cols)), importance[mat*cols:(mat+1)*cols]
 			}
+			for _, t := range trials {
+				if err := t.add(x[:n], y[:n], columns); err != nil {
+					return err
+				}
+			}
+			x, row = x[n:], row+int64(n)/cols
 		}
 		return nil
 	})

@@ -141,8 +141,23 @@ type Choice struct {
 	Objective string  `json:"objective"`
 	Cost      float64 `json:"cost"`
 
-	// Candidates are the types there were to choose from.
-	Candidates []string `json:"candidates"`
+	// Candidates are the types there were to choose from, Types what was chosen.
+	Candidates []string     `json:"candidates"`
+	Types      []ChosenType `json:"types"`
+}
+
+// ChosenType is the tensors that a type was chosen for.
+type ChosenType struct {
+	Type    string `json:"type"`
+	Tensors int    `json:"tensors"`
+	Size
+	Modules []ChosenModule `json:"modules"`
+}
+
+// ChosenModule counts tensors whose names differ in numbers only, for which there is a *.
+type ChosenModule struct {
+	Name    string `json:"name"`
+	Tensors int    `json:"tensors"`
 }
 
 // Comparison is several types measured on the same tensors.
