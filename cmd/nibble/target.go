@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -97,6 +98,13 @@ func (a *app) quantizeTarget(ctx context.Context, in, out string, o *quantizeOpt
 	if err := fsx.CheckOutput(out, in); err != nil {
 		return badUsage(err)
 	}
+	// To try all types takes long, and to say then that there is no room for the result
+	// would be late.
+	if old, err := os.Stat(out); err == nil && !a.force {
+		if names, err := os.ReadDir(out); !old.IsDir() || err != nil || len(names) > 0 {
+			return hint.Add(fmt.Errorf("%s: %w", out, fsx.ErrExists), "choose another output, or give --force to replace it")
+		}
+	}
 	return a.withAccount(ctx, in, out, o, func(a *app, ctx context.Context, in, out string, o *quantizeOptions) error {
 		if isGGUF(out) {
 			return a.quantizeGGUF(ctx, in, out, ftype.Q8_0, o)
@@ -146,6 +154,9 @@ type choice struct {
 // choose tries the options of all tensors and chooses within limit, the bytes that they
 // may take together. size says what an option takes.
 func (a *app) choose(ctx context.Context, o *targetOptions, src tensor.Source, list []choosable, limit int64, weighted bool, bad *pipeline.NonFinite, size func(c choosable, e encoding) int64) (*choice, error) {
+	if n := least(list, size); n > limit {
+		return nil, fmt.Errorf("%w: %d of %d bytes", budget.ErrTooSmall, limit, n)
+	}
 	var total int64
 	groups := make(map[string]int)
 	for _, c := range list {
