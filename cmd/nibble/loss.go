@@ -30,6 +30,7 @@ import (
 type lossOptions struct {
 	report, original string
 	files            *reportFiles
+	typ              string // as the report names it
 
 	// kept says of tensors, by name, why they were not quantized; choice how types
 	// were chosen. They are filled in while the model is quantized.
@@ -82,6 +83,7 @@ func (a *app) withAccount(ctx context.Context, in, out string, o *quantizeOption
 	if o.gguf.dryRun && o.loss.report+o.loss.original != "" {
 		return badUsage(hint.Add(errors.New("--report and --original measure what was written, and --dry-run writes nothing"), "leave one of them out"))
 	}
+	o.loss.typ = strings.ToUpper(o.typ)
 	if err := o.loss.check(a, in, out); err != nil {
 		return err
 	}
@@ -121,8 +123,10 @@ func (a *app) account(ctx context.Context, in, out string, o *lossOptions) error
 	if err != nil {
 		return err
 	}
-	r.In, r.Out = in, out
-	r.Choice = o.choice
+	r.In, r.Out, r.Type = in, out, o.typ
+	if r.Choice = o.choice; r.Choice != nil {
+		r.Type = "a mix of types"
+	}
 	if double {
 		inputLoss(r, src)
 	}
@@ -286,7 +290,6 @@ func (a *app) measureLoss(ctx context.Context, models []*model, kept map[string]
 	}
 	r.Before, r.After = report.NewSize(was[0], was[1]), report.NewSize(is[0], is[1])
 	r.Kinds, r.Error = sums.kinds, report.NewLoss(sums.all)
-	r.Type = sums.main()
 	if input.quantized() {
 		r.Double = &report.Double{This: report.NewLoss(this)}
 		if n > 1 {
@@ -334,18 +337,6 @@ func (s *kindSums) add(t *report.Tensor, coded bool) {
 		k.Error = report.NewLoss(s.sums[at])
 		s.all.Add(&f)
 	}
-}
-
-// main names the quantized kind that most weights have.
-func (s *kindSums) main() string {
-	name, most := "", int64(0)
-	for _, k := range s.kinds {
-		if k.Error != nil && k.Weights > most {
-			name, most = k.Type, k.Weights
-		}
-	}
-	name, _, _ = strings.Cut(name, " ")
-	return name
 }
 
 // storage says how the tensors of a model's view are stored on disk.

@@ -189,7 +189,7 @@ func (a *app) choose(ctx context.Context, o *targetOptions, src tensor.Source, l
 	for i, c := range list {
 		out.of = append(out.of, c.options[picked[i]])
 		out.report.Used += items[i].Options[picked[i]].Size
-		out.report.Cost += items[i].Options[picked[i]].Cost
+		out.report.Cost += report.Number(items[i].Options[picked[i]].Cost)
 		for _, e := range c.options {
 			if name := e.String(); !slices.Contains(out.report.Candidates, name) {
 				out.report.Candidates = append(out.report.Candidates, name)

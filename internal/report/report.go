@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
+	"strconv"
 
 	"github.com/seed18967229/nibble/internal/distortion"
 )
@@ -138,8 +139,8 @@ type Choice struct {
 	Used   int64  `json:"used"`
 
 	// Objective says what was minimised; Cost is what is left of it.
-	Objective string  `json:"objective"`
-	Cost      float64 `json:"cost"`
+	Objective string `json:"objective"`
+	Cost      Number `json:"cost"`
 
 	// Candidates are the types there were to choose from, Types what was chosen.
 	Candidates []string     `json:"candidates"`
@@ -187,7 +188,8 @@ type Compared struct {
 	Tensors []Number `json:"tensors"`
 }
 
-// A Number is one that JSON may not be able to hold: what is no number is null.
+// A Number is one that JSON may not be able to hold: what is no number is null. It is
+// written with nine digits, for the last ones differ from machine to machine.
 type Number float64
 
 // MarshalJSON implements json.Marshaler.
@@ -195,7 +197,7 @@ func (n Number) MarshalJSON() ([]byte, error) {
 	if math.IsNaN(float64(n)) || math.IsInf(float64(n), 0) {
 		return []byte("null"), nil
 	}
-	return json.Marshal(float64(n))
+	return strconv.AppendFloat(nil, float64(n), 'g', 9, 64), nil
 }
 
 // UnmarshalJSON implements json.Unmarshaler; null is NaN.
