@@ -14,13 +14,14 @@ type variant struct {
 	name string
 	convertLoops
 	quantLoops
+	kquantLoops
 	elementLoops
 	gemmLoops
 	attentionLoops
 	peakLoops
 }
 
-var plain = variant{"go", convertGo, quantGo, elementGo, gemmGo, attentionGo, peakGo}
+var plain = variant{"go", convertGo, quantGo, kquantGo, elementGo, gemmGo, attentionGo, peakGo}
 
 // variantEnv names a variant to use instead of the best that the machine has.
 const variantEnv = "NIBBLE_KERNEL"

@@ -16,8 +16,7 @@ const (
 	budgetTQ2_0 = 0.85
 
 	// Half of d, and the rounding of d.
-	largestTQ1_0 = 0.5 + 1.0/(1<<11) + 1e-6
-	largestTQ2_0 = largestTQ1_0
+	largestTQ = 0.5 + 1.0/(1<<11) + 1e-6
 )
 
 var powersOf3 = [5]byte{1, 3, 9, 27, 81}
