@@ -171,7 +171,7 @@ func putNibblesIQ4(dst *[16]byte, x *[32]float32, id float32) {
 // least squares are the least. A square counts x^2-fold, or as much as importance says
 // times the root of x^2 and the spread around it.
 func scaleIQ4(x *[32]float32, importance []float32, spread float32) float32 {
-	top := extreme(x[:])
+	top := furthest(x[:])
 	if abs(top) < tiny {
 		return 0
 	}
@@ -213,3 +213,11 @@ func fitIQ4(x, weight *[32]float32, id float32) (qx, qq float32) {
 
 // spreadIQ4 returns twice the mean square.
 func spreadIQ4(x []float32) float32 { return float32(sumOfSquares(x) * (2 / float32(len(x)))) }
+
+// inverse returns 1/d, and 0 of zero.
+func inverse(d float32) float32 {
+	if d == 0 {
+		return 0
+	}
+	return 1 / d
+}

@@ -106,9 +106,9 @@ func encodeTQ2_0(dst []byte, src []float32) {
 // d, their largest magnitude.
 func trits(dst *[256]byte, x []float32) float32 {
 	d := kernel.Absmax(x[:256])
-	id := inverse(d)
-	for i, v := range x[:256] {
-		dst[i] = byte(roundInt8(v*id) + 1)
+	kernel.Round8(dst[:], x[:256], inverse(d))
+	for i := range dst {
+		dst[i]++
 	}
 	return d
 }
