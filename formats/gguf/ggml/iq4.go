@@ -1,9 +1,6 @@
 package ggml
 
-import (
-	"encoding/binary"
-	"math"
-)
+import "encoding/binary"
 
 // An IQ4_NL block is a Q4_0 block whose numbers count in a table of sixteen
 // values that are closer together around zero: the value is d*table[q]
@@ -16,11 +13,6 @@ import (
 const (
 	budgetIQ4_NL = 0.079
 	budgetIQ4_XS = 0.08
-
-	// The scale is what suits most, not what bounds the error of any: this is what
-	// comes of evenly distributed values.
-	largestIQ4_NL = 0.14
-	largestIQ4_XS = 0.16
 )
 
 // valuesIQ4 is the table (kvalues_iq4nl).
@@ -124,8 +116,7 @@ func encodeIQ4_XSWeighted(dst []byte, src, importance []float32) {
 // storeIQ4_NL stores a block. The scale is rounded after the codes are chosen.
 func storeIQ4_NL(b *[18]byte, x *[32]float32, importance []float32) {
 	if !finite(x[:]) {
-		*b = [18]byte{}
-		putHalf(b[:2], float32(math.NaN()))
+		spoil(b[:], 0)
 		return
 	}
 	d := scaleIQ4(x, importance, spreadIQ4(x[:]))
@@ -136,11 +127,11 @@ func storeIQ4_NL(b *[18]byte, x *[32]float32, importance []float32) {
 // storeIQ4_XS stores a block: the scales of its groups in units of the largest of them
 // over -32, the codes by the scales that come of it, save that the unit is not rounded.
 func storeIQ4_XS(b *[136]byte, x *[256]float32, importance []float32) {
-	*b = [136]byte{}
 	if !finite(x[:]) {
-		putHalf(b[:2], float32(math.NaN()))
+		spoil(b[:], 0)
 		return
 	}
+	clear(b[4:8])
 	spread := spreadIQ4(x[:])
 	var scales [8]float32
 	var top float32
@@ -180,15 +171,16 @@ func putNibblesIQ4(dst *[16]byte, x *[32]float32, id float32) {
 // least squares are the least. A square counts x^2-fold, or as much as importance says
 // times the root of x^2 and the spread around it.
 func scaleIQ4(x *[32]float32, importance []float32, spread float32) float32 {
-	top := extreme(x[:])
-	if abs(top) < 1e-15 {
+	top := furthest(x[:])
+	if abs(top) < tiny {
 		return 0
 	}
 	var weight [32]float32
-	for j, v := range x {
-		weight[j] = float32(v * v)
-		if importance != nil {
-			weight[j] = importance[j] * sqrt(spread+weight[j])
+	if importance != nil {
+		weigh(weight[:], x[:], importance, spread)
+	} else {
+		for j, v := range x {
+			weight[j] = v * v
 		}
 	}
 	var d float32
@@ -220,10 +212,12 @@ func fitIQ4(x, weight *[32]float32, id float32) (qx, qq float32) {
 }
 
 // spreadIQ4 returns twice the mean square.
-func spreadIQ4(x []float32) float32 {
-	var sum float32
-	for _, v := range x {
-		sum += float32(v * v)
+func spreadIQ4(x []float32) float32 { return float32(sumOfSquares(x) * (2 / float32(len(x)))) }
+
+// inverse returns 1/d, and 0 of zero.
+func inverse(d float32) float32 {
+	if d == 0 {
+		return 0
 	}
-	return float32(sum * (2 / float32(len(x))))
+	return 1 / d
 }

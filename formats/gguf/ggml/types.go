@@ -89,7 +89,7 @@ type encoder struct{ blocks }
 // Encode implements tensor.Encoder. It has no error to return: a block with a
 // NaN or an infinity decodes to values none of which is finite, so that the fault
 // shows, and so does one with magnitudes beyond what its scale can hold. The
-// exceptions to the latter are K-quants of magnitudes from about 1e12 on and IQ4_XS:
+// exception to the latter are K-quants and IQ4_XS of magnitudes from about 1e12 on:
 // the sums of a search overflow, and ggml makes zeros.
 func (e encoder) Encode(dst []byte, src []float32) { e.encode(dst, src) }
 
