@@ -11,13 +11,16 @@ type kquantLoops struct {
 	fitDescent func(f *Fit, x []float32, size, levels int)
 	fitRange   func(f *Fit, x, weights []float32, size int, r *Range)
 
+	// weigh is Weigh.
+	weigh func(weights, x, importance []float32, spread float32)
+
 	// roundSigned is RoundSigned, roundRange RoundRange.
 	roundSigned func(codes []byte, x, scales []float32, size, levels int)
 	roundRange  func(codes []byte, x, scales, lows []float32, size, levels int)
 }
 
 var kquantGo = kquantLoops{
-	fitSigned: fitSignedGo, fitDescent: fitDescentGo, fitRange: fitRangeGo,
+	fitSigned: fitSignedGo, fitDescent: fitDescentGo, fitRange: fitRangeGo, weigh: weighGo,
 	roundSigned: roundSignedGo, roundRange: roundRangeGo,
 }
 
@@ -308,6 +311,18 @@ func fitRangeGo(f *Fit, x, weights []float32, size int, r *Range) {
 			}
 		}
 		r.fit(f, g, part, w)
+	}
+}
+
+// Weigh makes the weights of values from their importance, and from how far they are
+// from zero beside what values near them are: the mean square of those, or twice it.
+func Weigh(weights, x, importance []float32, spread float32) {
+	use.weigh(weights[:len(x)], x, importance[:len(x)], spread)
+}
+
+func weighGo(weights, x, importance []float32, spread float32) {
+	for i, v := range x {
+		weights[i] = importance[i] * sqrt32(spread+float32(v*v))
 	}
 }
 

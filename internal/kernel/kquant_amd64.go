@@ -9,6 +9,7 @@ var kquantAVX2 = kquantLoops{
 	fitDescent: fitDescentWith(simd.FitDescentAVX2, nil),
 	fitRange: fitRangeWith(
 		[2]rangeLoop{simd.FitRangeAVX2, nil}, [2]rangeLoop{simd.FitRangeAbsoluteAVX2, nil}),
+	weigh:       weighWith(simd.WeighAVX2),
 	roundSigned: roundSignedWith(simd.RoundSignedAVX2),
 	roundRange:  roundRangeWith(simd.RoundRangeAVX2),
 }
@@ -19,6 +20,7 @@ var kquantAVX512 = kquantLoops{
 	fitRange: fitRangeWith(
 		[2]rangeLoop{simd.FitRangeAVX2, simd.FitRangeAVX512},
 		[2]rangeLoop{simd.FitRangeAbsoluteAVX2, simd.FitRangeAbsoluteAVX512}),
+	weigh:       weighWith(simd.WeighAVX512),
 	roundSigned: roundSignedWith(simd.RoundSignedAVX512),
 	roundRange:  roundRangeWith(simd.RoundRangeAVX512),
 }
@@ -129,6 +131,14 @@ func fitRangeWith(square, absolute [2]rangeLoop) func(f *Fit, x, weights []float
 			}
 			loop(first, &f.scratch.x[0], &tries[0], r.Steps+1, size, own(weights), float32(size), float32(r.Levels), lo, hi)
 		})
+	}
+}
+
+func weighWith(loop func(weights, x, importance *float32, spread float32, n int)) func(weights, x, importance []float32, spread float32) {
+	return func(weights, x, importance []float32, spread float32) {
+		if len(x) > 0 {
+			loop(&weights[0], &x[0], &importance[0], spread, len(x))
+		}
 	}
 }
 

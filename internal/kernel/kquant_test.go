@@ -192,6 +192,25 @@ func TestRoundVariants(t *testing.T) {
 	})
 }
 
+func TestWeighVariants(t *testing.T) {
+	rng := rand.New(rand.NewPCG(71, 72))
+	eachVariant(t, func(t *testing.T) {
+		for _, n := range lengths() {
+			x, importance, spread := groupsOf(rng, 1, n), groupsOf(rng, 1, n), rng.Float32()
+			want := make([]float32, n)
+			for i, v := range x {
+				want[i] = importance[i] * float32(math.Sqrt(float64(spread+float32(v*v))))
+			}
+			guarded(t, []int{4 * n, 4 * n, 4 * n}, func(b [][]byte) {
+				copy(floatsOf(b[1]), x)
+				copy(floatsOf(b[2]), importance)
+				Weigh(floatsOf(b[0]), floatsOf(b[1]), floatsOf(b[2]), spread)
+				requireSame(t, want, floatsOf(b[0]))
+			})
+		}
+	})
+}
+
 // The codes that a search chose are those its error was that of: no other scale that
 // it tried, and no neighbour of the scale it found, does better for them.
 func TestFitSignedIsBest(t *testing.T) {

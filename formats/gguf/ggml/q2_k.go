@@ -56,4 +56,4 @@ func putTwoBits(b []byte, codes *[superBlock]byte) {
 func encodeQ2_K(dst []byte, src []float32) { q2_K.encode(dst, src, nil) }
 
 // encodeQ2_KWeighted is quantize_row_q2_K_impl, save the same.
-func encodeQ2_KWeighted(dst []byte, src, importance []float32) { q2_K.rows(dst, src, importance) }
+func encodeQ2_KWeighted(dst []byte, src, importance []float32) { q2_K.encode(dst, src, importance) }

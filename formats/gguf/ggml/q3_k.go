@@ -66,21 +66,20 @@ func fitQ3_K(s *signedFit, x, _ []float32) (d float32, ok bool) {
 func fitQ3_KWeighted(s *signedFit, x, importance []float32) (d float32, ok bool) {
 	var weights [superBlock]float32
 	var sums [kernel.FitGroups]float32
-	weigh(weights[:], x, importance, 2*sumOfSquares(x)/superBlock)
+	kernel.Weigh(weights[:], x, importance, 2*sumOfSquares(x)/superBlock)
 	for i, w := range weights {
 		sums[i/signedSize] += w
 	}
 	kernel.FitSigned(&s.Fit, x, weights[:], signedSize, 4)
 
 	// The scales are fitted as if they were a group.
-	var outer kernel.Fit
 	var codes [kernel.FitGroups]byte
-	kernel.FitSigned(&outer, s.Scale[:], sums[:], kernel.FitGroups, 32)
-	kernel.SignedCodes(codes[:], s.Scale[:], outer.Inverse[0], 32)
+	kernel.FitSigned(&s.outer, s.Scale[:], sums[:], kernel.FitGroups, 32)
+	kernel.SignedCodes(codes[:], s.Scale[:], s.outer.Inverse[0], 32)
 	for g, c := range codes {
 		s.multiples[g] = int8(c) - 32
 	}
-	return outer.Scale[0], true
+	return s.outer.Scale[0], true
 }
 
 func putQ3_K(b []byte, multiples *[kernel.FitGroups]int8, codes *[superBlock]byte) {
@@ -106,5 +105,5 @@ func encodeQ3_K(dst []byte, src []float32) { q3_K.encode(dst, src, nil) }
 
 // encodeQ3_KWeighted is quantize_row_q3_K_impl, save the same.
 func encodeQ3_KWeighted(dst []byte, src, importance []float32) {
-	q3_KWeighted.rows(dst, src, importance)
+	q3_KWeighted.encode(dst, src, importance)
 }

@@ -118,10 +118,10 @@ func putScaleMin6(block []byte, scales, lows *[kernel.FitGroups]byte) {
 func encodeQ4_K(dst []byte, src []float32) { q4_K.encode(dst, src, nil) }
 
 // encodeQ4_KWeighted is quantize_row_q4_K_impl, save the same.
-func encodeQ4_KWeighted(dst []byte, src, importance []float32) { q4_K.rows(dst, src, importance) }
+func encodeQ4_KWeighted(dst []byte, src, importance []float32) { q4_K.encode(dst, src, importance) }
 
 // encodeQ5_K is quantize_row_q5_K_ref, save the same.
 func encodeQ5_K(dst []byte, src []float32) { q5_K.encode(dst, src, nil) }
 
 // encodeQ5_KWeighted is quantize_row_q5_K_impl, save the same.
-func encodeQ5_KWeighted(dst []byte, src, importance []float32) { q5_K.rows(dst, src, importance) }
+func encodeQ5_KWeighted(dst []byte, src, importance []float32) { q5_K.encode(dst, src, importance) }

@@ -66,4 +66,4 @@ var q6_K = aroundZero{
 func encodeQ6_K(dst []byte, src []float32) { q6_K.encode(dst, src, nil) }
 
 // encodeQ6_KWeighted is quantize_row_q6_K_impl, save the same.
-func encodeQ6_KWeighted(dst []byte, src, importance []float32) { q6_K.rows(dst, src, importance) }
+func encodeQ6_KWeighted(dst []byte, src, importance []float32) { q6_K.encode(dst, src, importance) }

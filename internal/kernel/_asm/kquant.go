@@ -19,6 +19,7 @@ func kquant() {
 		l.fitDescent()
 		l.fitRange("FitRange", false)
 		l.fitRange("FitRangeAbsolute", true)
+		l.weigh()
 		l.round("RoundSigned", false)
 		l.round("RoundRange", true)
 	}
@@ -519,6 +520,22 @@ func (l lanes) fitRange(name string, absolute bool) {
 		VXORPS(s.data(floatOf(1<<31)), low, low)
 	}
 	VMOVUPS(low, Mem{Base: s.fit, Disp: fitLow})
+	end()
+}
+
+func (l lanes) weigh() {
+	l.begin("Weigh", "func(weights, x, importance *float32, spread float32, n int)",
+		"multiplies importance by the square root of the sum of spread and the square of x.")
+	weights, x, importance, n := pointer("weights"), pointer("x"), pointer("importance"), pointer("n")
+	spread := l.param("spread")
+	l.loop(n, 2, func(a at) {
+		v := a.load(x)
+		VMULPS(v, v, v)
+		VADDPS(v, spread, v)
+		VSQRTPS(v, v)
+		VMULPS(a.from(importance), v, v)
+		a.store(v, weights)
+	})
 	end()
 }
 

@@ -24,6 +24,11 @@ func FitRangeAVX512(fit *float32, scratch *float32, tries *float32, steps int, s
 //go:noescape
 func FitRangeAbsoluteAVX512(fit *float32, scratch *float32, tries *float32, steps int, size int, own int, count float32, levels float32, lo float32, hi float32)
 
+// WeighAVX512 multiplies importance by the square root of the sum of spread and the square of x.
+//
+//go:noescape
+func WeighAVX512(weights *float32, x *float32, importance *float32, spread float32, n int)
+
 // RoundSignedAVX512 divides groups of size elements, a multiple of 16, by their scales and rounds to codes.
 //
 //go:noescape
@@ -53,6 +58,11 @@ func FitRangeAVX2(fit *float32, scratch *float32, tries *float32, steps int, siz
 //
 //go:noescape
 func FitRangeAbsoluteAVX2(fit *float32, scratch *float32, tries *float32, steps int, size int, own int, count float32, levels float32, lo float32, hi float32)
+
+// WeighAVX2 multiplies importance by the square root of the sum of spread and the square of x.
+//
+//go:noescape
+func WeighAVX2(weights *float32, x *float32, importance *float32, spread float32, n int)
 
 // RoundSignedAVX2 divides groups of size elements, a multiple of 16, by their scales and rounds to codes.
 //

@@ -1017,6 +1017,89 @@ errors:
 	VZEROUPPER
 	RET
 
+// func WeighAVX512(weights *float32, x *float32, importance *float32, spread float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·WeighAVX512(SB), NOSPLIT, $0-40
+	MOVQ         weights+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         importance+16(FP), DX
+	MOVQ         n+32(FP), BX
+	VBROADCASTSS spread+24(FP), Z0
+	XORQ         SI, SI
+	MOVQ         BX, DI
+	ANDQ         $-32, DI
+	CMPQ         SI, DI
+	JGE          by2Done
+
+by2:
+	VMOVUPS (CX)(SI*4), Z1
+	VMULPS  Z1, Z1, Z1
+	VADDPS  Z1, Z0, Z1
+	VSQRTPS Z1, Z1
+	VMULPS  (DX)(SI*4), Z1, Z1
+	VMOVUPS Z1, (AX)(SI*4)
+	VMOVUPS 64(CX)(SI*4), Z1
+	VMULPS  Z1, Z1, Z1
+	VADDPS  Z1, Z0, Z1
+	VSQRTPS Z1, Z1
+	VMULPS  64(DX)(SI*4), Z1, Z1
+	VMOVUPS Z1, 64(AX)(SI*4)
+	ADDQ    $+32, SI
+	CMPQ    SI, DI
+	JL      by2
+
+by2Done:
+	MOVQ BX, DI
+	ANDQ $-16, DI
+	CMPQ SI, DI
+	JGE  by1Done
+
+by1:
+	VMOVUPS (CX)(SI*4), Z1
+	VMULPS  Z1, Z1, Z1
+	VADDPS  Z1, Z0, Z1
+	VSQRTPS Z1, Z1
+	VMULPS  (DX)(SI*4), Z1, Z1
+	VMOVUPS Z1, (AX)(SI*4)
+	ADDQ    $+16, SI
+	CMPQ    SI, DI
+	JL      by1
+
+by1Done:
+	SUBQ      SI, BX
+	JZ        done
+	LEAQ      masksAVX512<>+0(SB), DI
+	KMOVW     (DI)(BX*2), K1
+	VMOVUPS.Z (CX)(SI*4), K1, Z1
+	VMULPS    Z1, Z1, Z1
+	VADDPS    Z1, Z0, Z1
+	VSQRTPS   Z1, Z1
+	VMOVUPS.Z (DX)(SI*4), K1, Z0
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, K1, (AX)(SI*4)
+
+done:
+	VZEROUPPER
+	RET
+
+DATA masksAVX512<>+0(SB)/2, $0x0000
+DATA masksAVX512<>+2(SB)/2, $0x0001
+DATA masksAVX512<>+4(SB)/2, $0x0003
+DATA masksAVX512<>+6(SB)/2, $0x0007
+DATA masksAVX512<>+8(SB)/2, $0x000f
+DATA masksAVX512<>+10(SB)/2, $0x001f
+DATA masksAVX512<>+12(SB)/2, $0x003f
+DATA masksAVX512<>+14(SB)/2, $0x007f
+DATA masksAVX512<>+16(SB)/2, $0x00ff
+DATA masksAVX512<>+18(SB)/2, $0x01ff
+DATA masksAVX512<>+20(SB)/2, $0x03ff
+DATA masksAVX512<>+22(SB)/2, $0x07ff
+DATA masksAVX512<>+24(SB)/2, $0x0fff
+DATA masksAVX512<>+26(SB)/2, $0x1fff
+DATA masksAVX512<>+28(SB)/2, $0x3fff
+DATA masksAVX512<>+30(SB)/2, $0x7fff
+GLOBL masksAVX512<>(SB), RODATA|NOPTR, $32
+
 // func RoundSignedAVX512(codes *byte, x *float32, scales *float32, groups int, size int, lo float32, hi float32, levels int)
 // Requires: AVX, AVX512F
 TEXT ·RoundSignedAVX512(SB), NOSPLIT, $0-56
@@ -2043,6 +2126,90 @@ errors:
 	VMOVUPS   Y2, 64(BX)
 	VZEROUPPER
 	RET
+
+// func WeighAVX2(weights *float32, x *float32, importance *float32, spread float32, n int)
+// Requires: AVX
+TEXT ·WeighAVX2(SB), NOSPLIT, $0-40
+	MOVQ         weights+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         importance+16(FP), DX
+	MOVQ         n+32(FP), BX
+	VBROADCASTSS spread+24(FP), Y0
+	XORQ         SI, SI
+	MOVQ         BX, DI
+	ANDQ         $-16, DI
+	CMPQ         SI, DI
+	JGE          by2Done
+
+by2:
+	VMOVUPS (CX)(SI*4), Y1
+	VMULPS  Y1, Y1, Y1
+	VADDPS  Y1, Y0, Y1
+	VSQRTPS Y1, Y1
+	VMULPS  (DX)(SI*4), Y1, Y1
+	VMOVUPS Y1, (AX)(SI*4)
+	VMOVUPS 32(CX)(SI*4), Y1
+	VMULPS  Y1, Y1, Y1
+	VADDPS  Y1, Y0, Y1
+	VSQRTPS Y1, Y1
+	VMULPS  32(DX)(SI*4), Y1, Y1
+	VMOVUPS Y1, 32(AX)(SI*4)
+	ADDQ    $+16, SI
+	CMPQ    SI, DI
+	JL      by2
+
+by2Done:
+	MOVQ BX, DI
+	ANDQ $-8, DI
+	CMPQ SI, DI
+	JGE  by1Done
+
+by1:
+	VMOVUPS (CX)(SI*4), Y1
+	VMULPS  Y1, Y1, Y1
+	VADDPS  Y1, Y0, Y1
+	VSQRTPS Y1, Y1
+	VMULPS  (DX)(SI*4), Y1, Y1
+	VMOVUPS Y1, (AX)(SI*4)
+	ADDQ    $+8, SI
+	CMPQ    SI, DI
+	JL      by1
+
+by1Done:
+	SUBQ       SI, BX
+	JZ         done
+	LEAQ       masksAVX2<>+0(SB), DI
+	NEGQ       BX
+	VMOVUPS    32(DI)(BX*4), Y1
+	VMASKMOVPS (CX)(SI*4), Y1, Y2
+	VMULPS     Y2, Y2, Y2
+	VADDPS     Y2, Y0, Y2
+	VSQRTPS    Y2, Y2
+	VMASKMOVPS (DX)(SI*4), Y1, Y0
+	VMULPS     Y0, Y2, Y2
+	VMASKMOVPS Y2, Y1, (AX)(SI*4)
+
+done:
+	VZEROUPPER
+	RET
+
+DATA masksAVX2<>+0(SB)/4, $0xffffffff
+DATA masksAVX2<>+4(SB)/4, $0xffffffff
+DATA masksAVX2<>+8(SB)/4, $0xffffffff
+DATA masksAVX2<>+12(SB)/4, $0xffffffff
+DATA masksAVX2<>+16(SB)/4, $0xffffffff
+DATA masksAVX2<>+20(SB)/4, $0xffffffff
+DATA masksAVX2<>+24(SB)/4, $0xffffffff
+DATA masksAVX2<>+28(SB)/4, $0xffffffff
+DATA masksAVX2<>+32(SB)/4, $0x00000000
+DATA masksAVX2<>+36(SB)/4, $0x00000000
+DATA masksAVX2<>+40(SB)/4, $0x00000000
+DATA masksAVX2<>+44(SB)/4, $0x00000000
+DATA masksAVX2<>+48(SB)/4, $0x00000000
+DATA masksAVX2<>+52(SB)/4, $0x00000000
+DATA masksAVX2<>+56(SB)/4, $0x00000000
+DATA masksAVX2<>+60(SB)/4, $0x00000000
+GLOBL masksAVX2<>(SB), RODATA|NOPTR, $64
 
 // func RoundSignedAVX2(codes *byte, x *float32, scales *float32, groups int, size int, lo float32, hi float32, levels int)
 // Requires: AVX, AVX2
