@@ -199,6 +199,14 @@ func furthest(x []float32) float32 {
 	return v
 }
 
+// ones has a one in each of eight bytes, and n times it n: codes are packed eight at
+// a time, each of fewer bits than shifts would carry into the next.
+const ones = 0x0101010101010101
+
+func eight(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
+
+func putEight(b []byte, v uint64) { binary.LittleEndian.PutUint64(b, v) }
+
 // columns is where in its rows an importance matrix is.
 type columns struct {
 	importance []float32

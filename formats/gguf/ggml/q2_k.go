@@ -41,12 +41,13 @@ var q2_K = lowEnded{
 	putCodes:  func(b []byte, codes *[superBlock]byte) { putTwoBits(b[16:80], codes) },
 }
 
-// putTwoBits packs numbers of two bits.
+// putTwoBits packs the two lowest bits of numbers.
 func putTwoBits(b []byte, codes *[superBlock]byte) {
+	const mask = 3 * ones
 	for half := range 2 {
-		q, c := (*[32]byte)(b[32*half:]), (*[128]byte)(codes[128*half:])
-		for l := range q {
-			q[l] = c[l] | c[l+32]<<2 | c[l+64]<<4 | c[l+96]<<6
+		q, c := b[32*half:32*half+32], codes[128*half:128*half+128]
+		for l := 0; l < 32; l += 8 {
+			putEight(q[l:], eight(c[l:])&mask|eight(c[l+32:])&mask<<2|eight(c[l+64:])&mask<<4|eight(c[l+96:])&mask<<6)
 		}
 	}
 }

@@ -83,20 +83,21 @@ func fitQ3_KWeighted(s *signedFit, x, importance []float32) (d float32, ok bool)
 }
 
 func putQ3_K(b []byte, multiples *[kernel.FitGroups]int8, codes *[superBlock]byte) {
-	high, scales := (*[32]byte)(b), (*[12]byte)(b[96:])
-	clear(high[:])
+	scales := (*[12]byte)(b[96:])
 	clear(scales[:])
 	for g, m := range multiples {
 		s := byte(m + 32)
 		scales[g%8] |= s & 15 << (g / 8 * 4)
 		scales[8+g%4] |= s >> 4 << (g / 4 * 2)
 	}
-	var low [superBlock]byte
-	for i, c := range codes {
-		high[i%32] |= c >> 2 << (i / 32)
-		low[i] = c & 3
+	for l := 0; l < 32; l += 8 {
+		var high uint64
+		for n := range 8 {
+			high |= eight(codes[32*n+l:]) >> 2 & ones << n
+		}
+		putEight(b[l:], high)
 	}
-	putTwoBits(b[32:96], &low)
+	putTwoBits(b[32:96], codes)
 }
 
 // encodeQ3_K is quantize_row_q3_K_ref, save that a NaN or an infinity spoils its
