@@ -57,9 +57,9 @@ type Fit struct {
 
 // fitScratch is what assembly works in. Its layout is known there.
 type fitScratch struct {
-	x, weights  [FitGroups * FitSize]float32 // transposed
-	more, codes [FitGroups * FitSize]float32
-	state       [8 * FitGroups]float32
+	x, weights [FitGroups * FitSize]float32 // transposed
+	_          [2 * FitGroups * FitSize]float32
+	_          [8 * FitGroups]float32 // what is kept from step to step
 
 	tries  [fitTries]float32
 	padded [FitGroups * FitSize]float32
