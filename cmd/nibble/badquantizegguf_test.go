@@ -95,7 +95,7 @@ func TestNanAsZeroToGGUF(t *testing.T) {
 
 // From whatever encoding: the file is that of the decoded model, and says that
 // something was lost before.
-func TestQuantizedAgain(t *testing.T) {
+func TestQuantizedAgainToGGUF(t *testing.T) {
 	dir := workspace(t)
 	at := func(name string) string { return filepath.Join(dir, name) }
 	ok(t, "quantize", at("stories260K"), at("nf4"), "--type", "nf4")

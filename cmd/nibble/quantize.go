@@ -94,11 +94,12 @@ func (a *app) quantizeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "quantize IN OUT",
 		Short: "Quantize a model as bitsandbytes does, ready for QLoRA, or to a GGUF file",
-		Long: `Quantize the linear layers of a model to NF4 or FP4. The directory written is
-what transformers and bitsandbytes write and load: same tensors, same bits, and
-a quantization_config in config.json. Embeddings, norms and the output head keep
-their type; --skip-modules replaces that choice of lm_head, as
-llm_int8_skip_modules does.
+		Long: `Quantize the linear layers of a model to NF4, FP4 or INT8. The directory written
+is what transformers and bitsandbytes write and load: same tensors, same bits, and
+a quantization_config in config.json. Embeddings, norms, routers and the output
+head keep their type, and so do parts that are not text; --skip-modules replaces
+that choice of lm_head, as llm_int8_skip_modules does. transformers 5 has no
+quantized experts: they keep their type unless --experts says otherwise.
 
 The other types are those of GGUF files, q4_k_m and so on. From a directory or
 from another GGUF file, in one pass, the file is that of llama.cpp: what its

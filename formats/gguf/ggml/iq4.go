@@ -1,6 +1,10 @@
 package ggml
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/seed18967229/nibble/internal/kernel"
+)
 
 // An IQ4_NL block is a Q4_0 block whose numbers count in a table of sixteen
 // values that are closer together around zero: the value is d*table[q]
@@ -177,7 +181,7 @@ func scaleIQ4(x *[32]float32, importance []float32, spread float32) float32 {
 	}
 	var weight [32]float32
 	if importance != nil {
-		weigh(weight[:], x[:], importance, spread)
+		kernel.Weigh(weight[:], x[:], importance, spread)
 	} else {
 		for j, v := range x {
 			weight[j] = v * v
