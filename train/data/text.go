@@ -73,9 +73,13 @@ func ReadText(path string, t *tokenizer.Tokenizer) ([]int32, error) {
 		return nil, err
 	}
 	defer f.Close()
-	_, bom, err := sniff(f, path)
+	kind, bom, err := sniff(f, path)
 	if err != nil {
 		return nil, err
+	}
+	if kind == rowFile {
+		return nil, hint.Add(fmt.Errorf("%s: %w: rows of JSON where plain text is needed", path, tensor.ErrUnsupported),
+			"jq -r .text FILE.jsonl makes text of rows that have one")
 	}
 	return readText(io.NewSectionReader(f, bom, math.MaxInt64-bom), path, t)
 }
