@@ -115,10 +115,9 @@ func (a *app) imatrix(ctx context.Context, o *imatrixOptions) error {
 	sums := engine.NewSquares(m.arch, func(t arch.Tensor) bool {
 		return t.Layer >= 0 || o.output && t.Role == arch.Head
 	})
-	e, err := engine.New(m.view, codecs, m.arch, trainmodel.Trainable{},
-		engine.Options{Slots: m.slots(int64(a.memory)), Positions: text.size, Observer: sums.Observe})
+	e, err := m.engine("", text.size, int64(a.memory), sums.Observe)
 	if err != nil {
-		return fmt.Errorf("%s: %w", o.model, err)
+		return err
 	}
 	defer e.Close()
 
