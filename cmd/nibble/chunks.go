@@ -33,14 +33,20 @@ func readChunks(path string, v *vocab.Vocab, tok *tokenizer.Tokenizer, size int)
 	return c, nil
 }
 
-// enough returns an error unless there are two chunks: with fewer the tools say
-// nothing.
+// shortest is the length of the shortest chunk that has a token to be scored.
+const shortest = 3
+
+// enough returns an error unless there are two chunks, with something to score:
+// with less the tools say nothing.
 func (c *chunks) enough(path string) error {
-	if c.len() >= 2 {
+	switch {
+	case c.size < shortest:
+		return fmt.Errorf("%w: chunks of %d tokens have none to be scored", tensor.ErrUnsupported, c.size)
+	case c.len() >= 2:
 		return nil
 	}
 	return hint.Add(fmt.Errorf("%s: %w: %d tokens are not two chunks of %d", path, tensor.ErrMalformed, len(c.tokens), c.size),
-		"give more text, or lower --max-seq-length to %d", max(2, len(c.tokens)/2))
+		"give more text, or lower --max-seq-length to %d", max(shortest, len(c.tokens)/2))
 }
 
 func (c *chunks) len() int { return len(c.tokens) / c.size }

@@ -86,8 +86,8 @@ func (r *imatrixResult) text(w io.Writer) {
 }
 
 func (a *app) imatrix(ctx context.Context, o *imatrixOptions) error {
-	if o.length < 2 || o.batch < 1 || o.chunks < 0 {
-		return badUsage(fmt.Errorf("--max-seq-length %d, --batch-size %d, --chunks %d: want at least 2, 1 and 0", o.length, o.batch, o.chunks))
+	if o.length < shortest || o.batch < 1 || o.chunks < 0 {
+		return badUsage(fmt.Errorf("--max-seq-length %d, --batch-size %d, --chunks %d: want at least %d, 1 and 0", o.length, o.batch, o.chunks, shortest))
 	}
 	if err := fsx.CheckOutput(o.out, o.model, o.data); err != nil {
 		return badUsage(err)

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/seed18967229/nibble/arch"
+	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/tensor"
 )
@@ -75,7 +76,8 @@ func (s *Squares) Observe(t arch.Tensor, x []float32, rows int) {
 	}
 	for j, v := range sums {
 		if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
-			s.err = fmt.Errorf("%w: the squares of what goes into column %d of %s add up to %v", tensor.ErrMalformed, j, t.Name, v)
+			s.err = hint.Add(fmt.Errorf("%w: the squares of what goes into column %d of %s add up to %v", tensor.ErrMalformed, j, t.Name, v),
+				"nibble verify tells whether the weights are finite")
 			return
 		}
 	}

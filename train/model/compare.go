@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/tensor"
 )
@@ -71,7 +72,8 @@ func Compare(m, base Final, batches []*Batch) ([]Comparison, error) {
 		labels[i].Base += baseSum
 		labels[i].KL, labels[i].SameTop = d.KL(), d.SameTop()
 		if math.IsNaN(labels[i].KL) || math.IsInf(labels[i].KL, 0) {
-			return nil, fmt.Errorf("%w: the logits that predict token %d are not all finite", tensor.ErrMalformed, own.labels[i])
+			return nil, hint.Add(fmt.Errorf("%w: the logits that predict token %d are not all finite", tensor.ErrMalformed, own.labels[i]),
+				"nibble verify tells whether the weights are")
 		}
 	}
 	return labels, nil
