@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -158,4 +161,18 @@ func TestImatrixSaysWhatIsMissing(t *testing.T) {
 	}
 	require.Contains(t, names(imatrixRun{16, 2, true, 0}), "output.weight")
 	require.NotContains(t, names(imatrixRun{16, 2, false, 0}), "output.weight")
+}
+
+func TestInterruptedImatrix(t *testing.T) {
+	dir := workspace(t)
+	long := filepath.Join(dir, "long.txt")
+	put(t, long, strings.Repeat(readFile(t, shakespeare), 400))
+	before := every(t, dir)
+	cmd := exec.Command(binary, "imatrix", "--model", filepath.Join(dir, "stories260K"), "--data", long, "--out", filepath.Join(dir, "out.gguf"), "-c", "256")
+	require.NoError(t, cmd.Start())
+	time.Sleep(600 * time.Millisecond)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
+	_ = cmd.Wait()
+	require.Equal(t, exitInterrupted, cmd.ProcessState.ExitCode())
+	require.Equal(t, before, every(t, dir), "nothing is left behind")
 }

@@ -66,7 +66,7 @@ func openText(f *os.File, start int64, path string, o Options) (*windows, Stats,
 
 // ReadText returns the tokens of a text file, without BOS and EOS. A byte order
 // mark at its beginning is not part of the text; line ends are kept as they are.
-// Errors are as those of Open.
+// Errors are as those of Open; rows are no text, and tensor.ErrUnsupported.
 func ReadText(path string, t *tokenizer.Tokenizer) ([]int32, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 // the number of labels. add appends example i to a batch. group examples go
 // through the model at a time.
 func Evaluate(ctx context.Context, e *Engine, n, group int, add func(b *model.Batch, i int) error) (sum float64, labels int, err error) {
-	err = inGroups(n, group, add, func(batches []*model.Batch) error {
+	err = inGroups(ctx, n, group, add, func(batches []*model.Batch) error {
 		sums, err := e.Loss(ctx, batches)
 		for i, s := range sums {
 			sum += s
@@ -28,7 +28,7 @@ func Evaluate(ctx context.Context, e *Engine, n, group int, add func(b *model.Ba
 // both take through all their blocks group by group.
 func Compare(ctx context.Context, e, base *Engine, n, group int, add func(b *model.Batch, i int) error) (*Divergence, error) {
 	d := &Divergence{}
-	err := inGroups(n, group, add, func(batches []*model.Batch) error {
+	err := inGroups(ctx, n, group, add, func(batches []*model.Batch) error {
 		list, err := e.compare(ctx, base, batches)
 		for _, c := range list {
 			d.add(c)
@@ -43,8 +43,11 @@ func Compare(ctx context.Context, e, base *Engine, n, group int, add func(b *mod
 
 // inGroups makes batches of n examples, one each, and calls f with groups of
 // them.
-func inGroups(n, group int, add func(b *model.Batch, i int) error, f func(batches []*model.Batch) error) error {
+func inGroups(ctx context.Context, n, group int, add func(b *model.Batch, i int) error, f func(batches []*model.Batch) error) error {
 	for at := 0; at < n; at += group {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		var batches []*model.Batch
 		for i := at; i < min(n, at+group); i++ {
 			b := &model.Batch{}
