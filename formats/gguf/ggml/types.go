@@ -28,10 +28,10 @@ func types() []blocks {
 	return []blocks{
 		{tensor.Q1_0, decodeQ1_0, nil, nil, budgetQ1_0},
 		{tensor.Q2_0, decodeQ2_0, nil, nil, budgetQ2_0},
-		{tensor.Q4_0, decodeQ4_0, nil, encodeQ4_0Weighted, budgetQ4_0},
-		{tensor.Q4_1, decodeQ4_1, nil, encodeQ4_1Weighted, budgetQ4_1},
-		{tensor.Q5_0, decodeQ5_0, nil, encodeQ5_0Weighted, budgetQ5_0},
-		{tensor.Q5_1, decodeQ5_1, nil, encodeQ5_1Weighted, budgetQ5_1},
+		{tensor.Q4_0, decodeQ4_0, encodeQ4_0, encodeQ4_0Weighted, budgetQ4_0},
+		{tensor.Q4_1, decodeQ4_1, encodeQ4_1, encodeQ4_1Weighted, budgetQ4_1},
+		{tensor.Q5_0, decodeQ5_0, encodeQ5_0, encodeQ5_0Weighted, budgetQ5_0},
+		{tensor.Q5_1, decodeQ5_1, encodeQ5_1, encodeQ5_1Weighted, budgetQ5_1},
 		{tensor.Q8_0, decodeQ8_0, encodeQ8_0, nil, budgetQ8_0},
 		{tensor.Q8_1, decodeQ8_1, nil, nil, budgetQ8_1},
 
@@ -49,12 +49,12 @@ func types() []blocks {
 		{tensor.IQ2_S, decodeIQ2_S, nil, nil, budgetIQ2_S},
 		{tensor.IQ3_XXS, decodeIQ3_XXS, nil, nil, budgetIQ3_XXS},
 		{tensor.IQ3_S, decodeIQ3_S, nil, nil, budgetIQ3_S},
-		{tensor.IQ4_NL, decodeIQ4_NL, nil, nil, budgetIQ4_NL},
-		{tensor.IQ4_XS, decodeIQ4_XS, nil, nil, budgetIQ4_XS},
+		{tensor.IQ4_NL, decodeIQ4_NL, encodeIQ4_NL, encodeIQ4_NLWeighted, budgetIQ4_NL},
+		{tensor.IQ4_XS, decodeIQ4_XS, encodeIQ4_XS, encodeIQ4_XSWeighted, budgetIQ4_XS},
 
-		{tensor.TQ1_0, decodeTQ1_0, nil, nil, budgetTQ1_0},
-		{tensor.TQ2_0, decodeTQ2_0, nil, nil, budgetTQ2_0},
-		{tensor.MXFP4, decodeMXFP4, nil, nil, budgetMXFP4},
+		{tensor.TQ1_0, decodeTQ1_0, encodeTQ1_0, nil, budgetTQ1_0},
+		{tensor.TQ2_0, decodeTQ2_0, encodeTQ2_0, nil, budgetTQ2_0},
+		{tensor.MXFP4, decodeMXFP4, encodeMXFP4, nil, budgetMXFP4},
 		{tensor.NVFP4, decodeNVFP4, nil, nil, budgetNVFP4},
 	}
 }
@@ -89,8 +89,8 @@ type encoder struct{ blocks }
 // Encode implements tensor.Encoder. It has no error to return: a block with a
 // NaN or an infinity decodes to values none of which is finite, so that the fault
 // shows, and so does one with magnitudes beyond what its scale can hold. The
-// exception to the latter are K-quants of magnitudes from about 1e12 on: the sums of
-// a search overflow, and ggml makes zeros.
+// exception to the latter are K-quants and IQ4_XS of magnitudes from about 1e12 on:
+// the sums of a search overflow, and ggml makes zeros.
 func (e encoder) Encode(dst []byte, src []float32) { e.encode(dst, src) }
 
 // weightedEncoder is the Encoder of a type that minds importance.
@@ -109,8 +109,6 @@ func (e weightedEncoder) EncodeWeighted(dst []byte, src, importance []float32) {
 func finite(x []float32) bool { return kernel.Absmax(x) <= math.MaxFloat32 }
 
 func abs(x float32) float32 { return float32(math.Abs(float64(x))) }
-
-func sqrt(x float32) float32 { return float32(math.Sqrt(float64(x))) }
 
 // roundEven rounds to the nearest integer, ties to even, of those that have 22 bits
 // (nearest_int). Of an infinity it makes the least of them, of a NaN 0.
