@@ -317,6 +317,15 @@ func (l lanes) fitDescent() {
 		VDIVPS(m, code, code)
 		s.code(code)
 		s.both(s.compare(notEqual, code, old), better)
+		// Mostly no code changes, and then the next element need not wait for this one.
+		bits := GP32()
+		if s.wide() {
+			KMOVW(better, bits)
+		} else {
+			VMOVMSKPS(better, bits)
+		}
+		TESTL(bits, bits)
+		JZ(LabelRef("same"))
 		s.addCodes(i, offset, code, m, k)
 		s.both(s.compare(greater, k, s.zero()), better)
 		a, b := s.reg(), s.reg()
@@ -329,13 +338,13 @@ func (l lanes) fitDescent() {
 		VMOVUPS(old, s.at(scratchCodes, i, offset))
 		s.choose(better, m, mixed)
 		s.choose(better, k, square)
-		bits := GP32()
 		if s.wide() {
 			KMOVW(better, bits)
 		} else {
 			VMOVMSKPS(better, bits)
 		}
 		ORL(bits, changes)
+		Label("same")
 	})
 	TESTL(changes, changes)
 	JZ(LabelRef("settled"))

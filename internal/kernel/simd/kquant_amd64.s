@@ -329,6 +329,9 @@ element:
 	VSUBPS     Z0, Z8, Z8
 	VCMPPS     $0x04, Z5, Z8, K3
 	KANDW      K3, K2, K2
+	KMOVW      K2, R8
+	TESTL      R8, R8
+	JZ         same
 	VMULPS     4096(CX)(DI*1), Z8, Z15
 	VADDPS     Z15, Z6, Z6
 	VMULPS     2048(CX)(DI*1), Z8, Z15
@@ -349,13 +352,15 @@ element:
 	VBLENDMPS  Z7, Z10, K2, Z10
 	KMOVW      K2, R8
 	ORL        R8, SI
-	ADDQ       $+64, DI
-	CMPQ       DI, DX
-	JL         element
-	TESTL      SI, SI
-	JZ         settled
-	DECQ       BX
-	JNZ        pass
+
+same:
+	ADDQ  $+64, DI
+	CMPQ  DI, DX
+	JL    element
+	TESTL SI, SI
+	JZ    settled
+	DECQ  BX
+	JNZ   pass
 
 settled:
 	VPXORQ    Z13, Z13, Z13
@@ -1476,6 +1481,9 @@ element:
 	VSUBPS    f4b400000<>+0(SB), Y8, Y8
 	VCMPPS    $0x04, Y4, Y8, Y9
 	VANDPS    Y9, Y7, Y7
+	VMOVMSKPS Y7, R8
+	TESTL     R8, R8
+	JZ        same
 	VMULPS    4096(CX)(DI*1), Y8, Y9
 	VADDPS    Y9, Y5, Y5
 	VMULPS    2048(CX)(DI*1), Y8, Y9
@@ -1496,13 +1504,15 @@ element:
 	VBLENDVPS Y7, Y6, Y3, Y3
 	VMOVMSKPS Y7, R8
 	ORL       R8, SI
-	ADDQ      $+32, DI
-	CMPQ      DI, DX
-	JL        element
-	TESTL     SI, SI
-	JZ        settled
-	DECQ      BX
-	JNZ       pass
+
+same:
+	ADDQ  $+32, DI
+	CMPQ  DI, DX
+	JL    element
+	TESTL SI, SI
+	JZ    settled
+	DECQ  BX
+	JNZ   pass
 
 settled:
 	VXORPS    Y0, Y0, Y0
