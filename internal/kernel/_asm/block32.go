@@ -8,9 +8,9 @@ import (
 
 func init() { groups["block32"] = block32 }
 
-// block32 has the loops that write blocks of 32 elements. Each returns how many blocks
-// it did: all, or those before one that is left to Go, with a NaN or whatever else is
-// rare.
+// block32 has the loops that write blocks of 32 elements. Those of whole formats return
+// how many blocks they did: all, or those before one that is left to Go, with a NaN or
+// whatever else is rare.
 func block32() {
 	for _, l := range []lanes{avx512, avx2} {
 		l.encodeSigned("EncodeQ4_0", 8)
@@ -20,6 +20,8 @@ func block32() {
 		l.encodeQ8_0()
 		l.encodeMXFP4()
 		l.round8()
+		l.fit16()
+		l.nibbles16()
 	}
 }
 
