@@ -161,7 +161,7 @@ func (s *searchIQ4) scale(x *[32]float32, importance []float32, spread float32) 
 		return 0
 	}
 	if importance != nil {
-		weigh(s.weights[:], x[:], importance, spread)
+		kernel.Weigh(s.weights[:], x[:], importance, spread)
 	} else {
 		for j, v := range x {
 			s.weights[j] = v * v

@@ -54,20 +54,10 @@ func encodeQ4_1(dst []byte, src []float32) { kernel.Encode32(kernel.Q4_1, dst, s
 // encodeQ4_0Weighted is quantize_row_q4_0_impl, save that a NaN or an infinity spoils
 // its block.
 func encodeQ4_0Weighted(dst []byte, src, importance []float32) {
-	weighted32(dst, src, importance, 18, func(b []byte, x, weights []float32) {
-		var codes [32]byte
-		putHalf(b, fitSigned32(&codes, x, weights, 8))
-		putFourBits(b[2:], &codes)
-	})
+	weighted32{bytes: 18, levels: 8}.encode(dst, src, importance)
 }
 
 // encodeQ4_1Weighted is quantize_row_q4_1_impl, save the same.
 func encodeQ4_1Weighted(dst []byte, src, importance []float32) {
-	weighted32(dst, src, importance, 20, func(b []byte, x, weights []float32) {
-		var codes [32]byte
-		d, low := fitRange32(&codes, x, weights, 15)
-		putHalf(b, d)
-		putHalf(b[2:], low)
-		putFourBits(b[4:], &codes)
-	})
+	weighted32{bytes: 20, levels: 15, low: true}.encode(dst, src, importance)
 }

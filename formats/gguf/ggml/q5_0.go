@@ -56,22 +56,10 @@ func encodeQ5_1(dst []byte, src []float32) { kernel.Encode32(kernel.Q5_1, dst, s
 // encodeQ5_0Weighted is quantize_row_q5_0_impl, save that a NaN or an infinity spoils
 // its block.
 func encodeQ5_0Weighted(dst []byte, src, importance []float32) {
-	weighted32(dst, src, importance, 22, func(b []byte, x, weights []float32) {
-		var codes [32]byte
-		putHalf(b, fitSigned32(&codes, x, weights, 16))
-		binary.LittleEndian.PutUint32(b[2:], fifthBits(&codes))
-		putFourBits(b[6:], &codes)
-	})
+	weighted32{bytes: 22, levels: 16, fifth: true}.encode(dst, src, importance)
 }
 
 // encodeQ5_1Weighted is quantize_row_q5_1_impl, save the same.
 func encodeQ5_1Weighted(dst []byte, src, importance []float32) {
-	weighted32(dst, src, importance, 24, func(b []byte, x, weights []float32) {
-		var codes [32]byte
-		d, low := fitRange32(&codes, x, weights, 31)
-		putHalf(b, d)
-		putHalf(b[2:], low)
-		binary.LittleEndian.PutUint32(b[4:], fifthBits(&codes))
-		putFourBits(b[8:], &codes)
-	})
+	weighted32{bytes: 24, levels: 31, low: true, fifth: true}.encode(dst, src, importance)
 }

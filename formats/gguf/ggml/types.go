@@ -110,8 +110,6 @@ func finite(x []float32) bool { return kernel.Absmax(x) <= math.MaxFloat32 }
 
 func abs(x float32) float32 { return float32(math.Abs(float64(x))) }
 
-func sqrt(x float32) float32 { return float32(math.Sqrt(float64(x))) }
-
 // roundEven rounds to the nearest integer, ties to even, of those that have 22 bits
 // (nearest_int). Of an infinity it makes the least of them, of a NaN 0.
 func roundEven(x float32) int {

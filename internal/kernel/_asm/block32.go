@@ -25,11 +25,7 @@ func block32() {
 	}
 }
 
-const (
-	sameAs    = 0 // predicates of VCMPPS
-	unordered = 3 // there is a NaN
-	otherThan = 4 // true for NaN
-)
+const unordered = 3 // predicate of VCMPPS: there is a NaN
 
 // block is a block in registers.
 type block struct {
@@ -149,11 +145,11 @@ func (b *block) equalTo(list []reg.VecVirtual, v reg.VecVirtual) func(i int) reg
 	return func(i int) reg.Register {
 		if b.l.wide() {
 			k := K()
-			VCMPPS(Imm(sameAs), all, list[i], k)
+			VCMPPS(Imm(equal), all, list[i], k)
 			return k
 		}
 		t := b.l.reg()
-		VCMPPS(Imm(sameAs), all, list[i], t)
+		VCMPPS(Imm(equal), all, list[i], t)
 		return t
 	}
 }
@@ -170,7 +166,7 @@ func (b *block) putHalf(v reg.VecVirtual, at int) {
 func (b *block) inverse(d, zero, one reg.VecVirtual) reg.VecVirtual {
 	id, t, all := XMM(), XMM(), b.l.reg()
 	VDIVSS(d, one.AsX(), id)
-	VCMPSS(Imm(otherThan), zero.AsX(), d, t)
+	VCMPSS(Imm(notEqual), zero.AsX(), d, t)
 	VANDPS(t, id, id)
 	VBROADCASTSS(id, all)
 	return all
@@ -429,7 +425,7 @@ func (l lanes) encodeMXFP4() {
 					VCMPPS_BCST(Imm(greater), bound, a, k)
 					VPADDD(one, q, k, q)
 				}
-				VPCMPUD(Imm(otherThan), null, q, k)
+				VPCMPUD(Imm(notEqual), null, q, k)
 				VPORD(sign, q, k, q)
 			} else {
 				t := l.reg()
