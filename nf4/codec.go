@@ -140,6 +140,50 @@ func (w tiled) readBlocks(p *part, dst []float32, ld int, at int64, rows, cols i
 	}
 }
 
+// PackTile is ReadTile by columns, as kernel.Packer asks for.
+func (w dotted) PackTile(dst []float32, ld, row, rows, col, cols, nextRow, nextCol int) error {
+	if err := tensor.CheckTile(w.info, rows*cols, cols, int64(row), rows, col, cols); err != nil {
+		return err
+	}
+	p := w.part()
+	defer w.scratch.Put(p)
+	mem := w.data.(tensor.Memory)
+	all := int(w.info.Shape.Cols())
+	size := int(w.BlockSize)
+	blocks := ceilDiv(cols, size)
+	p.scales = slices.Grow(p.scales[:0], blocks*rows)[:blocks*rows]
+	first, next := (row*all+col)/size, all/size
+	for i := range rows {
+		w.columnScales(p.scales[i:], rows, first, blocks)
+		first += next
+	}
+	ahead := ((nextRow-row)*all + nextCol - col) / 2
+	kernel.Pack4(dst, ld, mem[int(w.codesAt)+(row*all+col)/2:], all/2, &w.book.Values, p.scales, size, rows, cols, ahead)
+	return nil
+}
+
+// columnScales writes the absmax of n blocks from the given one on, each step floats from
+// the one before.
+func (w dotted) columnScales(dst []float32, step, first, n int) {
+	mem := w.data.(tensor.Memory)
+	if !w.Double {
+		for j := range n {
+			dst[j*step] = float32At(mem[w.absmaxAt:], first+j)
+		}
+		return
+	}
+	codes := mem[int(w.absmaxAt)+first:][:n]
+	nested, offset := mem[w.nestedAt:w.absmaxAt], w.Offset
+	block := first / nestedBlock
+	scale := float32At(nested, block)
+	for j, code := range codes {
+		if b := (first + j) / nestedBlock; b != block {
+			block, scale = b, float32At(nested, b)
+		}
+		dst[j*step] = undouble(w.dynamic[code], scale, offset)
+	}
+}
+
 // DotRows adds to y[i*ldy+j] the dot product of row i of the m rows of x, one after
 // another, with row row+j, for each j below n, without a decoded value in memory. It
 // is what kernel.Dots asks for.

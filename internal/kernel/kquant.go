@@ -11,13 +11,16 @@ type kquantLoops struct {
 	fitDescent func(f *Fit, x []float32, size, levels int)
 	fitRange   func(f *Fit, x, weights []float32, size int, r *Range)
 
+	// weigh is Weigh.
+	weigh func(weights, x, importance []float32, spread float32)
+
 	// roundSigned is RoundSigned, roundRange RoundRange.
 	roundSigned func(codes []byte, x, scales []float32, size, levels int)
 	roundRange  func(codes []byte, x, scales, lows []float32, size, levels int)
 }
 
 var kquantGo = kquantLoops{
-	fitSigned: fitSignedGo, fitDescent: fitDescentGo, fitRange: fitRangeGo,
+	fitSigned: fitSignedGo, fitDescent: fitDescentGo, fitRange: fitRangeGo, weigh: weighGo,
 	roundSigned: roundSignedGo, roundRange: roundRangeGo,
 }
 
@@ -48,7 +51,22 @@ type Fit struct {
 	// Inverse and Origin are what makes codes of the elements: see SignedCodes and
 	// RangeCodes.
 	Inverse, Origin [FitGroups]float32
+
+	scratch fitScratch
 }
+
+// fitScratch is what assembly works in. Its layout is known there.
+type fitScratch struct {
+	x, weights [FitGroups * FitSize]float32 // transposed
+	_          [2 * FitGroups * FitSize]float32
+	_          [8 * FitGroups]float32 // what is kept from step to step
+
+	tries  [fitTries]float32
+	padded [FitGroups * FitSize]float32
+}
+
+// fitTries is how many scales a search may try at most.
+const fitTries = 64
 
 // Range says how FitRange searches.
 type Range struct {
@@ -117,18 +135,15 @@ func fitSignedGo(f *Fit, x, weights []float32, size, levels int) {
 			}
 			return mixed, square
 		}
-		inverse := float32(-levels) / largest
+		inverse := signedTry(0, levels) / largest
 		mixed, square := sums(inverse)
 		var scale float32
 		if square != 0 {
 			scale = mixed / square
 		}
 		best := float32(scale * mixed)
-		for try := -9; try <= 9; try++ {
-			if try == 0 {
-				continue
-			}
-			tried := -(float32(levels) + float32(0.1*float32(try))) / largest
+		for try := 1; try < signedTries; try++ {
+			tried := signedTry(try, levels) / largest
 			mixed, square := sums(tried)
 			if square > 0 && float32(mixed*mixed) > float32(best*square) {
 				scale = mixed / square
@@ -138,6 +153,23 @@ func fitSignedGo(f *Fit, x, weights []float32, size, levels int) {
 		}
 		f.Scale[g], f.Inverse[g] = scale, inverse
 	}
+}
+
+// signedTries is how many scales FitSigned tries.
+const signedTries = 19
+
+// signedTry returns what the element of the largest magnitude is to be by one of
+// them: the lowest code, then up to 0.9 less and 0.9 more in magnitude.
+func signedTry(try, levels int) float32 {
+	switch {
+	case try == 0:
+		return float32(-levels)
+	case try <= 9:
+		try -= 10 // -9 to -1
+	default:
+		try -= 9 // 1 to 9
+	}
+	return -(float32(levels) + float32(0.1*float32(try)))
 }
 
 // furthest returns the first element of the largest magnitude; 0 if there is none
@@ -247,6 +279,9 @@ func descend(codes *[FitSize]int32, x []float32, levels int) float32 {
 // root mean square of its group is added. All of the Fit is set.
 func FitRange(f *Fit, x, weights []float32, size int, r *Range) {
 	checkFit(x, size)
+	if r.Steps >= fitTries {
+		panic("kernel: too many steps")
+	}
 	if weights != nil {
 		weights = weights[:len(x)]
 	}
@@ -279,7 +314,24 @@ func fitRangeGo(f *Fit, x, weights []float32, size int, r *Range) {
 	}
 }
 
+// Weigh makes the weights of values from their importance, and from how far they are
+// from zero beside what values near them are: the mean square of those, or twice it.
+func Weigh(weights, x, importance []float32, spread float32) {
+	use.weigh(weights[:len(x)], x, importance[:len(x)], spread)
+}
+
+func weighGo(weights, x, importance []float32, spread float32) {
+	for i, v := range x {
+		weights[i] = importance[i] * sqrt32(spread+float32(v*v))
+	}
+}
+
 func sqrt32(v float32) float32 { return float32(math.Sqrt(float64(v))) }
+
+// try returns what the span of a group is to be by one of the scales tried.
+func (r *Range) try(step int) float32 {
+	return r.First + float32(r.Step*float32(step)) + float32(r.Levels)
+}
 
 // fit searches one group.
 func (r *Range) fit(f *Fit, g int, x, w []float32) {
@@ -308,7 +360,7 @@ func (r *Range) fit(f *Fit, g int, x, w []float32) {
 	}
 	best := r.err(x, w, &codes, scale, lo)
 	for step := range r.Steps + 1 {
-		tried := (r.First + float32(r.Step*float32(step)) + levels) / (hi - lo)
+		tried := r.try(step) / (hi - lo)
 		var sumL, squareL, mixed float32
 		for i, v := range x {
 			l := float32(clamped(float32(tried*(v-lo)), 0, int32(r.Levels)))

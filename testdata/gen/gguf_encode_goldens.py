@@ -22,7 +22,7 @@ lib.ggml_row_size.restype = C.c_size_t
 lib.ggml_row_size.argtypes = [C.c_int, C.c_int64]
 
 PLAIN = {"Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14}
-WEIGHTED = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, **PLAIN}
+WEIGHTED = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "IQ4_NL": 20, "IQ4_XS": 23, **PLAIN}
 ROWS, COLS = 128, 1280
 
 
@@ -84,7 +84,7 @@ def main():
     for name, typ in WEIGHTED.items():
         (out / f"{name.lower()}_weighted.bin").write_bytes(quantize(typ, small, importance(256)))
         hashes["weighted"][name] = sha(quantize(typ, x, importance(COLS)))
-    (out / "noise.json").write_text(json.dumps(hashes, indent=1) + "\n")
+    (out / "encoded.json").write_text(json.dumps(hashes, indent=1) + "\n")
 
 
 main()

@@ -83,14 +83,14 @@ func noiseImportance(n int) []float32 {
 	return x
 }
 
-// noiseHashes are hashes of what ggml makes of the noise.
-type noiseHashes struct {
+// encoded are hashes of what ggml makes of the noise.
+type encoded struct {
 	Input, Importance string
 	Plain, Weighted   map[string]string
 }
 
-func noiseGoldens(t *testing.T) (e noiseHashes) {
-	require.NoError(t, json.Unmarshal(readFile(t, "noise.json"), &e))
+func encodedGoldens(t *testing.T) (e encoded) {
+	require.NoError(t, json.Unmarshal(readFile(t, "encoded.json"), &e))
 	return e
 }
 
@@ -114,7 +114,7 @@ func (b blocks) encodeAll(x, importance []float32) []byte {
 // With every variant of the loops, what is made of noise is what ggml makes of it,
 // with importance and without.
 func TestEncodesNoiseAsGGML(t *testing.T) {
-	want, x, importance := noiseGoldens(t), noiseValues(), noiseImportance(noiseCols)
+	want, x, importance := encodedGoldens(t), noiseValues(), noiseImportance(noiseCols)
 	require.Equal(t, want.Input, hash(x))
 	require.Equal(t, want.Importance, hash(importance))
 	for _, variant := range kernel.Variants() {
@@ -133,7 +133,7 @@ func TestEncodesNoiseAsGGML(t *testing.T) {
 // What is made of rows.bin with importance is what ggml makes of it.
 func TestEncodesWeightedAsGGML(t *testing.T) {
 	x, importance := rows(t), noiseImportance(rowLen)
-	for name := range noiseGoldens(t).Weighted {
+	for name := range encodedGoldens(t).Weighted {
 		t.Run(name, func(t *testing.T) {
 			typ := byName(t, name)
 			elems, size := typ.dtype.Block()

@@ -43,57 +43,9 @@ func halfE8M0(e byte) float32 {
 	return math.Float32frombits(uint32(e-1) << 23)
 }
 
-// encodeMXFP4 is quantize_row_mxfp4_ref, save that a value that is not finite spoils
-// its block. The scale is the power of two that gives the largest magnitude an exponent
-// of 2, the largest there is; what is beyond 6 times it is cut off there.
-func encodeMXFP4(dst []byte, src []float32) {
-	for len(src) > 0 {
-		x, b := (*[32]float32)(src), (*[17]byte)(dst)
-		if top := kernel.Absmax(x[:]); top <= math.MaxFloat32 {
-			b[0] = scaleMXFP4(top)
-			d := halfE8M0(b[0])
-			for j := range 16 {
-				b[1+j] = codeE2M1(x[j], d) | codeE2M1(x[j+16], d)<<4
-			}
-		} else { // infinities
-			b[0] = 255
-			for j := range 16 {
-				b[1+j] = 0x77
-			}
-		}
-		dst, src = dst[len(b):], src[len(x):]
-	}
-}
-
-// scaleMXFP4 returns the byte for a largest magnitude. As in ggml the logarithm is
-// rounded to a float32, so that what is a little less than a power of two may count as
-// the power, and of what is below 2^-125 the byte wraps around: too large a scale, by
-// which all values are 0.
-func scaleMXFP4(top float32) byte {
-	if top == 0 {
-		return 0
-	}
-	return byte(int(math.Floor(float64(float32(math.Log2(float64(top)))))) - 2 + 127)
-}
-
-// codeE2M1 returns the code whose value times d is the nearest to x, the one closer to
-// zero of two. A value that overflows is not near anything.
-func codeE2M1(x, d float32) byte {
-	top := abs(x)
-	best := top
-	var code byte
-	for c := byte(1); c < 8; c++ {
-		e := abs(float32(valuesE2M1[c]*d) - top)
-		if !(e < best) {
-			break
-		}
-		code, best = c, e
-	}
-	if code != 0 && x < 0 {
-		code |= 8
-	}
-	return code
-}
+// encodeMXFP4 is quantize_row_mxfp4_ref, save that a value that is not finite spoils its
+// block: all of it becomes infinite.
+func encodeMXFP4(dst []byte, src []float32) { kernel.Encode32(kernel.MXFP4, dst, src) }
 
 // decodeNVFP4 is dequantize_row_nvfp4.
 func decodeNVFP4(dst []float32, src []byte) {

@@ -27,26 +27,33 @@ const rowLen, normalRows = 256, 8
 
 // largest bounds the error of any value that a type stores and reads again,
 // relative to the largest magnitude in its block. Every type that can be written
-// has one. The K-quants, that search for scales, have no such bound, and it is that
-// of the random values here.
+// has one. Those that search for scales have no such bound, and it is that of the
+// random values here.
 var largest = map[tensor.DType]float64{
-	tensor.Q4_0: largestQ4_0, tensor.Q4_1: largestQ4_1, tensor.Q5_0: largestQ5_0, tensor.Q5_1: largestQ5_1,
-	tensor.Q8_0: largestQ8_0, tensor.IQ4_NL: largestIQ4_NL, tensor.IQ4_XS: largestIQ4_XS,
-	tensor.TQ1_0: largestTQ1_0, tensor.TQ2_0: largestTQ2_0, tensor.MXFP4: largestMXFP4,
-	tensor.Q2_K: 0.45,
-	tensor.Q3_K: 0.3,
-	tensor.Q4_K: 0.13,
-	tensor.Q5_K: 0.065,
-	tensor.Q6_K: 0.025,
+	tensor.Q4_0:   largestQ4_0,
+	tensor.Q4_1:   largestQ4_1,
+	tensor.Q5_0:   largestQ5_0,
+	tensor.Q5_1:   largestQ5_1,
+	tensor.Q8_0:   largestQ8_0,
+	tensor.Q2_K:   0.45,
+	tensor.Q3_K:   0.3,
+	tensor.Q4_K:   0.13,
+	tensor.Q5_K:   0.065,
+	tensor.Q6_K:   0.025,
+	tensor.IQ4_NL: 0.14,
+	tensor.IQ4_XS: 0.16,
+	tensor.TQ1_0:  largestTQ,
+	tensor.TQ2_0:  largestTQ,
+	tensor.MXFP4:  largestMXFP4,
 }
 
 // searched are the types whose scale is searched for, and found to be another one in
 // what has been stored.
-var searched = []tensor.DType{tensor.IQ4_NL, tensor.IQ4_XS, tensor.Q2_K, tensor.Q3_K, tensor.Q4_K, tensor.Q5_K, tensor.Q6_K}
+var searched = []tensor.DType{tensor.Q2_K, tensor.Q3_K, tensor.Q4_K, tensor.Q5_K, tensor.Q6_K, tensor.IQ4_NL, tensor.IQ4_XS}
 
 // overflows are the types whose sums overflow long before their scales: of values
-// from about 1e12 on they make zeros, as ggml does.
-var overflows = []tensor.DType{tensor.IQ4_XS, tensor.Q2_K, tensor.Q3_K, tensor.Q4_K, tensor.Q5_K, tensor.Q6_K}
+// from about 1e12 on they make zeros, as ggml does. An MXFP4 block can hold all.
+var overflows = []tensor.DType{tensor.Q2_K, tensor.Q3_K, tensor.Q4_K, tensor.Q5_K, tensor.Q6_K, tensor.IQ4_XS, tensor.MXFP4}
 
 // Every block type there is can be read, and one that cannot be written does not
 // look as if it could.

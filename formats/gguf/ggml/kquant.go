@@ -34,10 +34,11 @@ type lowEnded struct {
 	putCodes func(b []byte, codes *[superBlock]byte)
 }
 
-// encode stores super-blocks; importance is nil or as long as src.
+// encode stores super-blocks. If there is importance they are of rows of its length.
 func (k *lowEnded) encode(dst []byte, src, importance []float32) {
 	var f kernel.Fit
 	var weights []float32
+	cols := columns{importance: importance}
 	groups := superBlock / k.size
 	search, highest := &k.plain, (*lowEnded).byLargest
 	if importance != nil {
@@ -50,9 +51,8 @@ func (k *lowEnded) encode(dst []byte, src, importance []float32) {
 			weights = weights[:len(x)]
 			for at := 0; at < len(x); at += superBlock {
 				block := x[at : at+superBlock]
-				weigh(weights[at:], block, importance[at:], k.spread*sumOfSquares(block)/superBlock)
+				kernel.Weigh(weights[at:at+superBlock], block, cols.take(superBlock), k.spread*sumOfSquares(block)/superBlock)
 			}
-			importance = importance[len(x):]
 		}
 		kernel.FitRange(&f, x, weights, k.size, search)
 		for at := 0; at < len(x); at += superBlock {
@@ -150,20 +150,19 @@ type aroundZero struct {
 
 type signedFit struct {
 	kernel.Fit
+	outer     kernel.Fit // of the scales
 	multiples [kernel.FitGroups]int8
 }
 
 const signedSize = superBlock / kernel.FitGroups // of a group
 
-// encode stores super-blocks; importance is nil or as long as src.
+// encode stores super-blocks. If there is importance they are of rows of its length.
 func (k *aroundZero) encode(dst []byte, src, importance []float32) {
 	var s signedFit
-	var weights []float32
+	cols := columns{importance: importance}
 	for ; len(src) > 0; dst, src = dst[k.bytes:], src[superBlock:] {
 		b, x := dst[:k.bytes], src[:superBlock]
-		if importance != nil {
-			weights, importance = importance[:superBlock], importance[superBlock:]
-		}
+		weights := cols.take(superBlock)
 		if !finite(x) {
 			spoil(b, k.d)
 			continue
@@ -200,20 +199,29 @@ func furthest(x []float32) float32 {
 	return v
 }
 
-// eachRow calls encode with each row of src and its bytes.
-func eachRow(dst []byte, src, importance []float32, bytes int, encode func(dst []byte, src, importance []float32)) {
-	size := len(importance) / superBlock * bytes
-	for ; len(src) > 0; dst, src = dst[size:], src[len(importance):] {
-		encode(dst[:size], src[:len(importance)], importance)
+// ones has a one in each of eight bytes, and n times it n: codes are packed eight at
+// a time, each of fewer bits than shifts would carry into the next.
+const ones = 0x0101010101010101
+
+func eight(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
+
+func putEight(b []byte, v uint64) { binary.LittleEndian.PutUint64(b, v) }
+
+// columns is where in its rows an importance matrix is.
+type columns struct {
+	importance []float32
+	next       int
+}
+
+// take returns the importance of the next n values, which are within a row; nil if
+// there is none.
+func (c *columns) take(n int) []float32 {
+	if c.importance == nil {
+		return nil
 	}
-}
-
-func (k *lowEnded) rows(dst []byte, src, importance []float32) {
-	eachRow(dst, src, importance, k.bytes, k.encode)
-}
-
-func (k *aroundZero) rows(dst []byte, src, importance []float32) {
-	eachRow(dst, src, importance, k.bytes, k.encode)
+	part := c.importance[c.next : c.next+n]
+	c.next = (c.next + n) % len(c.importance)
+	return part
 }
 
 // spoil makes a block that decodes to NaN, all of it. d is where its scale is.

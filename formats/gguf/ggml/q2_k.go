@@ -41,12 +41,13 @@ var q2_K = lowEnded{
 	putCodes:  func(b []byte, codes *[superBlock]byte) { putTwoBits(b[16:80], codes) },
 }
 
-// putTwoBits packs numbers of two bits.
+// putTwoBits packs the two lowest bits of numbers.
 func putTwoBits(b []byte, codes *[superBlock]byte) {
+	const mask = 3 * ones
 	for half := range 2 {
-		q, c := (*[32]byte)(b[32*half:]), (*[128]byte)(codes[128*half:])
-		for l := range q {
-			q[l] = c[l] | c[l+32]<<2 | c[l+64]<<4 | c[l+96]<<6
+		q, c := b[32*half:32*half+32], codes[128*half:128*half+128]
+		for l := 0; l < 32; l += 8 {
+			putEight(q[l:], eight(c[l:])&mask|eight(c[l+32:])&mask<<2|eight(c[l+64:])&mask<<4|eight(c[l+96:])&mask<<6)
 		}
 	}
 }
@@ -56,4 +57,4 @@ func putTwoBits(b []byte, codes *[superBlock]byte) {
 func encodeQ2_K(dst []byte, src []float32) { q2_K.encode(dst, src, nil) }
 
 // encodeQ2_KWeighted is quantize_row_q2_K_impl, save the same.
-func encodeQ2_KWeighted(dst []byte, src, importance []float32) { q2_K.rows(dst, src, importance) }
+func encodeQ2_KWeighted(dst []byte, src, importance []float32) { q2_K.encode(dst, src, importance) }

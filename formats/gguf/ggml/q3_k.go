@@ -66,38 +66,38 @@ func fitQ3_K(s *signedFit, x, _ []float32) (d float32, ok bool) {
 func fitQ3_KWeighted(s *signedFit, x, importance []float32) (d float32, ok bool) {
 	var weights [superBlock]float32
 	var sums [kernel.FitGroups]float32
-	weigh(weights[:], x, importance, 2*sumOfSquares(x)/superBlock)
+	kernel.Weigh(weights[:], x, importance, 2*sumOfSquares(x)/superBlock)
 	for i, w := range weights {
 		sums[i/signedSize] += w
 	}
 	kernel.FitSigned(&s.Fit, x, weights[:], signedSize, 4)
 
 	// The scales are fitted as if they were a group.
-	var outer kernel.Fit
 	var codes [kernel.FitGroups]byte
-	kernel.FitSigned(&outer, s.Scale[:], sums[:], kernel.FitGroups, 32)
-	kernel.SignedCodes(codes[:], s.Scale[:], outer.Inverse[0], 32)
+	kernel.FitSigned(&s.outer, s.Scale[:], sums[:], kernel.FitGroups, 32)
+	kernel.SignedCodes(codes[:], s.Scale[:], s.outer.Inverse[0], 32)
 	for g, c := range codes {
 		s.multiples[g] = int8(c) - 32
 	}
-	return outer.Scale[0], true
+	return s.outer.Scale[0], true
 }
 
 func putQ3_K(b []byte, multiples *[kernel.FitGroups]int8, codes *[superBlock]byte) {
-	high, scales := (*[32]byte)(b), (*[12]byte)(b[96:])
-	clear(high[:])
+	scales := (*[12]byte)(b[96:])
 	clear(scales[:])
 	for g, m := range multiples {
 		s := byte(m + 32)
 		scales[g%8] |= s & 15 << (g / 8 * 4)
 		scales[8+g%4] |= s >> 4 << (g / 4 * 2)
 	}
-	var low [superBlock]byte
-	for i, c := range codes {
-		high[i%32] |= c >> 2 << (i / 32)
-		low[i] = c & 3
+	for l := 0; l < 32; l += 8 {
+		var high uint64
+		for n := range 8 {
+			high |= eight(codes[32*n+l:]) >> 2 & ones << n
+		}
+		putEight(b[l:], high)
 	}
-	putTwoBits(b[32:96], &low)
+	putTwoBits(b[32:96], codes)
 }
 
 // encodeQ3_K is quantize_row_q3_K_ref, save that a NaN or an infinity spoils its
@@ -106,5 +106,5 @@ func encodeQ3_K(dst []byte, src []float32) { q3_K.encode(dst, src, nil) }
 
 // encodeQ3_KWeighted is quantize_row_q3_K_impl, save the same.
 func encodeQ3_KWeighted(dst []byte, src, importance []float32) {
-	q3_KWeighted.rows(dst, src, importance)
+	q3_KWeighted.encode(dst, src, importance)
 }

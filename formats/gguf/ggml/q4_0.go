@@ -45,105 +45,19 @@ func decodeQ4_1(dst []float32, src []byte) {
 	}
 }
 
-// encodeQ4_0 is quantize_row_q4_0_ref. The value of the largest magnitude becomes
-// -8, which has no positive counterpart.
-func encodeQ4_0(dst []byte, src []float32) {
-	for len(src) > 0 {
-		x, b := (*[32]float32)(src), (*[18]byte)(dst)
-		d := extreme(x[:]) / -8
-		id := inverse(d)
-		putHalf(b[:2], d)
-		for j := range 16 {
-			low, high := truncate(float32(x[j]*id)+8.5), truncate(float32(x[j+16]*id)+8.5)
-			b[2+j] = min(low, 15) | min(high, 15)<<4
-		}
-		dst, src = dst[len(b):], src[len(x):]
-	}
-}
+// encodeQ4_0 is quantize_row_q4_0_ref.
+func encodeQ4_0(dst []byte, src []float32) { kernel.Encode32(kernel.Q4_0, dst, src) }
 
 // encodeQ4_1 is quantize_row_q4_1_ref.
-func encodeQ4_1(dst []byte, src []float32) {
-	for len(src) > 0 {
-		x, b := (*[32]float32)(src), (*[20]byte)(dst)
-		m, top := span(x[:])
-		d := (top - m) / 15
-		id := inverse(d)
-		putHalf(b[:2], d)
-		putHalf(b[2:4], m)
-		for j := range 16 {
-			low, high := truncate(float32((x[j]-m)*id)+0.5), truncate(float32((x[j+16]-m)*id)+0.5)
-			b[4+j] = min(low, 15) | min(high, 15)<<4
-		}
-		dst, src = dst[len(b):], src[len(x):]
-	}
-}
-
-// extreme returns the value of the largest magnitude, the first of those that have
-// it, or NaN if there is one.
-func extreme(x []float32) float32 {
-	top := kernel.Absmax(x)
-	if top > 0 {
-		for _, v := range x {
-			if v == top || v == -top {
-				return v
-			}
-		}
-	}
-	return top
-}
-
-// span returns the least and the greatest value, the first of equal ones, which can
-// be zeros of either sign. Both are NaN if there is one.
-func span(x []float32) (low, high float32) {
-	if top := kernel.Absmax(x); top != top {
-		return top, top
-	}
-	low, high = x[0], x[0]
-	for _, v := range x {
-		if v < low {
-			low = v
-		}
-		if v > high {
-			high = v
-		}
-	}
-	return low, high
-}
-
-// inverse returns 1/d, and 0 of zero.
-func inverse(d float32) float32 {
-	if d == 0 {
-		return 0
-	}
-	return 1 / d
-}
-
-// truncate drops the fraction. What is no byte, as where 1/d overflows, becomes 0: C
-// leaves that to the processor, and it is what ggml gets on x86.
-func truncate(x float32) byte {
-	if !(x > -1 && x < 256) {
-		return 0
-	}
-	return byte(x)
-}
+func encodeQ4_1(dst []byte, src []float32) { kernel.Encode32(kernel.Q4_1, dst, src) }
 
 // encodeQ4_0Weighted is quantize_row_q4_0_impl, save that a NaN or an infinity spoils
 // its block.
 func encodeQ4_0Weighted(dst []byte, src, importance []float32) {
-	weighted32(dst, src, importance, 18, func(b []byte, x, weights []float32) {
-		var codes [32]byte
-		putHalf(b, fitSigned32(&codes, x, weights, 8))
-		putFourBits(b[2:], &codes)
-	})
+	weighted32{bytes: 18, levels: 8}.encode(dst, src, importance)
 }
 
 // encodeQ4_1Weighted is quantize_row_q4_1_impl, save the same.
 func encodeQ4_1Weighted(dst []byte, src, importance []float32) {
-	weighted32(dst, src, importance, 20, func(b []byte, x, weights []float32) {
-		var codes [32]byte
-		d, low := fitRange32(&codes, x, weights, 15)
-		putHalf(b, d)
-		putHalf(b[2:], low)
-		putFourBits(b[4:], &codes)
-	})
+	weighted32{bytes: 20, levels: 15, low: true}.encode(dst, src, importance)
 }

@@ -71,9 +71,9 @@ var q4_K = lowEnded{
 	multiples:    func(b []byte, group int) (scale, low byte) { return scaleMin6((*[12]byte)(b[4:]), group) },
 	putCodes: func(b []byte, codes *[superBlock]byte) {
 		for n := range 4 {
-			q, c := (*[32]byte)(b[16+32*n:]), (*[64]byte)(codes[64*n:])
-			for l := range q {
-				q[l] = c[l] | c[l+32]<<4
+			q, c := b[16+32*n:48+32*n], codes[64*n:64*n+64]
+			for l := 0; l < 32; l += 8 {
+				putEight(q[l:], eight(c[l:])|eight(c[l+32:])<<4)
 			}
 		}
 	},
@@ -86,14 +86,14 @@ var q5_K = lowEnded{
 	putMultiples: putScaleMin6,
 	multiples:    func(b []byte, group int) (scale, low byte) { return scaleMin6((*[12]byte)(b[4:]), group) },
 	putCodes: func(b []byte, codes *[superBlock]byte) {
-		high := (*[32]byte)(b[16:])
-		clear(high[:])
-		for n := range 4 {
-			q, c := (*[32]byte)(b[48+32*n:]), (*[64]byte)(codes[64*n:])
-			for l := range q {
-				q[l] = c[l]&15 | c[l+32]<<4
-				high[l] |= c[l]>>4<<(2*n) | c[l+32]>>4<<(2*n+1)
+		for l := 0; l < 32; l += 8 {
+			var high uint64
+			for n := range 4 {
+				c0, c1 := eight(codes[64*n+l:]), eight(codes[64*n+l+32:])
+				putEight(b[48+32*n+l:], c0&(15*ones)|c1&(15*ones)<<4)
+				high |= c0>>4&ones<<(2*n) | c1>>4&ones<<(2*n+1)
 			}
+			putEight(b[16+l:], high)
 		}
 	},
 }
@@ -118,10 +118,10 @@ func putScaleMin6(block []byte, scales, lows *[kernel.FitGroups]byte) {
 func encodeQ4_K(dst []byte, src []float32) { q4_K.encode(dst, src, nil) }
 
 // encodeQ4_KWeighted is quantize_row_q4_K_impl, save the same.
-func encodeQ4_KWeighted(dst []byte, src, importance []float32) { q4_K.rows(dst, src, importance) }
+func encodeQ4_KWeighted(dst []byte, src, importance []float32) { q4_K.encode(dst, src, importance) }
 
 // encodeQ5_K is quantize_row_q5_K_ref, save the same.
 func encodeQ5_K(dst []byte, src []float32) { q5_K.encode(dst, src, nil) }
 
 // encodeQ5_KWeighted is quantize_row_q5_K_impl, save the same.
-func encodeQ5_KWeighted(dst []byte, src, importance []float32) { q5_K.rows(dst, src, importance) }
+func encodeQ5_KWeighted(dst []byte, src, importance []float32) { q5_K.encode(dst, src, importance) }

@@ -1,6 +1,10 @@
 package ggml
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/seed18967229/nibble/internal/kernel"
+)
 
 // A Q5_0 block is 32 values: the scale d as a float16, a uint32 whose bit j is
 // the highest bit of value j, then the low four bits of each as in a Q4_0 block.
@@ -44,68 +48,18 @@ func decodeQ5_1(dst []float32, src []byte) {
 }
 
 // encodeQ5_0 is quantize_row_q5_0_ref.
-func encodeQ5_0(dst []byte, src []float32) {
-	for len(src) > 0 {
-		x, b := (*[32]float32)(src), (*[22]byte)(dst)
-		d := extreme(x[:]) / -16
-		id := inverse(d)
-		putHalf(b[:2], d)
-		var q [32]byte
-		for j, v := range x {
-			q[j] = min(truncate(float32(v*id)+16.5), 31)
-		}
-		putFifths(b[2:], &q)
-		dst, src = dst[len(b):], src[len(x):]
-	}
-}
+func encodeQ5_0(dst []byte, src []float32) { kernel.Encode32(kernel.Q5_0, dst, src) }
 
 // encodeQ5_1 is quantize_row_q5_1_ref.
-func encodeQ5_1(dst []byte, src []float32) {
-	for len(src) > 0 {
-		x, b := (*[32]float32)(src), (*[24]byte)(dst)
-		m, top := span(x[:])
-		d := (top - m) / 31
-		id := inverse(d)
-		putHalf(b[:2], d)
-		putHalf(b[2:4], m)
-		var q [32]byte
-		for j, v := range x {
-			q[j] = truncate(float32((v-m)*id) + 0.5)
-		}
-		putFifths(b[4:], &q)
-		dst, src = dst[len(b):], src[len(x):]
-	}
-}
-
-// putFifths stores numbers of five bits.
-func putFifths(dst []byte, q *[32]byte) {
-	var high uint32
-	for j := range 16 {
-		dst[4+j] = q[j]&15 | q[j+16]<<4
-		high |= uint32(q[j]>>4&1)<<j | uint32(q[j+16]>>4&1)<<(j+16)
-	}
-	binary.LittleEndian.PutUint32(dst, high)
-}
+func encodeQ5_1(dst []byte, src []float32) { kernel.Encode32(kernel.Q5_1, dst, src) }
 
 // encodeQ5_0Weighted is quantize_row_q5_0_impl, save that a NaN or an infinity spoils
 // its block.
 func encodeQ5_0Weighted(dst []byte, src, importance []float32) {
-	weighted32(dst, src, importance, 22, func(b []byte, x, weights []float32) {
-		var codes [32]byte
-		putHalf(b, fitSigned32(&codes, x, weights, 16))
-		binary.LittleEndian.PutUint32(b[2:], fifthBits(&codes))
-		putFourBits(b[6:], &codes)
-	})
+	weighted32{bytes: 22, levels: 16, fifth: true}.encode(dst, src, importance)
 }
 
 // encodeQ5_1Weighted is quantize_row_q5_1_impl, save the same.
 func encodeQ5_1Weighted(dst []byte, src, importance []float32) {
-	weighted32(dst, src, importance, 24, func(b []byte, x, weights []float32) {
-		var codes [32]byte
-		d, low := fitRange32(&codes, x, weights, 31)
-		putHalf(b, d)
-		putHalf(b[2:], low)
-		binary.LittleEndian.PutUint32(b[4:], fifthBits(&codes))
-		putFourBits(b[8:], &codes)
-	})
+	weighted32{bytes: 24, levels: 31, low: true, fifth: true}.encode(dst, src, importance)
 }

@@ -48,11 +48,13 @@ var q6_K = aroundZero{
 	codes: func(codes []byte, x []float32, inverse float32) { kernel.SignedCodes(codes, x, inverse, 32) },
 	put: func(b []byte, multiples *[kernel.FitGroups]int8, codes *[superBlock]byte) {
 		for half := range 2 {
-			low, high, c := (*[64]byte)(b[64*half:]), (*[32]byte)(b[128+32*half:]), (*[128]byte)(codes[128*half:])
-			for l := range high {
-				low[l] = c[l]&15 | c[l+64]<<4
-				low[l+32] = c[l+32]&15 | c[l+96]<<4
-				high[l] = c[l]>>4 | c[l+32]>>4<<2 | c[l+64]>>4<<4 | c[l+96]>>4<<6
+			low, high, c := b[64*half:64*half+64], b[128+32*half:160+32*half], codes[128*half:128*half+128]
+			for l := 0; l < 32; l += 8 {
+				const mask = 15 * ones
+				c0, c1, c2, c3 := eight(c[l:]), eight(c[l+32:]), eight(c[l+64:]), eight(c[l+96:])
+				putEight(low[l:], c0&mask|c2&mask<<4)
+				putEight(low[l+32:], c1&mask|c3&mask<<4)
+				putEight(high[l:], c0&^mask>>4|c1&^mask>>2|c2&^mask|c3&^mask<<2)
 			}
 		}
 		for g, m := range multiples {
@@ -66,4 +68,4 @@ var q6_K = aroundZero{
 func encodeQ6_K(dst []byte, src []float32) { q6_K.encode(dst, src, nil) }
 
 // encodeQ6_KWeighted is quantize_row_q6_K_impl, save the same.
-func encodeQ6_KWeighted(dst []byte, src, importance []float32) { q6_K.rows(dst, src, importance) }
+func encodeQ6_KWeighted(dst []byte, src, importance []float32) { q6_K.encode(dst, src, importance) }

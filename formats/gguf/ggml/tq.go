@@ -16,8 +16,7 @@ const (
 	budgetTQ2_0 = 0.85
 
 	// Half of d, and the rounding of d.
-	largestTQ1_0 = 0.5 + 1.0/(1<<11) + 1e-6
-	largestTQ2_0 = largestTQ1_0
+	largestTQ = 0.5 + 1.0/(1<<11) + 1e-6
 )
 
 var powersOf3 = [5]byte{1, 3, 9, 27, 81}
@@ -107,9 +106,9 @@ func encodeTQ2_0(dst []byte, src []float32) {
 // d, their largest magnitude.
 func trits(dst *[256]byte, x []float32) float32 {
 	d := kernel.Absmax(x[:256])
-	id := inverse(d)
-	for i, v := range x[:256] {
-		dst[i] = byte(roundInt8(v*id) + 1)
+	kernel.Round8(dst[:], x[:256], inverse(d))
+	for i := range dst {
+		dst[i]++
 	}
 	return d
 }

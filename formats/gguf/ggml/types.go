@@ -89,7 +89,7 @@ type encoder struct{ blocks }
 // Encode implements tensor.Encoder. It has no error to return: a block with a
 // NaN or an infinity decodes to values none of which is finite, so that the fault
 // shows, and so does one with magnitudes beyond what its scale can hold. The
-// exceptions to the latter are K-quants of magnitudes from about 1e12 on and IQ4_XS:
+// exception to the latter are K-quants and IQ4_XS of magnitudes from about 1e12 on:
 // the sums of a search overflow, and ggml makes zeros.
 func (e encoder) Encode(dst []byte, src []float32) { e.encode(dst, src) }
 
@@ -109,8 +109,6 @@ func (e weightedEncoder) EncodeWeighted(dst []byte, src, importance []float32) {
 func finite(x []float32) bool { return kernel.Absmax(x) <= math.MaxFloat32 }
 
 func abs(x float32) float32 { return float32(math.Abs(float64(x))) }
-
-func sqrt(x float32) float32 { return float32(math.Sqrt(float64(x))) }
 
 // roundEven rounds to the nearest integer, ties to even, of those that have 22 bits
 // (nearest_int). Of an infinity it makes the least of them, of a NaN 0.

@@ -1,12 +1,12 @@
 """Goldens of the encoders of formats/gguf/ggml, made with ggml itself.
 
-    python ggml_encoded.py LIBGGML_BASE STORIES_HF OUT
+    python ggml_kinds.py LIBGGML_BASE STORIES_HF OUT
 
 LIBGGML_BASE is libggml-base.so of llama.cpp v0.5.0 (npm @node-llama-cpp/linux-x64 3.22.1 has it), STORIES_HF stories260K as
 a Hugging Face directory (cmd/nibble/demo/stories260K is one), OUT is formats/gguf/ggml/testdata.
 
-encoded.json has hashes of the blocks of rows that the Go test makes again by itself: the same arithmetic on the same
-integers, see rows_test.go. TYPE_weighted.bin are the rows of rows.bin with the importance below, whole.
+kinds.json has hashes of the blocks of rows that the Go test makes again by itself: the same arithmetic on the same
+integers, see rows_test.go.
 """
 
 import ctypes as C
@@ -27,8 +27,8 @@ lib.ggml_quantize_chunk.restype = C.c_size_t
 lib.ggml_quantize_chunk.argtypes = [C.c_int, C.c_void_p, C.c_void_p, C.c_int64, C.c_int64, C.c_int64, C.c_void_p]
 
 # The types that nibble writes, and those of them that mind an importance matrix.
-TYPES = [2, 3, 6, 7, 8, 20, 23, 34, 35, 39]
-WEIGHTED = [20, 23]
+TYPES = [2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20, 23, 34, 35, 39]
+WEIGHTED = [2, 3, 6, 7, 10, 11, 12, 13, 14, 20, 23]
 
 COLS = 512
 f32 = np.float32
@@ -133,7 +133,6 @@ def main():
     model = Path(sys.argv[2], "model.safetensors").read_bytes()
     real = np.frombuffer(model[8 + struct.unpack("<Q", model[:8])[0]:], f32)
     real = real[: real.size // COLS * COLS].reshape(-1, COLS)
-    sweat = np.frombuffer(out.joinpath("rows.bin").read_bytes(), f32).reshape(-1, 256)
     v = importance()
     encoded = {}
     for typ in TYPES:
@@ -144,10 +143,8 @@ def main():
                 "all": sha256(quantize(typ, x, weights)),
                 "real": sha256(quantize(typ, real, weights)),
             }
-        if typ in WEIGHTED:
-            out.joinpath(name.lower() + "_weighted.bin").write_bytes(quantize(typ, sweat, v[:256].copy()))
     golden = {"rows": sha256(x.tobytes()), "importance": sha256(v.tobytes()), "encoded": encoded}
-    out.joinpath("encoded.json").write_text(json.dumps(golden, indent=1) + "\n")
+    out.joinpath("kinds.json").write_text(json.dumps(golden, indent=1) + "\n")
 
 
 if __name__ == "__main__":
