@@ -262,7 +262,7 @@ func (a *app) measureLoss(ctx context.Context, models []*model, kept map[string]
 		if f := found[i]; f != nil {
 			total := f.against[n-1]
 			t.Error = report.NewLoss(total)
-			if n > 1 && before.quantized(info.Name) {
+			if n > 1 {
 				t.Input = report.NewLoss(f.against[0])
 			}
 			if coded {

@@ -266,7 +266,7 @@ func (o *targetOptions) tooSmall(err error, path string, least, other, weights i
 	if o.size != 0 {
 		advice = fmt.Sprintf("give at least --target-size %s, or types with fewer bits in --types", memory.AtLeast(least+other))
 	}
-	return hint.Add(fmt.Errorf("%s: %s is less than the smallest types take, with what is not quantized", path, o.asked()), "%s", advice)
+	return badUsage(hint.Add(fmt.Errorf("%s: %s is less than the smallest types take, with what is not quantized", path, o.asked()), "%s", advice))
 }
 
 // defaultBlocks are the types that a directory's weights are chosen among, beside their
