@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -270,12 +271,41 @@ func TestTarget(t *testing.T) {
 		require.Equal(t, tensors(t, out), tensors(t, again))
 		ok(t, "generate", "--model", out, "--prompt", "Once upon a time", "--max-tokens", "4", "--temperature", "0")
 	}
+	// In the room of one type for all, the choice does better.
+	one := filepath.Join(dir, "one.gguf")
+	ok(t, "quantize", in, one, "--type", "q5_0", "--pure", "--report", one+".json")
+	uniform := readReport(t, one+".json")
+	var cost float64
+	for _, x := range uniform.Tensors {
+		cost += float64(x.Error.RelRMS) * float64(x.Error.RelRMS)
+	}
+	var mixed chosenResult
+	lines := strings.Split(ok(t, "quantize", in, one, "--target-bits", fmt.Sprint(uniform.After.Bits), "--force", "--json"), "\n")
+	require.NoError(t, json.Unmarshal([]byte(lines[0]), &mixed))
+	require.Less(t, float64(mixed.Cost), cost)
+
+	// With much room some weights keep their type, and transformers is told.
+	wide := filepath.Join(dir, "wide")
+	ok(t, "quantize", in, wide, "--target-bits", "15", "--report", wide+".json")
+	skip := quantizationConfig(t, wide).Skip
+	require.Contains(t, skip, "lm_head")
+	keeps := 0
+	for _, x := range readReport(t, wide+".json").Tensors {
+		if x.Kept == "chosen to keep its type" {
+			require.Contains(t, skip, strings.TrimSuffix(x.Name, ".weight"))
+			require.Equal(t, "F32", x.Type)
+			keeps++
+		}
+	}
+	require.Positive(t, keeps)
+	require.Len(t, skip, keeps+1)
+
 	// Less room never gains.
 	last := math.Inf(1)
 	for _, bits := range []string{"7.1", "7.4", "8", "10"} {
 		var r chosenResult
 		out := filepath.Join(dir, "b.gguf")
-		lines := strings.Split(ok(t, "quantize", in, out, "--target-bits", bits, "--force", "--json"), "\n")
+		lines = strings.Split(ok(t, "quantize", in, out, "--target-bits", bits, "--force", "--json"), "\n")
 		require.NoError(t, json.Unmarshal([]byte(lines[0]), &r))
 		require.Less(t, float64(r.Cost), last)
 		last = float64(r.Cost)
@@ -287,6 +317,46 @@ func TestTarget(t *testing.T) {
 	require.NoError(t, err)
 	require.LessOrEqual(t, st.Size(), int64(270<<10))
 	require.Greater(t, st.Size(), int64(270<<10)*98/100)
+}
+
+// An importance matrix weighs the columns, for both families.
+func TestTargetByImportance(t *testing.T) {
+	dir := workspace(t)
+	in, im := filepath.Join(dir, "stories260K"), filepath.Join(dir, "im.gguf")
+	text := filepath.Join(dir, "text.txt")
+	put(t, text, readFile(t, filepath.Join(goldens, "stories260K/shakespeare.txt"))[:4000])
+	ok(t, "imatrix", "--model", in, "--data", text, "--out", im)
+	for _, out := range []string{filepath.Join(dir, "w"), filepath.Join(dir, "w.gguf")} {
+		bits := "9.1"
+		if isGGUF(out) {
+			bits = "7.6"
+		}
+		var plain, weighted chosenResult
+		for _, r := range []*chosenResult{&plain, &weighted} {
+			args := []string{"quantize", in, out, "--target-bits", bits, "--force", "--json"}
+			if r == &weighted {
+				args = append(args, "--imatrix", im)
+			}
+			lines := strings.Split(ok(t, args...), "\n")
+			require.NoError(t, json.Unmarshal([]byte(lines[0]), r))
+		}
+		require.NotContains(t, plain.Objective, "importance")
+		require.Contains(t, weighted.Objective, "importance")
+		require.NotEqual(t, plain.Cost, weighted.Cost)
+	}
+	// Types are tried as they would be written.
+	var without, with compareResult
+	okJSON(t, &without, "quantize", in, "--compare", "iq4_nl,nf4")
+	okJSON(t, &with, "quantize", in, "--compare", "iq4_nl,nf4", "--imatrix", im)
+	require.NotEqual(t, float64(without.Types[0].RelRMS), float64(with.Types[0].RelRMS))
+	require.Equal(t, float64(without.Types[1].RelRMS), float64(with.Types[1].RelRMS))
+	out := filepath.Join(dir, "i.gguf")
+	ok(t, "quantize", in, out, "--type", "iq4_nl", "--imatrix", im, "--report", out+".json")
+	for i, x := range readReport(t, out+".json").Tensors {
+		if e := float64(with.Types[0].Tensors[i]); !math.IsNaN(e) {
+			require.InEpsilon(t, float64(x.Error.RelRMS), e, 1e-5, x.Name)
+		}
+	}
 }
 
 func TestTargetFlags(t *testing.T) {
