@@ -56,7 +56,7 @@ func (m *Meter) Figures() Figures {
 	return m.f
 }
 
-// infinite is the ordered number of +Inf; that of -Inf is one less than its negative.
+// infinite is the bits of +Inf; those of a NaN, without its sign, are more.
 const infinite = 0xff << 23
 
 // block takes a block into account.
@@ -64,7 +64,7 @@ func (m *Meter) block(x, y []float32) {
 	s := sum(x, y)
 	at := m.f.Blocks
 	m.f.Blocks++
-	if !finite(s.lowX, s.highX) || !finite(s.lowY, s.highY) {
+	if s.topX >= infinite || s.topY >= infinite {
 		x, y = m.finite(x, y)
 		s = sum(x, y)
 	}
@@ -73,10 +73,10 @@ func (m *Meter) block(x, y []float32) {
 	m.f.Error += s.err
 	m.f.MaxAbs = max(m.f.MaxAbs, s.maxAbs())
 	switch {
-	case zero(s.lowX, s.highX):
+	case s.topX == 0:
 		m.f.EmptyBlocks++
 		return
-	case zero(s.lowY, s.highY):
+	case s.topY == 0:
 		m.f.ZeroBlocks++
 	case s.err > 0:
 		m.f.Clipped += clipped(x, y, s)
@@ -107,44 +107,24 @@ func (m *Meter) finite(x, y []float32) (fx, fy []float32) {
 type sums struct {
 	square, err float64
 	topErr      uint64 // the bits of the largest squared error
-
-	// The least and the greatest value, as ordered numbers.
-	lowX, highX, lowY, highY int32
+	topX, topY  uint32 // the bits of the largest magnitudes
 }
 
 func (s *sums) maxAbs() float64 { return math.Sqrt(math.Float64frombits(s.topErr)) }
 
-// ordered returns an integer for v that is less than another's if v is less; NaN lie
-// beyond the infinities. Integers find the largest without a branch.
-func ordered(v float32) int32 {
-	b := int32(math.Float32bits(v))
-	return b ^ int32(uint32(b>>31)>>1)
-}
-
-// number is the value that ordered made o of.
-func number(o int32) float32 { return math.Float32frombits(uint32(o ^ int32(uint32(o>>31)>>1))) }
-
-// finite reports whether all values from low to high are.
-func finite(low, high int32) bool { return low >= -infinite && high < infinite }
-
-// zero reports whether all of them are; the negative zero is -1.
-func zero(low, high int32) bool { return low >= -1 && high <= 0 }
-
 // sum adds up a block. Products are rounded before they are added, on every machine.
+// The largest are found as integers, without a branch.
 func sum(x, y []float32) sums {
-	if len(x) == 0 {
-		return sums{}
-	}
-	y = y[:len(x)]
-	s := sums{lowX: math.MaxInt32, highX: math.MinInt32, lowY: math.MaxInt32, highY: math.MinInt32}
+	var s sums
+	var topX, topY [2]uint32
+	var topErr [2]uint64
 	var sq, er [2]float64 // two chains of additions
-	for len(x) > 1 {
+	const sign = 1 << 31
+	for len(x) > 1 && len(y) > 1 {
 		a, b, c, d := x[0], x[1], y[0], y[1]
 		x, y = x[2:], y[2:]
-		p, q := ordered(a), ordered(b)
-		s.lowX, s.highX = min(s.lowX, p, q), max(s.highX, p, q)
-		p, q = ordered(c), ordered(d)
-		s.lowY, s.highY = min(s.lowY, p, q), max(s.highY, p, q)
+		topX[0], topX[1] = max(topX[0], math.Float32bits(a)&^sign), max(topX[1], math.Float32bits(b)&^sign)
+		topY[0], topY[1] = max(topY[0], math.Float32bits(c)&^sign), max(topY[1], math.Float32bits(d)&^sign)
 		u, v := float64(a), float64(b)
 		e, f := u-float64(c), v-float64(d)
 		e, f = float64(e*e), float64(f*f)
@@ -152,20 +132,19 @@ func sum(x, y []float32) sums {
 		sq[1] += float64(v * v)
 		er[0] += e
 		er[1] += f
-		s.topErr = max(s.topErr, math.Float64bits(e), math.Float64bits(f))
+		topErr[0], topErr[1] = max(topErr[0], math.Float64bits(e)), max(topErr[1], math.Float64bits(f))
 	}
-	if len(x) > 0 {
-		p, q := ordered(x[0]), ordered(y[0])
-		s.lowX, s.highX = min(s.lowX, p), max(s.highX, p)
-		s.lowY, s.highY = min(s.lowY, q), max(s.highY, q)
+	if len(x) > 0 && len(y) > 0 {
 		u := float64(x[0])
 		e := u - float64(y[0])
 		e = float64(e * e)
+		topX[0], topY[0] = max(topX[0], math.Float32bits(x[0])&^sign), max(topY[0], math.Float32bits(y[0])&^sign)
 		sq[0] += float64(u * u)
 		er[0] += e
-		s.topErr = max(s.topErr, math.Float64bits(e))
+		topErr[0] = max(topErr[0], math.Float64bits(e))
 	}
 	s.square, s.err = sq[0]+sq[1], er[0]+er[1]
+	s.topX, s.topY, s.topErr = max(topX[0], topX[1]), max(topY[0], topY[1]), max(topErr[0], topErr[1])
 	return s
 }
 
@@ -178,9 +157,9 @@ const (
 
 // clipped counts the clipped values of a block: see the package comment.
 func clipped(x, y []float32, s sums) (n int64) {
-	reach := max(-float64(number(s.lowY)), float64(number(s.highY)))
+	reach := float64(math.Float32frombits(s.topY))
 	limit := reach + rounding*reach
-	if max(-float64(number(s.lowX)), float64(number(s.highX))) <= limit {
+	if float64(math.Float32frombits(s.topX)) <= limit {
 		return 0
 	}
 	var within float64
