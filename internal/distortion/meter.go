@@ -1,6 +1,10 @@
 package distortion
 
-import "math"
+import (
+	"math"
+
+	"github.com/seed18967229/nibble/internal/kernel"
+)
 
 // DefaultBlock is how many values are a block where the encoding has none.
 const DefaultBlock = 64
@@ -56,96 +60,50 @@ func (m *Meter) Figures() Figures {
 	return m.f
 }
 
-// infinite is the bits of +Inf; those of a NaN, without its sign, are more.
-const infinite = 0xff << 23
+func finite(v float32) bool { return v-v == 0 }
 
 // block takes a block into account.
 func (m *Meter) block(x, y []float32) {
-	s := sum(x, y)
+	s := kernel.DistanceOf(x, y)
 	at := m.f.Blocks
 	m.f.Blocks++
-	if s.topX >= infinite || s.topY >= infinite {
-		x, y = m.finite(x, y)
-		s = sum(x, y)
+	if !finite(s.TopX) || !finite(s.TopY) {
+		x, y = m.pairs(x, y)
+		s = kernel.DistanceOf(x, y)
 	}
 	m.f.Values += int64(len(x))
-	m.f.Square += s.square
-	m.f.Error += s.err
-	m.f.MaxAbs = max(m.f.MaxAbs, s.maxAbs())
+	m.f.Square += s.Square
+	m.f.Error += s.Error
+	m.f.MaxAbs = max(m.f.MaxAbs, math.Sqrt(s.TopError))
 	switch {
-	case s.topX == 0:
+	case s.TopX == 0:
 		m.f.EmptyBlocks++
 		return
-	case s.topY == 0:
+	case s.TopY == 0:
 		m.f.ZeroBlocks++
-	case s.err > 0:
+	case s.Error > 0:
 		m.f.Clipped += clipped(x, y, s)
 	}
 	// The squares of a block of subnormal values do not vanish in float64.
-	if rel := s.err / s.square; s.err > 0 && rel > m.worst {
+	if rel := s.Error / s.Square; s.Error > 0 && rel > m.worst {
 		m.worst = rel
 		m.f.WorstBlock, m.f.WorstRelRMS = at, math.Sqrt(rel)
 	}
 }
 
-// finite returns the pairs of which both are finite and counts the others.
-func (m *Meter) finite(x, y []float32) (fx, fy []float32) {
+// pairs returns the pairs of which both are finite and counts the others.
+func (m *Meter) pairs(x, y []float32) (fx, fy []float32) {
 	for i, v := range x {
 		switch w := y[i]; {
-		case v-v != 0:
+		case !finite(v):
 			m.f.NonFinite++
-		case w-w != 0:
+		case !finite(w):
 			m.f.MadeNonFinite++
 		default:
 			fx, fy = append(fx, v), append(fy, w)
 		}
 	}
 	return fx, fy
-}
-
-// sums are of one block.
-type sums struct {
-	square, err float64
-	topErr      uint64 // the bits of the largest squared error
-	topX, topY  uint32 // the bits of the largest magnitudes
-}
-
-func (s *sums) maxAbs() float64 { return math.Sqrt(math.Float64frombits(s.topErr)) }
-
-// sum adds up a block. Products are rounded before they are added, on every machine.
-// The largest are found as integers, without a branch.
-func sum(x, y []float32) sums {
-	var s sums
-	var topX, topY [2]uint32
-	var topErr [2]uint64
-	var sq, er [2]float64 // two chains of additions
-	const sign = 1 << 31
-	for len(x) > 1 && len(y) > 1 {
-		a, b, c, d := x[0], x[1], y[0], y[1]
-		x, y = x[2:], y[2:]
-		topX[0], topX[1] = max(topX[0], math.Float32bits(a)&^sign), max(topX[1], math.Float32bits(b)&^sign)
-		topY[0], topY[1] = max(topY[0], math.Float32bits(c)&^sign), max(topY[1], math.Float32bits(d)&^sign)
-		u, v := float64(a), float64(b)
-		e, f := u-float64(c), v-float64(d)
-		e, f = float64(e*e), float64(f*f)
-		sq[0] += float64(u * u)
-		sq[1] += float64(v * v)
-		er[0] += e
-		er[1] += f
-		topErr[0], topErr[1] = max(topErr[0], math.Float64bits(e)), max(topErr[1], math.Float64bits(f))
-	}
-	if len(x) > 0 && len(y) > 0 {
-		u := float64(x[0])
-		e := u - float64(y[0])
-		e = float64(e * e)
-		topX[0], topY[0] = max(topX[0], math.Float32bits(x[0])&^sign), max(topY[0], math.Float32bits(y[0])&^sign)
-		sq[0] += float64(u * u)
-		er[0] += e
-		topErr[0] = max(topErr[0], math.Float64bits(e))
-	}
-	s.square, s.err = sq[0]+sq[1], er[0]+er[1]
-	s.topX, s.topY, s.topErr = max(topX[0], topX[1]), max(topY[0], topY[1]), max(topErr[0], topErr[1])
-	return s
 }
 
 // How far a value must be beyond its block's reach to be clipped: so many times the
@@ -156,10 +114,10 @@ const (
 )
 
 // clipped counts the clipped values of a block: see the package comment.
-func clipped(x, y []float32, s sums) (n int64) {
-	reach := float64(math.Float32frombits(s.topY))
+func clipped(x, y []float32, s kernel.Distance) (n int64) {
+	reach := float64(s.TopY)
 	limit := reach + rounding*reach
-	if float64(math.Float32frombits(s.topX)) <= limit {
+	if float64(s.TopX) <= limit {
 		return 0
 	}
 	var within float64
