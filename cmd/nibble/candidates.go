@@ -171,15 +171,16 @@ type importances func(t matrix) []float32
 // would lose, in the order of the list.
 func (a *app) tryAll(ctx context.Context, s *subject, want func(i int) []encoding, importance importances, bad *pipeline.NonFinite) ([]map[encoding]outcome, error) {
 	out := make([]map[encoding]outcome, len(s.list))
-	var total int64
+	var total, most int64
 	for i, t := range s.list {
-		if len(want(i)) > 0 {
+		if list := want(i); len(list) > 0 {
 			total += t.info.Size()
+			most = max(most, tryMemory(t.info.Shape, list))
 		}
 	}
 	bar := a.progress("try", total, bytesUnit)
 	defer bar.stop()
-	return out, each(ctx, a.scanWorkers(3), len(s.list), func(ctx context.Context, i int) error {
+	return out, each(ctx, a.tryWorkers(most), len(s.list), func(ctx context.Context, i int) error {
 		t := s.list[i]
 		list := want(i)
 		if len(list) == 0 {

@@ -157,15 +157,15 @@ func (a *app) choose(ctx context.Context, o *targetOptions, src tensor.Source, l
 	if n := least(list, size); n > limit {
 		return nil, fmt.Errorf("%w: %d of %d bytes", budget.ErrTooSmall, limit, n)
 	}
-	var total int64
+	var total, most int64
 	groups := make(map[string]int)
 	for _, c := range list {
-		total += c.source.Size()
+		total, most = total+c.source.Size(), max(most, tryMemory(c.source.Shape, c.options))
 		groups[c.group]++
 	}
 	found := make([]map[encoding]outcome, len(list))
 	bar := a.progress("try", total, bytesUnit)
-	err := each(ctx, a.scanWorkers(3), len(list), func(ctx context.Context, i int) (err error) {
+	err := each(ctx, a.tryWorkers(most), len(list), func(ctx context.Context, i int) (err error) {
 		defer bar.add(list[i].source.Size())
 		found[i], err = try(ctx, src, list[i].name, list[i].options, list[i].importance, bad)
 		return err

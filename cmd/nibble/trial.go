@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"runtime"
 
 	"github.com/seed18967229/nibble/internal/distortion"
 	"github.com/seed18967229/nibble/internal/hint"
@@ -233,6 +234,27 @@ func (t *fourTrial) outcome() (outcome, error) {
 		t.o.wSquare, t.o.wErr = t.o.square, t.o.err
 	}
 	return t.o, nil
+}
+
+// tryMemory returns about the most memory that try takes.
+func tryMemory(shape tensor.Shape, encodings []encoding) int64 {
+	n := 4 * 4 * max(pipeline.PanelRows(1), shape.Cols()) // decoded, stored, decoded again
+	for _, e := range encodings {
+		if e.block > 0 {
+			n += nf4.EncoderMemory(e.block, shape.Elems())
+		}
+	}
+	return n
+}
+
+// tryWorkers returns how many matrices may be tried at a time within the memory allowed,
+// if each takes so much at most; at least one.
+func (a *app) tryWorkers(each int64) int {
+	n := int64(runtime.GOMAXPROCS(0))
+	if a.memory > 0 {
+		n = min(n, int64(a.memory)/max(1, each))
+	}
+	return int(max(1, n))
 }
 
 // try reads a matrix once and stores it in each of the encodings that fit it. importance
