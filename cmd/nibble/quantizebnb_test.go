@@ -173,6 +173,11 @@ func TestQuantizedConv1D(t *testing.T) {
 		}
 		require.Equal(t, 8, quantized)
 
+		var seen inspectResult
+		okJSON(t, &seen, "inspect", q)
+		require.NotEmpty(t, seen.Quantization)
+		require.Equal(t, 20, seen.Types["F32"])
+
 		// As a directory of another type it would be the wrong way round.
 		o = nibble(t, "convert", q, filepath.Join(out, "x"), "--outtype", "f16")
 		require.Equal(t, exitUsage, o.code)
