@@ -39,8 +39,9 @@ type model struct {
 	merged []pipeline.Drop
 
 	// view has the tensors of the model in checkpoint form, under the names that
-	// its family has.
-	view *convert.View
+	// its family has. turned is the same as bitsandbytes stores it, nil unless it
+	// has turned weights around.
+	view, turned *convert.View
 	arch *arch.Model
 	gguf *convert.Checkpoint // of a GGUF file
 }
@@ -73,7 +74,10 @@ func (m *model) understand() (err error) {
 		if m.view, err = convert.Canonical(m.stored, m.arch); err != nil {
 			return fmt.Errorf("%s: %w", m.Path, err)
 		}
-		m.view, err = m.view.InOut(m.arch, codecs)
+		named := m.view
+		if m.view, err = named.InOut(m.arch, codecs); m.view != named {
+			m.turned = named
+		}
 		return err
 	case formats.GGUF:
 		if convert.IsAdapter(m.Meta()) {
@@ -226,6 +230,14 @@ func (m *model) whole() tensor.Source {
 		return m.view
 	}
 	return all
+}
+
+// asStored returns the tensors of whole as they are stored.
+func (m *model) asStored() tensor.Source {
+	if m.turned != nil {
+		return m.turned
+	}
+	return m.whole()
 }
 
 // quantized reports whether a tensor of the model is stored in an encoding
