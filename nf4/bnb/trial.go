@@ -18,9 +18,8 @@ func RoundTrip8(dst, x []float32) bool {
 	}
 	elements := make([]byte, len(x))
 	quantizeRow(elements, dst, scale)
-	down := scale * reciprocal
 	for i, e := range elements {
-		dst[i] = float32(int8(e)) * down
+		dst[i] = float32(float32(int8(e))*scale) * reciprocal
 	}
 	return true
 }
