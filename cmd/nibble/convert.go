@@ -28,6 +28,8 @@ type convertOptions struct {
 	splitTensors        int
 	noTensorFirst       bool
 	pre, name, metadata string
+
+	loss lossOptions
 }
 
 func (a *app) convertCommand() *cobra.Command {
@@ -57,6 +59,7 @@ names a directory that is here.`,
 	f.Var(&o.maxShard, "max-shard-size", "largest shard of a directory (default: the shards of the input, else 5GB)")
 	o.ggufFlags(cmd)
 	f.StringVar(&o.base, "base", "", "the model that an adapter belongs to")
+	reportFlag(cmd, &o.loss)
 	return cmd
 }
 
@@ -125,11 +128,23 @@ func (a *app) convert(ctx context.Context, path, out string, o *convertOptions) 
 	if err := fsx.CheckOutput(out, append(in.Paths(), in.Path)...); err != nil {
 		return badUsage(err)
 	}
+	if err := o.loss.check(a, path, out); err != nil {
+		return err
+	}
+	if o.loss.files != nil && !isModel(in) {
+		return badUsage(hint.Add(fmt.Errorf("--report is of models, and %s is none", path), "leave it out; nibble diff compares any two files"))
+	}
 	r, err := a.convertInput(ctx, in, out, o)
 	if err != nil {
 		return err
 	}
-	return a.print(r)
+	if err := a.print(r); err != nil || o.loss.files == nil {
+		return err
+	}
+	if o.loss.converted = true; o.outType != "auto" {
+		o.loss.typ = strings.ToUpper(o.outType)
+	}
+	return a.account(ctx, path, out, &o.loss)
 }
 
 // convertInput does what the formats of input and output ask for.

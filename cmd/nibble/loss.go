@@ -31,6 +31,7 @@ type lossOptions struct {
 	report, original string
 	files            *reportFiles
 	typ              string // as the report names it
+	converted        bool   // not quantized, so that there is nothing to be warned of
 
 	// kept says of tensors, by name, why they were not quantized; choice how types
 	// were chosen. They are filled in while the model is quantized.
@@ -38,8 +39,13 @@ type lossOptions struct {
 	choice *report.Choice
 }
 
-func lossFlags(cmd *cobra.Command, o *lossOptions) {
+// reportFlag adds the flag of the commands that can say what their output lost.
+func reportFlag(cmd *cobra.Command, o *lossOptions) {
 	cmd.Flags().StringVar(&o.report, "report", "", "write what was lost to a .html or .json file, or both to a directory")
+}
+
+func lossFlags(cmd *cobra.Command, o *lossOptions) {
+	reportFlag(cmd, o)
 	cmd.Flags().StringVar(&o.original, "original", "", "the model that IN, if it is quantized, was made from: measure against it")
 }
 
@@ -115,11 +121,11 @@ func (a *app) account(ctx context.Context, in, out string, o *lossOptions) error
 		list = append(list, m)
 	}
 	src := list[len(list)-2]
-	double := src.quantized()
+	double := src.quantized() && !o.converted
 	if !asked && !double {
 		return nil
 	}
-	r, err := a.measureLoss(ctx, list, o.kept)
+	r, err := a.measureLoss(ctx, list, o)
 	if err != nil {
 		return err
 	}
@@ -129,6 +135,8 @@ func (a *app) account(ctx context.Context, in, out string, o *lossOptions) error
 	}
 	if double {
 		inputLoss(r, src)
+	} else {
+		r.Double = nil
 	}
 	if err := a.writeReport(o.files, r); err != nil {
 		return err
@@ -190,7 +198,7 @@ func globText(s string) string {
 
 // measureLoss compares the last of the models with the first, tensor by tensor. With
 // three, the one between is what was quantized.
-func (a *app) measureLoss(ctx context.Context, models []*model, kept map[string]string) (*report.Report, error) {
+func (a *app) measureLoss(ctx context.Context, models []*model, o *lossOptions) (*report.Report, error) {
 	var v versions
 	for _, m := range models {
 		v = append(v, form{m.Path, m.tensors()})
@@ -199,7 +207,7 @@ func (a *app) measureLoss(ctx context.Context, models []*model, kept map[string]
 	out, input := models[n], models[n-1]
 	r := &report.Report{
 		Program: "nibble " + version, Command: "nibble " + commandLine(os.Args[1:]), In: input.Path, Out: out.Path, Reference: models[0].Path,
-		Model: input.words(), Tensors: []report.Tensor{},
+		Model: input.words(), Converted: o.converted, Tensors: []report.Tensor{},
 	}
 	var infos []tensor.Info
 	var total int64
@@ -277,15 +285,15 @@ func (a *app) measureLoss(ctx context.Context, models []*model, kept map[string]
 		if notes[i] != "" {
 			r.Notes = append(r.Notes, notes[i])
 		}
-		if !coded {
+		if !coded && !o.converted {
 			t.Kept = keptBecause(roles, info)
 			for _, name := range append(after.origins(info.Name), info.Name) {
-				if why := kept[name]; why != "" {
+				if why := o.kept[name]; why != "" {
 					t.Kept = why
 				}
 			}
 		}
-		sums.add(&t, coded)
+		sums.add(&t, coded || o.converted)
 		r.Tensors = append(r.Tensors, t)
 	}
 	r.Before, r.After = report.NewSize(was[0], was[1]), report.NewSize(is[0], is[1])

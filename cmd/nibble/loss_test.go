@@ -155,6 +155,31 @@ func TestReportFiles(t *testing.T) {
 	}
 }
 
+// convert can say what it rounded.
+func TestReportOfConversion(t *testing.T) {
+	dir := workspace(t)
+	in, half := filepath.Join(dir, "stories260K"), filepath.Join(dir, "half")
+	ok(t, "convert", in, half, "--outtype", "bf16", "--report", filepath.Join(dir, "r"))
+	r := readReport(t, filepath.Join(dir, "r/report.json"))
+	original, got := decoded(t, in), decoded(t, half)
+	require.Len(t, r.Tensors, len(original))
+	for _, x := range r.Tensors {
+		require.InDelta(t, relRMS(original[x.Name], got[x.Name]), float64(x.Error.RelRMS), 1e-8, x.Name)
+		require.Equal(t, "BF16", x.Type)
+		require.Empty(t, x.Kept)
+	}
+	require.Greater(t, float64(r.Error.RelRMS), 1e-4)
+	require.Less(t, float64(r.Error.RelRMS), 1.0/256)
+	require.Contains(t, readFile(t, filepath.Join(dir, "r/report.html")), "as BF16: what the conversion cost")
+
+	back := filepath.Join(dir, "back.gguf")
+	require.NotContains(t, ok(t, "convert", half, back, "--outtype", "bf16", "--report", filepath.Join(dir, "same.json")), "warning")
+	require.Zero(t, readReport(t, filepath.Join(dir, "same.json")).Error.RelRMS)
+	o := nibble(t, "convert", filepath.Join(half, "model.safetensors"), filepath.Join(dir, "x.safetensors"), "--report", filepath.Join(dir, "x.json"))
+	require.Equal(t, exitUsage, o.code)
+	require.NoFileExists(t, filepath.Join(dir, "x.safetensors"))
+}
+
 // A model that is quantized again: both losses, against the original if it is there.
 func TestDoubleLoss(t *testing.T) {
 	dir := workspace(t)

@@ -142,7 +142,6 @@ type choosable struct {
 	group      string // what has one tensor's weight in the sum
 	importance []float32
 	options    []encoding
-	fixed      bool // it has one option that needs no trial
 }
 
 // choice is what was chosen of the options of each.

@@ -66,7 +66,7 @@ func (r *Report) HTML() ([]byte, error) {
 		var cells []cell
 		for i, l := range errors {
 			if l != nil && l.RelRMS > 0 {
-				cells = append(cells, cell{where[i], l.figures.Error, l.figures.Square, names[i]})
+				cells = append(cells, cell{where[i], l.figures.Error, l.figures.Square})
 			}
 		}
 		if m := newHeatMap("", cells); m != nil {
@@ -147,7 +147,7 @@ func (p *page) compare(c *Comparison, where []place) {
 		for i, e := range t.Tensors {
 			if x := float64(e); x > 0 && !math.IsInf(x, 0) {
 				n := float64(p.Tensors[i].Weights)
-				cells = append(cells, cell{where[i], x * x * n, n, p.Tensors[i].Name})
+				cells = append(cells, cell{where[i], x * x * n, n})
 			}
 		}
 		if m := newHeatMap(t.Type, cells); m != nil {

@@ -10,7 +10,6 @@ import (
 type cell struct {
 	place
 	err, square float64
-	name        string
 }
 
 // heatMap is the error by module and layer. Sizes are in the units of the SVG.

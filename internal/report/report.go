@@ -22,6 +22,10 @@ type Report struct {
 	Model string `json:"model,omitempty"`
 	Type  string `json:"type,omitempty"`
 
+	// Converted says that Out was not quantized but converted; Error is then of all
+	// values.
+	Converted bool `json:"converted,omitempty"`
+
 	// Reference is what Out was compared with: In, or the original of it.
 	Reference string `json:"reference"`
 
