@@ -211,17 +211,26 @@ func (a *app) measureLoss(ctx context.Context, models []*model, o *lossOptions) 
 	}
 	var infos []tensor.Info
 	var total int64
+	var lost, made []string
 	for info := range v[n-1].src.All() {
 		if written, err := v[n].src.Info(info.Name); err == nil {
 			infos = append(infos, written)
 			total += info.Size() + written.Size()
 		} else {
-			r.Notes = append(r.Notes, fmt.Sprintf("tensor %q of %s is not in %s", info.Name, input.Path, out.Path))
+			lost = append(lost, info.Name)
 		}
 	}
 	for info := range v[n].src.All() {
 		if !tensor.Has(v[n-1].src, info.Name) {
-			r.Notes = append(r.Notes, fmt.Sprintf("tensor %q of %s is not in %s", info.Name, out.Path, input.Path))
+			made = append(made, info.Name)
+		}
+	}
+	for _, x := range []struct {
+		names    []string
+		has, not *model
+	}{{lost, input, out}, {made, out, input}} {
+		if len(x.names) > 0 {
+			r.Notes = append(r.Notes, fmt.Sprintf("%s of %s not in %s: %s", plural(len(x.names), "tensor"), x.has.Path, x.not.Path, listed(x.names)))
 		}
 	}
 	roles, rank := make(map[string]arch.Role), make(map[string]int)

@@ -320,7 +320,11 @@ func (a *app) chooseBlocks(ctx context.Context, b *bnbInput, m *model, opts *bnb
 	}
 	table := make(map[string]matrix)
 	for _, t := range m.arch.Tensors() {
-		table[t.Name] = matrix{Tensor: t}
+		name := t.Name
+		if m.view.Partial() { // whose tensors keep the names that are stored
+			name = m.view.Origin(name).From[0]
+		}
+		table[name] = matrix{Tensor: t}
 	}
 	var choices []choosable
 	var weights, fixed int64
