@@ -36,6 +36,10 @@ type app struct {
 
 	// last is the result of the command that ran last, for the demo.
 	last result
+
+	// holding keeps results from being printed; held is the last of them.
+	holding bool
+	held    result
 }
 
 // result is what a command ends with: printed as text, or with --json as one
@@ -141,6 +145,10 @@ func missing(cmd *cobra.Command, names ...string) error {
 // print ends a command with its result.
 func (a *app) print(r result) error {
 	a.last = r
+	if a.holding {
+		a.held = r
+		return nil
+	}
 	if !a.json {
 		r.text(a.out)
 		return nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -138,13 +139,16 @@ func (a *app) convert(ctx context.Context, path, out string, o *convertOptions) 
 	if err != nil {
 		return err
 	}
-	if err := a.print(r); err != nil || o.loss.files == nil {
-		return err
+	if !a.json || o.loss.files == nil {
+		if err := a.print(r); err != nil || o.loss.files == nil {
+			return err
+		}
 	}
 	if o.loss.converted = true; o.outType != "auto" {
 		o.loss.typ = strings.ToUpper(o.outType)
 	}
-	return a.account(ctx, path, out, &o.loss)
+	loss, err := a.account(ctx, path, out, &o.loss)
+	return errors.Join(err, a.printAccounted(r, nil, loss))
 }
 
 // convertInput does what the formats of input and output ask for.

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -93,15 +94,69 @@ func (a *app) withAccount(ctx context.Context, in, out string, o *quantizeOption
 	if err := o.loss.check(a, in, out); err != nil {
 		return err
 	}
-	if err := run(a, ctx, in, out, o); err != nil || o.gguf.dryRun {
+	// As JSON the account is a part of the one result; as text it follows when it is
+	// there, for it may take a while.
+	a.holding = a.json
+	err := run(a, ctx, in, out, o)
+	a.holding = false
+	if err != nil {
 		return err
 	}
-	return a.account(ctx, in, out, &o.loss)
+	var loss *lossResult
+	if !o.gguf.dryRun {
+		loss, err = a.account(ctx, in, out, &o.loss)
+	}
+	return errors.Join(err, a.printAccounted(a.held, o.loss.choice, loss))
+}
+
+// printAccounted prints what is to be said beside a result that was printed or, as JSON,
+// both together.
+func (a *app) printAccounted(r result, choice *report.Choice, loss *lossResult) error {
+	if !a.json {
+		if loss != nil {
+			loss.text(a.out)
+		}
+		return nil
+	}
+	last := a.last
+	err := a.print(&accountedResult{r, choice, loss})
+	a.last = last
+	return err
+}
+
+// accountedResult is a result with the account of what was lost, as JSON.
+type accountedResult struct {
+	result
+	Choice *report.Choice
+	Loss   *lossResult
+}
+
+// MarshalJSON adds the account to the members of the result.
+func (r *accountedResult) MarshalJSON() ([]byte, error) {
+	text, err := json.Marshal(r.result)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range []struct {
+		name  string
+		value any
+		has   bool
+	}{{"choice", r.Choice, r.Choice != nil}, {"loss", r.Loss, r.Loss != nil}} {
+		if !m.has {
+			continue
+		}
+		value, err := json.Marshal(m.value)
+		if err != nil {
+			return nil, err
+		}
+		text = fmt.Appendf(text[:len(text)-1], ",%q:%s}", m.name, value)
+	}
+	return text, nil
 }
 
 // account reads back what was written and measures what it lost, if that was asked for
 // or if the input was quantized already.
-func (a *app) account(ctx context.Context, in, out string, o *lossOptions) error {
+func (a *app) account(ctx context.Context, in, out string, o *lossOptions) (*lossResult, error) {
 	asked := o.files != nil || o.original != ""
 	paths := []string{in, firstPart(out)}
 	if o.original != "" {
@@ -116,18 +171,18 @@ func (a *app) account(ctx context.Context, in, out string, o *lossOptions) error
 	for _, path := range paths {
 		m, err := openMeasured(path)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		list = append(list, m)
 	}
 	src := list[len(list)-2]
 	double := src.quantized() && !o.converted
 	if !asked && !double {
-		return nil
+		return nil, nil
 	}
 	r, err := a.measureLoss(ctx, list, o)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.In, r.Out, r.Type = in, out, o.typ
 	if r.Choice = o.choice; r.Choice != nil {
@@ -139,16 +194,13 @@ func (a *app) account(ctx context.Context, in, out string, o *lossOptions) error
 		r.Double = nil
 	}
 	if err := a.writeReport(o.files, r); err != nil {
-		return err
-	}
-	if !double && o.original == "" && !a.json {
-		return nil
+		return nil, err
 	}
 	result := &lossResult{Error: r.Error, Double: r.Double, Original: o.original, Reports: o.files.paths()}
 	if r.Double != nil {
 		result.Warning = doubleWarning(r, o.original)
 	}
-	return a.print(result)
+	return result, nil
 }
 
 // openMeasured opens a model to be measured. A GGUF model of a family that nibble does

@@ -194,9 +194,13 @@ func TestDoubleLoss(t *testing.T) {
 	require.Nil(t, d.Both)
 	require.InDelta(t, 0.005, float64(*d.Expected), 0.001)
 
-	var r lossResult
+	var r struct {
+		Type string
+		Loss lossResult
+	}
 	okJSON(t, &r, "quantize", q8, out, "--force", "--original", in, "--report", path)
-	require.Contains(t, r.Warning, "against "+in)
+	require.Equal(t, "NF4", r.Type)
+	require.Contains(t, r.Loss.Warning, "against "+in)
 	full := readReport(t, path)
 	d = full.Double
 	require.NotNil(t, d.Both)
@@ -267,6 +271,15 @@ func TestCompare(t *testing.T) {
 	require.Equal(t, exitUsage, o.code)
 }
 
+// chosenBy returns what a command chose.
+func chosenBy(t *testing.T, args ...string) *report.Choice {
+	t.Helper()
+	var r struct{ Choice *report.Choice }
+	okJSON(t, &r, args...)
+	require.NotNil(t, r.Choice)
+	return r.Choice
+}
+
 // A choice fits its budget, is better than one type for all of the same size, and is the
 // same again; the result is a model as any other.
 func TestTarget(t *testing.T) {
@@ -304,9 +317,7 @@ func TestTarget(t *testing.T) {
 	for _, x := range uniform.Tensors {
 		cost += float64(x.Error.RelRMS) * float64(x.Error.RelRMS)
 	}
-	var mixed chosenResult
-	lines := strings.Split(ok(t, "quantize", in, one, "--target-bits", fmt.Sprint(uniform.After.Bits), "--force", "--json"), "\n")
-	require.NoError(t, json.Unmarshal([]byte(lines[0]), &mixed))
+	mixed := chosenBy(t, "quantize", in, one, "--target-bits", fmt.Sprint(uniform.After.Bits), "--force")
 	require.Less(t, float64(mixed.Cost), cost)
 
 	// With much room some weights keep their type, and transformers is told.
@@ -328,10 +339,7 @@ func TestTarget(t *testing.T) {
 	// Less room never gains.
 	last := math.Inf(1)
 	for _, bits := range []string{"7.1", "7.4", "8", "10"} {
-		var r chosenResult
-		out := filepath.Join(dir, "b.gguf")
-		lines = strings.Split(ok(t, "quantize", in, out, "--target-bits", bits, "--force", "--json"), "\n")
-		require.NoError(t, json.Unmarshal([]byte(lines[0]), &r))
+		r := chosenBy(t, "quantize", in, filepath.Join(dir, "b.gguf"), "--target-bits", bits, "--force")
 		require.Less(t, float64(r.Cost), last)
 		last = float64(r.Cost)
 	}
@@ -356,15 +364,8 @@ func TestTargetByImportance(t *testing.T) {
 		if isGGUF(out) {
 			bits = "7.6"
 		}
-		var plain, weighted chosenResult
-		for _, r := range []*chosenResult{&plain, &weighted} {
-			args := []string{"quantize", in, out, "--target-bits", bits, "--force", "--json"}
-			if r == &weighted {
-				args = append(args, "--imatrix", im)
-			}
-			lines := strings.Split(ok(t, args...), "\n")
-			require.NoError(t, json.Unmarshal([]byte(lines[0]), r))
-		}
+		args := []string{"quantize", in, out, "--target-bits", bits, "--force"}
+		plain, weighted := chosenBy(t, args...), chosenBy(t, append(args, "--imatrix", im)...)
 		require.NotContains(t, plain.Objective, "importance")
 		require.Contains(t, weighted.Objective, "importance")
 		require.NotEqual(t, plain.Cost, weighted.Cost)

@@ -397,6 +397,9 @@ func least(list []choosable, size func(c choosable, e encoding) int64) (n int64)
 func (a *app) announce(all *quantizeOptions, c *report.Choice, limit, fixed int64) error {
 	c.Budget, c.Used = limit, c.Used+fixed
 	all.loss.choice = c
+	if a.json {
+		return nil // it is a part of the result
+	}
 	return a.print(&chosenResult{c})
 }
 
