@@ -69,6 +69,9 @@ quantized() {
 # nothing to round.
 nibble convert "$data/families/qwen2" "$work/qwen2" --outtype f32 >"$work/convert.txt"
 quantized nf4 nf4 "$stories" $story
+# Block sizes chosen for each weight, and with more room weights that keep their type.
+quantized chosen nf4 "$stories" $story --target-bits 9.1
+quantized chosen-wide nf4 "$stories" $story --target-bits 15
 for model in "$stories" "$work/qwen2"; do
 	n=$(basename "$model")
 	quantized "$n-nf4-plain" nf4 "$model" $story --no-double-quant
