@@ -140,6 +140,36 @@ func (w tiled) readBlocks(p *part, dst []float32, ld int, at int64, rows, cols i
 	}
 }
 
+// PackTile is ReadTile by columns, as kernel.Packer asks for.
+func (w dotted) PackTile(dst []float32, ld, row, rows, col, cols, nextRow, nextCol int) error {
+	if err := tensor.CheckTile(w.info, rows*cols, cols, int64(row), rows, col, cols); err != nil {
+		return err
+	}
+	p := w.part()
+	defer w.scratch.Put(p)
+	mem := w.data.(tensor.Memory)
+	all := int(w.info.Shape.Cols())
+	size := int(w.BlockSize)
+	blocks := ceilDiv(cols, size)
+	p.scales = slices.Grow(p.scales[:0], blocks*rows)[:blocks*rows]
+	for i := range rows {
+		first := ((row+i)*all + col) / size
+		if w.Double {
+			for j, code := range mem[int(w.absmaxAt)+first:][:blocks] {
+				nested := float32At(mem[w.nestedAt:], (first+j)/nestedBlock)
+				p.scales[j*rows+i] = undouble(w.dynamic[code], nested, w.Offset)
+			}
+		} else {
+			for j := range blocks {
+				p.scales[j*rows+i] = float32At(mem[w.absmaxAt:], first+j)
+			}
+		}
+	}
+	ahead := ((nextRow-row)*all + nextCol - col) / 2
+	kernel.Pack4(dst, ld, mem[int(w.codesAt)+(row*all+col)/2:], all/2, &w.book.Values, p.scales, size, rows, cols, ahead)
+	return nil
+}
+
 // DotRows adds to y[i*ldy+j] the dot product of row i of the m rows of x, one after
 // another, with row row+j, for each j below n, without a decoded value in memory. It
 // is what kernel.Dots asks for.

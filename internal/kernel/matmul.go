@@ -27,6 +27,16 @@ type Tiles interface {
 	DecodeTile(dst []float32, ld, row, rows, col, cols int) error
 }
 
+// Packer is Tiles that can be decoded by columns, the order in which a product reads them.
+type Packer interface {
+	Tiles
+
+	// PackTile writes column col+k of row row+j to dst[k*ld+j], for some multiple of
+	// PackRows rows and of PackCols columns. What begins at nextRow and nextCol is asked
+	// for next. It is called concurrently.
+	PackTile(dst []float32, ld, row, rows, col, cols, nextRow, nextCol int) error
+}
+
 // Dense is a Matrix of float32 in memory.
 type Dense struct {
 	Data       []float32

@@ -64,8 +64,12 @@ func (s *section) packA(dst []float32, kk, begin, end int) {
 
 // pack packs kn rows of B from k0 on and n columns from n0 on: slivers of as many
 // columns as a tile has, row by row, the last one padded.
-func (b *operand) pack(u *microkernel, dst []float32, k0, kn, n0, n int) error {
+// What begins at row nextK and column nextN is packed next.
+func (b *operand) pack(u *microkernel, dst []float32, k0, kn, n0, n, nextK, nextN int) error {
 	if b.tiles != nil {
+		if p, ok := b.tiles.(Packer); ok && b.transposed && n <= u.cols && n%PackRows == 0 && kn%PackCols == 0 {
+			return p.PackTile(dst, n, n0, n, k0, kn, nextN, nextK)
+		}
 		return b.decode(u, dst, k0, kn, n0, n)
 	}
 	if b.transposed {

@@ -266,7 +266,11 @@ func (s *section) tile(n0, begin, end int) error {
 		for from := 0; from < t.n; from += width {
 			n := min(width, t.n-from)
 			if !s.plainB {
-				if err := s.b.pack(u, t.panel, s.k0+kk, kw, n0+from, n); err != nil {
+				nextK, nextN := kk, from+width
+				if nextN >= t.n {
+					nextK, nextN = min(kk+kStep, s.kn-1), 0
+				}
+				if err := s.b.pack(u, t.panel, s.k0+kk, kw, n0+from, n, s.k0+nextK, n0+nextN); err != nil {
 					return err
 				}
 			}

@@ -24,11 +24,14 @@ type quantLoops struct {
 	codeRows int
 	dots     func(y []float32, ldy int, x []float32, ldx, m int, w []float32, ldw, n, k int)
 	dot4     func(y []float32, ldy int, x []float32, m, cols int, codes []byte, values *[16]float32, absmax []float32, block, n int)
+
+	// pack4 is Pack4.
+	pack4 func(dst []float32, ld int, codes []byte, stride int, values *[16]float32, absmax []float32, block, rows, cols, ahead int)
 }
 
 var quantGo = quantLoops{
 	decode4: decode4Go, decode4BF16: decode4BF16Go, encode4: encode4Go, encodeMap8: encodeMap8Go, decode8: decode8Go,
-	decodeQ8: decodeQ8Go, codeRows: smallM, dots: dotsGo, dot4: dot4Go,
+	decodeQ8: decodeQ8Go, codeRows: smallM, dots: dotsGo, dot4: dot4Go, pack4: pack4Go,
 }
 
 // Decode4 decodes a 4-bit block format such as NF4: dst[i] is the value of code i
@@ -80,5 +83,34 @@ func decode4BF16Go(dst, codes []byte, values *[16]float32, absmax []float32, blo
 			binary.LittleEndian.PutUint32(dst[4*i:], uint32(scaled[c>>4])|uint32(scaled[c&15])<<16)
 		}
 		dst, codes = dst[4*n:], codes[n:]
+	}
+}
+
+// Pack4 decodes a tile of a 4-bit block format by columns: dst[k*ld+j] gets the value of
+// code k of row j times its absmax, rounded once, as Decode4 does. Row j begins at
+// codes[j*stride]; absmax[b*rows+j] is of its block b. rows must be a multiple of 16, and
+// cols, a multiple of 128, one of block or a divisor of it. Meanwhile the codes that are
+// ahead bytes from these are fetched.
+func Pack4(dst []float32, ld int, codes []byte, stride int, values *[16]float32, absmax []float32, block, rows, cols, ahead int) {
+	if rows <= 0 || cols <= 0 {
+		return
+	}
+	dst, codes = dst[:(cols-1)*ld+rows], codes[:(rows-1)*stride+cols/2]
+	absmax = absmax[:(cols+block-1)/block*rows]
+	use.pack4(dst, ld, codes, stride, values, absmax, block, rows, cols, ahead)
+}
+
+// PackRows and PackCols are what the size of a tile for Pack4 is a multiple of.
+const (
+	PackRows = 16
+	PackCols = 128
+)
+
+func pack4Go(dst []float32, ld int, codes []byte, stride int, values *[16]float32, absmax []float32, block, rows, cols, _ int) {
+	for j := range rows {
+		for k := range cols {
+			c := codes[j*stride+k/2] >> (4 - k%2*4) & 15
+			dst[k*ld+j] = values[c] * absmax[k/block*rows+j]
+		}
 	}
 }

@@ -6,12 +6,12 @@ import "github.com/seed18967229/nibble/internal/kernel/simd"
 
 var quantAVX2 = quantLoops{
 	decode4: decode4AVX2, decode4BF16: decode4BF16AVX2, encode4: encode4AVX2, encodeMap8: encodeMap8AVX2, decode8: decode8(simd.Decode8AVX2),
-	decodeQ8: decodeQ8With(simd.DecodeQ8AVX2), codeRows: 4, dots: dotsAVX2, dot4: dot4AVX2,
+	decodeQ8: decodeQ8With(simd.DecodeQ8AVX2), codeRows: 4, dots: dotsAVX2, dot4: dot4AVX2, pack4: pack4With(8, simd.Pack4AVX2),
 }
 
 var quantAVX512 = quantLoops{
 	decode4: decode4AVX512, decode4BF16: decode4BF16AVX512, encode4: encode4AVX512, encodeMap8: encodeMap8AVX512, decode8: decode8(simd.Decode8AVX512),
-	decodeQ8: decodeQ8With(simd.DecodeQ8AVX512), codeRows: smallM, dots: dotsAVX512, dot4: dot4AVX512,
+	decodeQ8: decodeQ8With(simd.DecodeQ8AVX512), codeRows: smallM, dots: dotsAVX512, dot4: dot4AVX512, pack4: pack4With(16, simd.Pack4AVX512),
 }
 
 func decodeQ8With(f func(dst *float32, src *byte, blocks int)) func(dst []float32, src []byte) {
@@ -131,5 +131,17 @@ func decode8(loop func(dst *float32, codes *uint8, values *float32, n int, scale
 			loop(&dst[0], &codes[0], &values[0], n, scale)
 		}
 		decode8Go(dst[n:], codes[n:], values, scale)
+	}
+}
+
+func pack4With(step int, f func(dst *float32, ld uintptr, codes *byte, stride uintptr, values, absmax *float32, skip uintptr, block, cols int, ahead uintptr)) func(dst []float32, ld int, codes []byte, stride int, values *[16]float32, absmax []float32, block, rows, cols, ahead int) {
+	return func(dst []float32, ld int, codes []byte, stride int, values *[16]float32, absmax []float32, block, rows, cols, ahead int) {
+		if block%8 != 0 || rows%PackRows != 0 || cols%PackCols != 0 {
+			pack4Go(dst, ld, codes, stride, values, absmax, block, rows, cols, ahead)
+			return
+		}
+		for j := 0; j < rows; j += step {
+			f(&dst[j], bytes(ld), &codes[j*stride], uintptr(stride), &values[0], &absmax[j], bytes(rows), block, cols, uintptr(ahead))
+		}
 	}
 }

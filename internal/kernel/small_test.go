@@ -143,6 +143,19 @@ func (c coded) DecodeTile(dst []float32, ld, row, rows, col, cols int) error {
 	return nil
 }
 
+func (c coded) PackTile(dst []float32, ld, row, rows, col, cols, nextRow, nextCol int) error {
+	blocks := max(1, cols/c.block)
+	absmax := make([]float32, blocks*rows)
+	for i := range absmax {
+		_, a := c.at(row+i%rows, col+i/rows*c.block)
+		absmax[i] = a[0]
+	}
+	codes, _ := c.at(row, col)
+	ahead := ((nextRow-row)*c.cols + nextCol - col) / 2
+	Pack4(dst, ld, codes, c.cols/2, &nf4Values, absmax, c.block, rows, cols, ahead)
+	return nil
+}
+
 func (c coded) DotRows(y []float32, ldy int, x []float32, m, row, n int) error {
 	codes, absmax := c.at(row, 0)
 	Dot4(y, ldy, x, m, c.cols, codes, &nf4Values, absmax, c.block, n)

@@ -411,9 +411,10 @@ func (t tiles) DecodeTile(dst []float32, ld, row, rows, col, cols int) error {
 	return t.ReadTile(dst, ld, int64(row), rows, col, cols)
 }
 
-// dotter is what kernel.Dots has beside kernel.Tiles.
+// dotter is what kernel.Dots and kernel.Packer have beside kernel.Tiles.
 type dotter interface {
 	DotRows(y []float32, ldy int, x []float32, m, row, n int) error
+	PackTile(dst []float32, ld, row, rows, col, cols, nextRow, nextCol int) error
 }
 
 type dots struct {

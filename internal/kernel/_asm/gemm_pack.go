@@ -82,7 +82,22 @@ func transpose512(name string, known int) {
 	for _, p := range row.at {
 		ADDQ(Imm(64), p)
 	}
-	var u, out [16]VecVirtual
+	out := transpose16(x)
+	for i := range out {
+		VMOVUPS(out[i], write, Mem{Base: dst})
+		ADDQ(ldd, dst)
+		DECQ(cols)
+		JZ(LabelRef("done"))
+	}
+	JMP(LabelRef("loop"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+// transpose16 makes the columns of 16 x 16 words of their rows.
+func transpose16(x [16]VecVirtual) (out [16]VecVirtual) {
+	var u [16]VecVirtual
 	for g := 0; g < 16; g += 4 {
 		// Four rows become four columns in each quarter.
 		var t [4]VecVirtual
@@ -115,16 +130,7 @@ func transpose512(name string, known int) {
 		VSHUFF32X4(Imm(0xdd), t[2], t[0], out[8+j])
 		VSHUFF32X4(Imm(0xdd), t[3], t[1], out[12+j])
 	}
-	for i := range out {
-		VMOVUPS(out[i], write, Mem{Base: dst})
-		ADDQ(ldd, dst)
-		DECQ(cols)
-		JZ(LabelRef("done"))
-	}
-	JMP(LabelRef("loop"))
-	Label("done")
-	VZEROUPPER()
-	RET()
+	return out
 }
 
 // copy512 copies parts of rows.
@@ -211,22 +217,7 @@ func transpose256(rows int) {
 	for _, p := range row.at {
 		ADDQ(Imm(32), p)
 	}
-	var u [8]VecVirtual
-	for g := 0; g < 8; g += 4 {
-		var t [4]VecVirtual
-		for i := range t {
-			t[i] = YMM()
-			u[g+i] = YMM()
-		}
-		VUNPCKLPS(x[g+1], x[g], t[0])
-		VUNPCKHPS(x[g+1], x[g], t[1])
-		VUNPCKLPS(x[g+3], x[g+2], t[2])
-		VUNPCKHPS(x[g+3], x[g+2], t[3])
-		VUNPCKLPD(t[2], t[0], u[g])
-		VUNPCKHPD(t[2], t[0], u[g+1])
-		VUNPCKLPD(t[3], t[1], u[g+2])
-		VUNPCKHPD(t[3], t[1], u[g+3])
-	}
+	u := transposeHalves(x)
 	for half := range 2 {
 		for j := range 4 {
 			out := YMM()
@@ -246,6 +237,27 @@ func transpose256(rows int) {
 	Label("done")
 	VZEROUPPER()
 	RET()
+}
+
+// transposeHalves makes the columns of both halves of 8 rows of 8 words: column j of rows
+// 0 to 3 and column 4+j behind it, then the same of the other rows.
+func transposeHalves(x [8]VecVirtual) (u [8]VecVirtual) {
+	for g := 0; g < 8; g += 4 {
+		var t [4]VecVirtual
+		for i := range t {
+			t[i] = YMM()
+			u[g+i] = YMM()
+		}
+		VUNPCKLPS(x[g+1], x[g], t[0])
+		VUNPCKHPS(x[g+1], x[g], t[1])
+		VUNPCKLPS(x[g+3], x[g+2], t[2])
+		VUNPCKHPS(x[g+3], x[g+2], t[3])
+		VUNPCKLPD(t[2], t[0], u[g])
+		VUNPCKHPD(t[2], t[0], u[g+1])
+		VUNPCKLPD(t[3], t[1], u[g+2])
+		VUNPCKHPD(t[3], t[1], u[g+3])
+	}
+	return u
 }
 
 // copy256 copies parts of rows.

@@ -23,6 +23,8 @@ func quant() {
 	decodeQ8("DecodeQ8AVX2", 8, func() VecVirtual { return YMM() })
 	decodeQ8("DecodeQ8AVX512", 16, func() VecVirtual { return ZMM() })
 	dots()
+	pack4(w512)
+	pack4(w256)
 	splitAVX512()
 	splitAVX2()
 	for mr := 1; mr <= 4; mr++ {

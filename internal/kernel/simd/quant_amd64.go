@@ -153,6 +153,22 @@ func Dots4x1AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
 //go:noescape
 func Dots4x2AVX2(out *float32, x *float32, ldx int, w *float32, ldw int, k int)
 
+// Pack4AVX512 decodes 16 rows of 4-bit codes, stride bytes apart, and writes column k of them to dst,
+// ld bytes from column to column. absmax has the scales of the first block of each row; those of
+// the next are skip bytes on. cols is a multiple of 128, block of 8 and a divisor or multiple of cols.
+// Meanwhile it fetches what is ahead bytes behind the codes.
+//
+//go:noescape
+func Pack4AVX512(dst *float32, ld uintptr, codes *byte, stride uintptr, values *float32, absmax *float32, skip uintptr, block int, cols int, ahead uintptr)
+
+// Pack4AVX2 decodes 8 rows of 4-bit codes, stride bytes apart, and writes column k of them to dst,
+// ld bytes from column to column. absmax has the scales of the first block of each row; those of
+// the next are skip bytes on. cols is a multiple of 64, block of 8 and a divisor or multiple of cols.
+// Meanwhile it fetches what is ahead bytes behind the codes.
+//
+//go:noescape
+func Pack4AVX2(dst *float32, ld uintptr, codes *byte, stride uintptr, values *float32, absmax *float32, skip uintptr, block int, cols int, ahead uintptr)
+
 // SplitAVX512 moves the even elements of each 32 floats before the odd ones.
 //
 //go:noescape
