@@ -69,7 +69,8 @@ func total(counts map[string]int) (n int) {
 	return n
 }
 
-func (a *app) quantizeBnb(ctx context.Context, in, out string, typ tensor.DType, o *bnbOptions) error {
+func (a *app) quantizeBnb(ctx context.Context, in, out string, typ tensor.DType, all *quantizeOptions) error {
+	o := &all.bnb
 	if err := nf4.CheckBlockSize(int64(o.blockSize)); err != nil {
 		return badUsage(err)
 	}
@@ -81,7 +82,8 @@ func (a *app) quantizeBnb(ctx context.Context, in, out string, typ tensor.DType,
 		return err
 	}
 	defer m.Close()
-	opts := bnb.Options{Type: typ, BlockSize: o.blockSize, DoubleQuant: !o.noDoubleQuant, SkipModules: o.skip}
+	bad := all.nonFinite()
+	opts := bnb.Options{Type: typ, BlockSize: o.blockSize, DoubleQuant: !o.noDoubleQuant, SkipModules: o.skip, NonFinite: bad}
 	for _, t := range m.arch.Tensors() {
 		if t.Linear || t.Role == arch.Head {
 			opts.Linear = append(opts.Linear, t.Name)
@@ -99,6 +101,7 @@ func (a *app) quantizeBnb(ctx context.Context, in, out string, typ tensor.DType,
 	if err != nil {
 		return err
 	}
+	w.Notes = append(w.Notes, bad.Notes()...)
 	return a.print(summarize(w, account, o, typ))
 }
 
