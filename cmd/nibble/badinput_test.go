@@ -141,6 +141,8 @@ func TestBadInput(t *testing.T) {
 			[]string{"eval", "--model", "stories260K", "--adapter", "adapter", "--data", "shakespeare/valid.txt"}, exitInput, []string{"use_dora"}, ""},
 		"NaN weight, quantize": {nan, []string{"quantize", "stories260K", "out"}, exitInput,
 			[]string{"nibble: stories260K: tensor", "model.layers.3.mlp.up_proj.weight", "element 100 is NaN"}, ""},
+		"NaN weight, quantize with an adapter": {nan, []string{"quantize", "stories260K", "out", "--init-adapter", "loftq"}, exitInput,
+			[]string{"nibble: stories260K: tensor", "model.layers.3.mlp.up_proj.weight", "element 100 is NaN"}, ""},
 		"NaN weight, merge": {func(t *testing.T, dir string) { adapter(t, dir); nan(t, dir) },
 			[]string{"merge", "--base", "stories260K", "--adapter", "adapter", "--out", "out"}, exitInput,
 			[]string{"model.layers.3.mlp.up_proj.weight", "element 100 of the base is NaN"}, "nibble verify"},

@@ -20,6 +20,7 @@ type quantizeOptions struct {
 	typ       string
 	nanAsZero bool
 	bnb       bnbOptions
+	init      initOptions
 }
 
 // nonFinite returns what is done with weights that are NaN or infinite.
@@ -58,6 +59,7 @@ llm_int8_skip_modules does.`,
 	cmd.Flags().StringVar(&o.typ, "type", "nf4", strings.Join(slices.Sorted(maps.Keys(quantTypes())), ", "))
 	cmd.Flags().BoolVar(&o.nanAsZero, "nan-as-zero", false, "weights that are NaN or infinite become 0; without it they stop the run")
 	bnbFlags(cmd, &o.bnb)
+	initFlags(cmd, &o.init)
 	return cmd
 }
 
