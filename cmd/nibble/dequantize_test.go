@@ -94,15 +94,27 @@ func blocks(t *testing.T, rng *rand.Rand, d tensor.DType, shape tensor.Shape) te
 	return tensortest.Tensor{Info: info, Data: data}
 }
 
-// ggufOf writes a GGUF model of one block whose matrices are of one type.
-func ggufOf(t *testing.T, path string, like tensor.Source, d tensor.DType) map[string]tensortest.Tensor {
+// matrices are those of a block of a GGUF model, with their names in a checkpoint. none
+// of those whose rows have another order there.
+var matrices = []struct {
+	name, hf string
+	shape    tensor.Shape
+}{
+	{"attn_q", "", tensor.Shape{256, 256}}, {"attn_k", "", tensor.Shape{128, 256}},
+	{"attn_v", "self_attn.v_proj", tensor.Shape{128, 256}}, {"attn_output", "self_attn.o_proj", tensor.Shape{256, 256}},
+	{"ffn_gate", "mlp.gate_proj", tensor.Shape{512, 256}}, {"ffn_up", "mlp.up_proj", tensor.Shape{512, 256}}, {"ffn_down", "mlp.down_proj", tensor.Shape{256, 512}},
+}
+
+// ggufOf writes a GGUF model whose matrices are of these types, one after another, with
+// the tokenizer of another model.
+func ggufOf(t *testing.T, path string, like tensor.Source, types []tensor.DType) map[string]tensortest.Tensor {
 	t.Helper()
-	rng := rand.New(rand.NewPCG(uint64(d), 1))
+	rng := rand.New(rand.NewPCG(1, 2))
+	layers := (len(types) + len(matrices) - 1) / len(matrices)
 	meta := append(tensor.Meta(nil), like.Meta()...)
 	set := map[string]uint32{
-		"llama.block_count": 1, "llama.embedding_length": 256, "llama.feed_forward_length": 512, "llama.attention.head_count": 4,
-		"llama.attention.head_count_kv": 2, "llama.rope.dimension_count": 64,
-		"llama.attention.key_length": 64, "llama.attention.value_length": 64,
+		"llama.block_count": uint32(layers), "llama.embedding_length": 256, "llama.feed_forward_length": 512, "llama.attention.head_count": 4,
+		"llama.attention.head_count_kv": 2, "llama.rope.dimension_count": 64, "llama.attention.key_length": 64, "llama.attention.value_length": 64,
 	}
 	for i, kv := range meta {
 		if v, ok := set[kv.Key]; ok {
@@ -118,18 +130,16 @@ func ggufOf(t *testing.T, path string, like tensor.Source, d tensor.DType) map[s
 		made[name] = x
 		list = append(list, x)
 	}
-	add("token_embd.weight", blocks(t, rng, d, tensor.Shape{512, 256}))
-	for _, name := range []string{"blk.0.attn_norm.weight", "blk.0.ffn_norm.weight", "output_norm.weight"} {
-		add(name, tensortest.Normal(name, tensor.Shape{256}, 1, rng.Uint64()))
-	}
-	for _, x := range []struct {
-		name  string
-		shape tensor.Shape
-	}{
-		{"attn_q", tensor.Shape{256, 256}}, {"attn_k", tensor.Shape{128, 256}}, {"attn_v", tensor.Shape{128, 256}}, {"attn_output", tensor.Shape{256, 256}},
-		{"ffn_gate", tensor.Shape{512, 256}}, {"ffn_up", tensor.Shape{512, 256}}, {"ffn_down", tensor.Shape{256, 512}},
-	} {
-		add("blk.0."+x.name+".weight", blocks(t, rng, d, x.shape))
+	add("token_embd.weight", blocks(t, rng, tensor.Q4_0, tensor.Shape{512, 256}))
+	add("output_norm.weight", tensortest.Normal("", tensor.Shape{256}, 1, 1))
+	for l := range layers {
+		for _, name := range []string{"attn_norm", "ffn_norm"} {
+			add(fmt.Sprintf("blk.%d.%s.weight", l, name), tensortest.Normal("", tensor.Shape{256}, 1, 2))
+		}
+		for i, x := range matrices {
+			d := types[(l*len(matrices)+i)%len(types)]
+			add(fmt.Sprintf("blk.%d.%s.weight", l, x.name), blocks(t, rng, d, x.shape))
+		}
 	}
 	w, err := gguf.Create(path, false)
 	require.NoError(t, err)
@@ -154,44 +164,45 @@ func decodedAs(t *testing.T, x tensortest.Tensor, d tensor.DType) string {
 
 // Every block type that GGUF has decodes, to a directory and to a file.
 func TestDequantizeGGUF(t *testing.T) {
+	var types []tensor.DType
+	for d := range tensor.DType(255) {
+		if _, ok := gguf.TypeID(d); ok && blockType(d) {
+			types = append(types, d)
+		}
+	}
+	require.Len(t, types, len(ggml.Codecs()))
 	dir := workspace(t)
 	ok(t, "convert", dir+"/stories260K", dir+"/like.gguf")
 	like, err := formats.Open(dir + "/like.gguf")
 	require.NoError(t, err)
 	defer like.Close()
-	types := 0
-	for d := range tensor.DType(255) {
-		if _, ok := gguf.TypeID(d); !ok || !blockType(d) {
-			continue
+	made := ggufOf(t, dir+"/m.gguf", like, types)
+	for _, to := range []tensor.DType{tensor.F32, tensor.F16, tensor.BF16} {
+		out := filepath.Join(dir, to.String()+".safetensors")
+		ok(t, "dequantize", dir+"/m.gguf", out, "--dtype", strings.ToLower(to.String()))
+		got := tensors(t, out)
+		require.Len(t, got, len(made))
+		for name, x := range made {
+			require.Equal(t, decodedAs(t, x, to), got[name], "%s of %v", name, x.Info.DType)
 		}
-		types++
-		t.Run(d.String(), func(t *testing.T) {
-			out := t.TempDir()
-			made := ggufOf(t, out+"/m.gguf", like, d)
-			to := []tensor.DType{tensor.F32, tensor.F16, tensor.BF16}[types%3]
-			ok(t, "dequantize", out+"/m.gguf", out+"/m.safetensors", "--dtype", strings.ToLower(to.String()))
-			got := tensors(t, out+"/m.safetensors")
-			require.Len(t, got, len(made))
-			for name, x := range made {
-				require.Equal(t, decodedAs(t, x, to), got[name], name)
-			}
-			ok(t, "dequantize", out+"/m.gguf", out+"/dir", "--dtype", "f32")
-			got = tensors(t, out+"/dir")
-			for name, stored := range map[string]string{
-				"embed_tokens": "token_embd", "layers.0.self_attn.v_proj": "blk.0.attn_v", "layers.0.self_attn.o_proj": "blk.0.attn_output",
-				"layers.0.mlp.gate_proj": "blk.0.ffn_gate", "layers.0.mlp.down_proj": "blk.0.ffn_down",
-			} {
-				require.Equal(t, decodedAs(t, made[stored+".weight"], tensor.F32), got["model."+name+".weight"], name)
-			}
-			// The others have their rows in another order; the way back restores it.
-			ok(t, "convert", out+"/dir", out+"/back.gguf", "--outtype", "f32")
-			back := tensors(t, out+"/back.gguf")
-			for name, x := range made {
-				require.Equal(t, decodedAs(t, x, tensor.F32), back[name], name)
-			}
-		})
 	}
-	require.Len(t, ggml.Codecs(), types)
+	ok(t, "dequantize", dir+"/m.gguf", dir+"/out", "--dtype", "f32")
+	ok(t, "verify", dir+"/out")
+	got := tensors(t, dir+"/out")
+	for name, x := range made {
+		for _, m := range matrices {
+			if block, ok := strings.CutSuffix(name, "."+m.name+".weight"); ok && m.hf != "" {
+				hf := strings.Replace(block, "blk.", "model.layers.", 1) + "." + m.hf + ".weight"
+				require.Equal(t, decodedAs(t, x, tensor.F32), got[hf], "%s of %v", hf, x.Info.DType)
+			}
+		}
+	}
+	// The way back restores the order of all rows.
+	ok(t, "convert", dir+"/out", dir+"/back.gguf", "--outtype", "f32")
+	back := tensors(t, dir+"/back.gguf")
+	for name, x := range made {
+		require.Equal(t, decodedAs(t, x, tensor.F32), back[name], "%s of %v", name, x.Info.DType)
+	}
 }
 
 // A file in parts is one model, and integers stay integers.
