@@ -152,22 +152,36 @@ func (w dotted) PackTile(dst []float32, ld, row, rows, col, cols, nextRow, nextC
 	size := int(w.BlockSize)
 	blocks := ceilDiv(cols, size)
 	p.scales = slices.Grow(p.scales[:0], blocks*rows)[:blocks*rows]
+	first, next := (row*all+col)/size, all/size
 	for i := range rows {
-		first := ((row+i)*all + col) / size
-		if w.Double {
-			for j, code := range mem[int(w.absmaxAt)+first:][:blocks] {
-				nested := float32At(mem[w.nestedAt:], (first+j)/nestedBlock)
-				p.scales[j*rows+i] = undouble(w.dynamic[code], nested, w.Offset)
-			}
-		} else {
-			for j := range blocks {
-				p.scales[j*rows+i] = float32At(mem[w.absmaxAt:], first+j)
-			}
-		}
+		w.columnScales(p.scales[i:], rows, first, blocks)
+		first += next
 	}
 	ahead := ((nextRow-row)*all + nextCol - col) / 2
 	kernel.Pack4(dst, ld, mem[int(w.codesAt)+(row*all+col)/2:], all/2, &w.book.Values, p.scales, size, rows, cols, ahead)
 	return nil
+}
+
+// columnScales writes the absmax of n blocks from the given one on, each step floats from
+// the one before.
+func (w dotted) columnScales(dst []float32, step, first, n int) {
+	mem := w.data.(tensor.Memory)
+	if !w.Double {
+		for j := range n {
+			dst[j*step] = float32At(mem[w.absmaxAt:], first+j)
+		}
+		return
+	}
+	codes := mem[int(w.absmaxAt)+first:][:n]
+	nested, offset := mem[w.nestedAt:w.absmaxAt], w.Offset
+	block := first / nestedBlock
+	scale := float32At(nested, block)
+	for j, code := range codes {
+		if b := (first + j) / nestedBlock; b != block {
+			block, scale = b, float32At(nested, b)
+		}
+		dst[j*step] = undouble(w.dynamic[code], scale, offset)
+	}
 }
 
 // DotRows adds to y[i*ldy+j] the dot product of row i of the m rows of x, one after

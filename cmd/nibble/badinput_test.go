@@ -139,6 +139,28 @@ func TestBadInput(t *testing.T) {
 			edit(t, adapter(t, dir)+"/adapter_config.json", `"use_dora": false`, `"use_dora": true`)
 		},
 			[]string{"eval", "--model", "stories260K", "--adapter", "adapter", "--data", "shakespeare/valid.txt"}, exitInput, []string{"use_dora"}, ""},
+		"NaN weight, imatrix": {nan, []string{"imatrix", "--model", "stories260K", "--data", "GOLDENS/stories260K/shakespeare.txt", "--out", "out.gguf"}, exitInput,
+			[]string{"nibble: stories260K: ", "model.layers.3.mlp.down_proj.weight add up to NaN"}, "nibble verify"},
+		"NaN weight, eval --kl-base": {nan, []string{"eval", "--model", "stories260K", "--kl-base", "stories260K", "--data", "GOLDENS/stories260K/shakespeare.txt"}, exitInput,
+			[]string{"nibble: stories260K: ", "not all finite"}, "nibble verify"},
+		"imatrix of too little text": {func(t *testing.T, dir string) {
+			put(t, filepath.Join(dir, "x.txt"), "Once upon a time there was a cat.")
+		},
+			[]string{"imatrix", "--model", "stories260K", "--data", "x.txt", "--out", "out.gguf"}, exitInput, []string{"x.txt", "are not two chunks of 512"}, "--max-seq-length"},
+		"imatrix of rows": {func(t *testing.T, dir string) {
+			put(t, filepath.Join(dir, "x.jsonl"), `{"text": "Once upon a time"}`+"\n")
+		},
+			[]string{"imatrix", "--model", "stories260K", "--data", "x.jsonl", "--out", "out.gguf"}, exitInput, []string{"x.jsonl", "rows of JSON"}, "jq"},
+		"imatrix over something": {func(t *testing.T, dir string) { put(t, filepath.Join(dir, "out.gguf"), "mine") },
+			[]string{"imatrix", "--model", "stories260K", "--data", "shakespeare/valid.txt", "--out", "out.gguf"}, exitFailed, []string{"out.gguf", "exists"}, "--force"},
+		"imatrix over its text": {nil, []string{"imatrix", "--model", "stories260K", "--data", "shakespeare/valid.txt", "--out", "shakespeare/valid.txt", "--force"},
+			exitUsage, []string{"the output is the input"}, "another output"},
+		"imatrix into nowhere": {nil, []string{"imatrix", "--model", "stories260K", "--data", "shakespeare/valid.txt", "--out", "no/such/out.gguf"}, exitFailed, []string{"no/such"}, ""},
+		"imatrix without data": {nil, []string{"imatrix", "--model", "stories260K", "--out", "out.gguf"}, exitUsage, []string{"--data is missing"}, "--help"},
+		"imatrix of no chunks": {nil, []string{"imatrix", "--model", "stories260K", "--data", "shakespeare/valid.txt", "--out", "out.gguf", "--chunks", "-1"},
+			exitUsage, []string{"--chunks -1"}, ""},
+		"imatrix of a folder": {nil, []string{"imatrix", "--model", "stories260K", "--data", "shakespeare", "--out", "out.gguf"}, exitFailed, []string{"shakespeare", "not a file"}, ""},
+		"KL against nothing":  {nil, []string{"eval", "--model", "stories260K", "--kl-base", "none", "--data", "shakespeare/valid.txt"}, exitFailed, []string{"none"}, "check the path"},
 		"NaN weight, quantize": {nan, []string{"quantize", "stories260K", "out"}, exitInput,
 			[]string{"nibble: stories260K: tensor", "model.layers.3.mlp.up_proj.weight", "element 100 is NaN"}, ""},
 		"NaN weight, quantize with an adapter": {nan, []string{"quantize", "stories260K", "out", "--init-adapter", "loftq"}, exitInput,

@@ -394,7 +394,7 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 
 func TestHelpAndCompletion(t *testing.T) {
 	require.Contains(t, ok(t), "Exit codes")
-	for _, c := range []string{"inspect", "verify", "diff", "convert", "quantize", "dequantize", "merge", "train", "eval", "generate", "bench", "demo", "version"} {
+	for _, c := range []string{"inspect", "verify", "diff", "convert", "quantize", "dequantize", "imatrix", "merge", "train", "eval", "generate", "bench", "demo", "version"} {
 		require.Contains(t, ok(t, "--help"), "\n  "+c)
 		require.Contains(t, ok(t, c, "--help"), "Usage:")
 	}
@@ -481,4 +481,9 @@ func TestInspectWhatIsNoModelWeKnow(t *testing.T) {
 	o = nibble(t, "inspect", filepath.Join(dir, "stories260K/model.safetensors"), "--tensors")
 	require.Equal(t, exitDone, o.code)
 	require.Contains(t, o.stdout, "model.layers.4.mlp.up_proj.weight")
+}
+
+func unmarshal(t *testing.T, text []byte, v any) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal(text, v))
 }

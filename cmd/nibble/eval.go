@@ -19,6 +19,7 @@ import (
 // evalOptions are the flags of eval.
 type evalOptions struct {
 	model, adapter, data string
+	base                 string // to compare with, "" for nothing
 	length               int
 	batch                int
 }
@@ -36,15 +37,24 @@ token. The other follows llama-perplexity with -c --max-seq-length: the second
 half of each window is scored. They are comparable with other programs' figures
 and not with each other.
 
+With --kl-base the model is compared with another of the same vocabulary, such as
+the one that it was quantized from: how far its predictions diverge from the
+base's (mean Kullback-Leibler divergence in nats, after llama-perplexity
+--kl-divergence), how often both find the same token the most likely, and how far
+the probability of the right token is off. Both models go through the same windows
+at the same time. A text that has fewer than two windows is scored as a whole.
+
 Of a .jsonl data set every example is scored, completions only where there is a
 prompt. Of a folder the test data is taken, else valid, else train.`,
-		Example: "  nibble eval --model stories260K --adapter adapters --data shakespeare/valid.txt",
-		Args:    exactArgs(0),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.eval(cmd.Context(), &o) },
+		Example: `  nibble eval --model stories260K --adapter adapters --data shakespeare/valid.txt
+  nibble eval --model stories260K-nf4 --kl-base stories260K --data shakespeare/valid.txt`,
+		Args: exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.eval(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.model, "model", "", "the model")
 	f.StringVar(&o.adapter, "adapter", "", "a PEFT adapter on top of it")
+	f.StringVar(&o.base, "kl-base", "", "a model to compare the predictions with")
 	f.StringVar(&o.data, "data", "", "text file, .jsonl file or folder")
 	f.IntVar(&o.length, "max-seq-length", 512, "tokens of a window or example; lowered to the model's context")
 	f.IntVar(&o.batch, "batch-size", 8, "windows or examples that go through the model at a time")
@@ -66,6 +76,9 @@ type evalResult struct {
 	// Llama is the figure by llama-perplexity's rule, of a text that is long
 	// enough for it.
 	Llama *llamaResult `json:"llama_perplexity,omitempty"`
+
+	// KL compares the model with a base, on the tokens of Llama if that is there.
+	KL *klResult `json:"kl,omitempty"`
 
 	Length  int     `json:"max_seq_length"`
 	Seconds float64 `json:"seconds"`
@@ -92,6 +105,9 @@ func (r *evalResult) text(w io.Writer) {
 	if l := r.Llama; l != nil {
 		fmt.Fprintf(w, "  llama-perplexity  loss %.4f, perplexity %.4f over %d chunks of %d\n", l.Loss, l.Perplexity, l.Chunks, r.Length)
 	}
+	if r.KL != nil {
+		r.KL.text(w)
+	}
 	fmt.Fprintf(w, "  %.1f s, peak memory %s\n", r.Seconds, memory.FormatSize(r.PeakRSS))
 }
 
@@ -109,6 +125,21 @@ func (a *app) eval(ctx context.Context, o *evalOptions) error {
 	if err != nil {
 		return err
 	}
+	ev := &evaluation{a: a, batch: o.batch}
+	budget := int64(a.memory)
+	if o.base != "" {
+		base, err := openBase(o.base, m, v)
+		if err != nil {
+			return err
+		}
+		defer base.Close()
+		o.length = min(o.length, int(base.arch.MaxPositionEmbeddings))
+		budget /= 2
+		if ev.base, err = base.engine("", o.length, budget, nil); err != nil {
+			return err
+		}
+		defer ev.base.Close()
+	}
 	set, err := data.Open(o.data, data.Options{Tokenizer: tok, MaxSeqLength: o.length})
 	if err != nil {
 		return err
@@ -121,70 +152,103 @@ func (a *app) eval(ctx context.Context, o *evalOptions) error {
 			break
 		}
 	}
-	trained, err := attach(m.view, o.adapter)
-	if err != nil {
+	if ev.engine, err = m.engine(o.adapter, o.length, budget, nil); err != nil {
 		return err
 	}
-	e, err := engine.New(m.view, codecs, m.arch, trained, engine.Options{Slots: m.slots(int64(a.memory)), Positions: o.length})
-	if err != nil {
-		return fmt.Errorf("%s: %w", o.model, err)
-	}
-	defer e.Close()
+	defer ev.engine.Close()
 
 	start := time.Now()
-	r := &evalResult{Model: o.model, Adapter: o.adapter, Data: o.data, Length: o.length, Examples: d.Len()}
-	score := func(what string, n int, add func(b *trainmodel.Batch, i int) error) (float64, int, error) {
-		bar := a.progress(what, int64(n), itemsUnit)
-		defer bar.stop()
-		return engine.Evaluate(ctx, e, n, o.batch, func(b *trainmodel.Batch, i int) error {
-			bar.add(1)
-			return add(b, i)
-		})
-	}
-	sum, labels, err := score("eval", d.Len(), func(b *trainmodel.Batch, i int) error {
+	r := &evalResult{Model: o.model, Adapter: o.adapter, Data: o.data, Length: o.length, Examples: d.Len(), Truncated: d.Stats().Truncated}
+	passes := []pass{{what: "eval", n: d.Len(), add: func(b *trainmodel.Batch, i int) error {
 		ex, err := d.Example(i)
 		if err == nil {
 			b.Add(ex.Tokens, ex.LossFrom)
 		}
 		return err
-	})
-	if err != nil {
-		return err
-	}
-	if labels == 0 {
-		return hint.Add(fmt.Errorf("%s: %w: there is no token to take loss on", o.data, tensor.ErrMalformed), "the data must have more than one token in an example")
-	}
-	r.Tokens, r.Loss, r.Perplexity = labels, sum/float64(labels), engine.Perplexity(sum, labels)
-	r.Truncated = d.Stats().Truncated
-
+	}}}
 	if d.IsText() {
-		tokens, err := data.ReadText(d.Path(), tok)
+		text, err := readChunks(d.Path(), v, tok, o.length)
 		if err != nil {
 			return err
 		}
-		// llama-perplexity (tools/perplexity/perplexity.cpp): the whole text
-		// with bos in front is cut into chunks of n tokens, the first token of
-		// each becomes bos, and the predictions made at n/2 to n-2 count.
-		if v.AddBOS {
-			tokens = append([]int32{v.BOS}, tokens...)
-		}
-		if n := o.length; len(tokens) >= 2*n {
-			chunks := len(tokens) / n
-			sum, labels, err := score("llama-perplexity", chunks, func(b *trainmodel.Batch, i int) error {
-				chunk := append([]int32(nil), tokens[i*n:(i+1)*n]...)
-				if v.AddBOS {
-					chunk[0] = v.BOS
-				}
-				b.Add(chunk, n/2+1)
+		if text.enough(d.Path()) == nil {
+			passes = append(passes, pass{what: llamaRule, n: text.len(), add: func(b *trainmodel.Batch, i int) error {
+				b.Add(text.chunk(i), text.scored())
 				return nil
-			})
+			}})
+		}
+	}
+	for i, p := range passes {
+		var sum float64
+		var labels int
+		if last := i == len(passes)-1; last && ev.base != nil {
+			div, err := ev.compare(ctx, p)
 			if err != nil {
-				return err
+				return modelError(ctx, o.model, err)
 			}
-			r.Llama = &llamaResult{Loss: sum / float64(labels), Perplexity: engine.Perplexity(sum, labels), Tokens: labels, Chunks: chunks}
+			sum, labels = div.Loss(), div.Labels()
+			if labels > 0 {
+				r.KL = newKL(o.base, p.what, div)
+			}
+		} else if sum, labels, err = ev.score(ctx, p); err != nil {
+			return modelError(ctx, o.model, err)
+		}
+		if labels == 0 {
+			return hint.Add(fmt.Errorf("%s: %w: there is no token to take loss on", o.data, tensor.ErrMalformed), "the data must have more than one token in an example")
+		}
+		loss, perplexity := sum/float64(labels), engine.Perplexity(sum, labels)
+		if p.what == llamaRule {
+			r.Llama = &llamaResult{Loss: loss, Perplexity: perplexity, Tokens: labels, Chunks: p.n}
+		} else {
+			r.Loss, r.Perplexity, r.Tokens = loss, perplexity, labels
 		}
 	}
 	r.Seconds = time.Since(start).Seconds()
 	r.PeakRSS = memory.PeakRSS()
 	return a.print(r)
+}
+
+// llamaRule is the pass over a text that follows llama-perplexity.
+const llamaRule = "llama-perplexity"
+
+// pass is one way through the data: n examples, and how they become batches.
+type pass struct {
+	what string
+	n    int
+	add  func(b *trainmodel.Batch, i int) error
+}
+
+// evaluation is what passes are made with.
+type evaluation struct {
+	a            *app
+	engine, base *engine.Engine // base may be nil
+	batch        int
+}
+
+// score returns the sum of the losses of a pass and the number of labels.
+func (ev *evaluation) score(ctx context.Context, p pass) (sum float64, labels int, err error) {
+	err = ev.run(p, func(add func(b *trainmodel.Batch, i int) error) (err error) {
+		sum, labels, err = engine.Evaluate(ctx, ev.engine, p.n, ev.batch, add)
+		return err
+	})
+	return sum, labels, err
+}
+
+// compare compares the predictions of a pass with the base's.
+func (ev *evaluation) compare(ctx context.Context, p pass) (d *engine.Divergence, err error) {
+	err = ev.run(p, func(add func(b *trainmodel.Batch, i int) error) (err error) {
+		d, err = engine.Compare(ctx, ev.engine, ev.base, p.n, ev.batch, add)
+		return err
+	})
+	return d, err
+}
+
+// run shows how far f is.
+func (ev *evaluation) run(p pass, f func(add func(b *trainmodel.Batch, i int) error) error) error {
+	bar := ev.a.progress(p.what, int64(p.n), itemsUnit)
+	defer bar.stop()
+	return f(func(b *trainmodel.Batch, i int) error {
+		bar.add(1)
+		return p.add(b, i)
+	})
 }

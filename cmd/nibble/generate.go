@@ -75,16 +75,10 @@ func (a *app) generate(ctx context.Context, o *generateOptions) error {
 	if len(r.PromptTokens) > context {
 		return fmt.Errorf("%w: the prompt has %d tokens, the model's context is %d", tensor.ErrUnsupported, len(r.PromptTokens), context)
 	}
-	trained, err := attach(m.view, o.adapter)
+	positions := min(context, len(r.PromptTokens)+max(0, o.maxTokens-1)) // the last token is not continued
+	e, err := m.engine(o.adapter, positions, int64(a.memory), nil)
 	if err != nil {
 		return err
-	}
-	e, err := engine.New(m.view, codecs, m.arch, trained, engine.Options{
-		Slots:     m.slots(int64(a.memory)),
-		Positions: min(context, len(r.PromptTokens)+max(0, o.maxTokens-1)), // the last token is not continued
-	})
-	if err != nil {
-		return fmt.Errorf("%s: %w", o.model, err)
 	}
 	defer e.Close()
 

@@ -23,6 +23,8 @@ import (
 	"github.com/seed18967229/nibble/tensor/scaled"
 	"github.com/seed18967229/nibble/train"
 	"github.com/seed18967229/nibble/train/data/tokenizer"
+	"github.com/seed18967229/nibble/train/engine"
+	trainmodel "github.com/seed18967229/nibble/train/model"
 	"github.com/seed18967229/nibble/train/stream"
 )
 
@@ -346,6 +348,21 @@ func (m *model) filesFromGGUF(o dirOptions) ([]hf.SideFile, error) {
 		files = append(files, hf.SideFile{Name: name, Data: text})
 	}
 	return files, nil
+}
+
+// engine returns what runs the model, with a PEFT adapter on top of it if one is
+// named, on sequences of up to that many tokens; watch, which may be nil, is told
+// what goes into the linear layers.
+func (m *model) engine(adapter string, positions int, budget int64, watch trainmodel.Observer) (*engine.Engine, error) {
+	trained, err := attach(m.view, adapter)
+	if err != nil {
+		return nil, err
+	}
+	e, err := engine.New(m.view, codecs, m.arch, trained, engine.Options{Slots: m.slots(budget), Positions: positions, Observer: watch})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", m.Path, err)
+	}
+	return e, nil
 }
 
 // slots returns how many blocks of the model to keep in memory where each is

@@ -66,16 +66,20 @@ func openText(f *os.File, start int64, path string, o Options) (*windows, Stats,
 
 // ReadText returns the tokens of a text file, without BOS and EOS. A byte order
 // mark at its beginning is not part of the text; line ends are kept as they are.
-// Errors are as those of Open.
+// Errors are as those of Open; rows are no text, and tensor.ErrUnsupported.
 func ReadText(path string, t *tokenizer.Tokenizer) ([]int32, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	_, bom, err := sniff(f, path)
+	kind, bom, err := sniff(f, path)
 	if err != nil {
 		return nil, err
+	}
+	if kind == rowFile {
+		return nil, hint.Add(fmt.Errorf("%s: %w: rows of JSON where plain text is needed", path, tensor.ErrUnsupported),
+			"jq -r .text FILE.jsonl makes text of rows that have one")
 	}
 	return readText(io.NewSectionReader(f, bom, math.MaxInt64-bom), path, t)
 }

@@ -75,6 +75,10 @@ func TestReadText(t *testing.T) {
 			require.True(t, slices.Equal(tok.Encode(text), ids))
 		}
 	}
+	for _, name := range []string{"x.jsonl", "x"} {
+		_, err := data.ReadText(write(t, name, `{"text": "Once"}`+"\n"), tok)
+		require.ErrorIs(t, err, tensor.ErrUnsupported)
+	}
 	// Not rows, although it begins like one.
 	text := "{ braces }\n"
 	d, err := load(t, "x", text, data.Options{Tokenizer: tok, MaxSeqLength: 100})

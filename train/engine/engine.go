@@ -17,6 +17,9 @@ type Options struct {
 
 	// Positions is the length of the longest sequence.
 	Positions int
+
+	// Observer is told what goes into the linear layers; nil tells nobody.
+	Observer model.Observer
 }
 
 // Engine runs one model. It is not safe for concurrent use.
@@ -40,8 +43,10 @@ func New(src tensor.Source, codecs tensor.Codecs, a *arch.Model, train model.Tra
 	if err != nil {
 		return nil, err
 	}
+	m := model.New(a, train, o.Positions)
+	m.Observe(o.Observer)
 	return &Engine{
-		model:  model.New(a, train, o.Positions),
+		model:  m,
 		stream: s,
 		blocks: int(a.NumHiddenLayers),
 		ahead:  max(1, o.Slots-1),
@@ -62,6 +67,18 @@ func (e *Engine) Loss(ctx context.Context, batches []*model.Batch) ([]float64, e
 	}
 	return e.model.Loss(e.xs, batches, e.stream, false, 1)
 }
+
+// compare compares the predictions of each batch's labels with those of a base.
+func (e *Engine) compare(ctx context.Context, base *Engine, batches []*model.Batch) ([]model.Comparison, error) {
+	for _, x := range []*Engine{base, e} {
+		if err := x.forward(ctx, batches, nil, false); err != nil {
+			return nil, err
+		}
+	}
+	return model.Compare(e.final(), base.final(), batches)
+}
+
+func (e *Engine) final() model.Final { return model.Final{Model: e.model, Xs: e.xs, Weights: e.stream} }
 
 // Grad returns the same, and adds to the gradients of everything trained those
 // of the sum over all batches times scale. key, if not nil, chooses the dropout

@@ -1,5 +1,7 @@
 package model
 
+import "slices"
+
 // Batch is one micro-batch: sequences of tokens laid end to end. They are not
 // padded and do not see each other.
 type Batch struct {
@@ -32,6 +34,12 @@ func (b *Batch) Add(tokens []int32, lossFrom int) {
 	if len(tokens) > 1 {
 		b.Ends = append(b.Ends, len(b.Tokens))
 	}
+}
+
+// AddWhole is Add, but the last token goes through the model too, though nothing
+// is to be predicted after it.
+func (b *Batch) AddWhole(tokens []int32, lossFrom int) {
+	b.Add(append(slices.Clip(tokens), -1), lossFrom)
 }
 
 // NumLabels returns the number of tokens that loss is taken on.

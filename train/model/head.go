@@ -80,40 +80,13 @@ func (m *Model) EmbedGrad(dx []float32, tokens, pos []int32) {
 // of the vocabulary at a time for all labels of all batches; logits never exist
 // whole unless they are few.
 func (m *Model) Loss(xs [][]float32, batches []*Batch, w Weights, grad bool, scale float32) ([]float64, error) {
-	bind := binding{m, w}
-	norm, err := bind.norm(arch.FinalNorm, -1)
+	top, err := m.top(xs, batches, w)
 	if err != nil {
 		return nil, err
 	}
-	head, err := bind.head()
-	if err != nil {
-		return nil, err
-	}
-	h, n := m.Hidden(), 0
-	for _, b := range batches {
-		n += b.NumLabels()
-	}
-	m.headScr.reset()
-	raw, labels := m.headScr.take(n*h), make([]int32, 0, n)
-	for i, b := range batches {
-		for j, l := range b.Labels {
-			if l < 0 {
-				continue
-			}
-			if int(l) >= head.out {
-				return nil, fmt.Errorf("%w: token %d, the model has %d", tensor.ErrMalformed, l, head.out)
-			}
-			copy(raw[len(labels)*h:], xs[i][j*h:(j+1)*h])
-			labels = append(labels, l)
-		}
-	}
-	x := m.headScr.take(n * h)
-	norm.Forward(x, raw, n)
-
-	chunk := head.out
-	if n > 0 {
-		chunk = min(chunk, max(1, m.logitFloats/n))
-	}
+	head, x, labels := top.head, top.x, top.labels
+	h, n := m.Hidden(), len(labels)
+	chunk := m.chunk(head.out, n)
 	logits := m.headScr.take(n * chunk)
 	lse := make([]kernel.LogSumExp, n)
 	for i := range lse {
@@ -180,7 +153,7 @@ func (m *Model) Loss(xs [][]float32, batches []*Batch, w Weights, grad bool, sca
 	}
 
 	draw := m.headScr.zeros(n * h)
-	norm.grad(draw, dx, raw, n)
+	top.norm.grad(draw, dx, top.raw, n)
 	for k, b := range batches {
 		clear(xs[k])
 		for j, l := range b.Labels {
@@ -193,6 +166,60 @@ func (m *Model) Loss(xs [][]float32, batches []*Batch, w Weights, grad bool, sca
 	return sums, nil
 }
 
+// top is what is above the blocks, and the rows that go through it: those with a
+// label.
+type top struct {
+	norm   *norm
+	head   *linear
+	raw, x []float32 // before and after the norm
+	labels []int32
+}
+
+// top takes the rows with a label out of the last block's hidden states xs.
+func (m *Model) top(xs [][]float32, batches []*Batch, w Weights) (*top, error) {
+	t, bind := &top{}, binding{m, w}
+	var err error
+	if t.norm, err = bind.norm(arch.FinalNorm, -1); err != nil {
+		return nil, err
+	}
+	if t.head, err = bind.head(); err != nil {
+		return nil, err
+	}
+	if m.observer != nil {
+		m.observeHead(t, xs)
+	}
+	h, n := m.Hidden(), 0
+	for _, b := range batches {
+		n += b.NumLabels()
+	}
+	m.headScr.reset()
+	t.raw, t.labels = m.headScr.take(n*h), make([]int32, 0, n)
+	for i, b := range batches {
+		for j, l := range b.Labels {
+			if l < 0 {
+				continue
+			}
+			if int(l) >= t.head.out {
+				return nil, fmt.Errorf("%w: token %d, the model has %d", tensor.ErrMalformed, l, t.head.out)
+			}
+			copy(t.raw[len(t.labels)*h:], xs[i][j*h:(j+1)*h])
+			t.labels = append(t.labels, l)
+		}
+	}
+	t.x = m.headScr.take(n * h)
+	t.norm.Forward(t.x, t.raw, n)
+	return t, nil
+}
+
+// chunk returns how many logits of each of n rows exist at a time, of a
+// vocabulary of that size.
+func (m *Model) chunk(vocab, n int) int {
+	if n == 0 {
+		return vocab
+	}
+	return min(vocab, max(1, m.logitFloats/n))
+}
+
 // sweep computes the logits of the n rows of x a chunk of the vocabulary at a
 // time and calls f with each: n rows of width logits, the first of which is
 // token first's.
@@ -203,14 +230,22 @@ func (m *Model) sweep(head *linear, logits, x []float32, n, chunk int, f func(pa
 	for first := 0; first < head.out; first += chunk {
 		width := min(chunk, head.out-first)
 		part := logits[:n*width]
-		if err := kernel.MulT(part, x, n, rowsOf(head.w, first, width), false); err != nil {
+		if err := m.logits(head, part, x, n, first, width); err != nil {
 			return err
 		}
-		m.cap(part)
 		if err := f(part, first, width); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// logits computes those of n rows of x for width tokens from the first on.
+func (m *Model) logits(head *linear, dst, x []float32, n, first, width int) error {
+	if err := kernel.MulT(dst, x, n, rowsOf(head.w, first, width), false); err != nil {
+		return err
+	}
+	m.cap(dst)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 
+	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/tensor"
 	"github.com/seed18967229/nibble/train/optim"
@@ -51,6 +52,7 @@ func (a *Adapter) rank() int { return int(a.A.Shape[0]) }
 
 // linear is one linear layer of a leased block.
 type linear struct {
+	weight  arch.Tensor
 	w       kernel.Matrix
 	out, in int
 	bias    []float32
@@ -61,10 +63,21 @@ type linear struct {
 
 	// Where gradients go; nil for what is frozen.
 	dw, dbias []float32
+
+	observer Observer // or nil
+}
+
+// observe tells the observer of the n rows of x, which the weight is about to be
+// multiplied with.
+func (l *linear) observe(x []float32, n int) {
+	if l.observer != nil {
+		l.observer(l.weight, x, n)
+	}
 }
 
 // forward computes y = x·Wᵀ + bias + adapter for the n rows of x.
 func (l *linear) forward(s *arena, y, x []float32, n int, d dropout) error {
+	l.observe(x, n)
 	product := kernel.MulT
 	if l.transposed {
 		product = kernel.Mul

@@ -44,6 +44,7 @@ type Model struct {
 	positions     int
 
 	scr, headScr arena // inside a block, and at the head
+	observer     Observer
 
 	logitFloats int // LogitFloats, but in tests
 }
@@ -195,7 +196,7 @@ func (b binding) linear(role arch.Role, layer int) (*linear, error) {
 
 // linearOf returns the linear layer with that weight and no bias.
 func (b binding) linearOf(t arch.Tensor) (*linear, error) {
-	l := &linear{out: t.Out(), in: t.In(), transposed: t.Transposed, lora: b.m.train.Adapters[t.Module()]}
+	l := &linear{weight: t, out: t.Out(), in: t.In(), transposed: t.Transposed, lora: b.m.train.Adapters[t.Module()], observer: b.m.observer}
 	if p := b.m.train.Params[t.Name]; p != nil {
 		l.w, l.dw = kernel.Dense{Data: p.Data, Rows: int(t.Dims[0]), Cols: int(t.Dims[1])}, p.Grad
 		return l, nil

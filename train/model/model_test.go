@@ -119,8 +119,15 @@ func (s *setup) forward(t *testing.T) []float64 {
 	require.NoError(t, err)
 	defer st.Close()
 	m := New(s.arch, s.train, 64)
-	var xs [][]float32
-	var batches []*Batch
+	xs, batches := s.final(t, m, st)
+	sums, err := m.Loss(xs, batches, st, false, 1)
+	require.NoError(t, err)
+	return sums
+}
+
+// final returns the micro-batches and their last hidden states.
+func (s *setup) final(t *testing.T, m *Model, st *stream.Stream) (xs [][]float32, batches []*Batch) {
+	t.Helper()
 	for _, list := range s.micro {
 		b := &Batch{}
 		for _, q := range list {
@@ -138,9 +145,7 @@ func (s *setup) forward(t *testing.T) []float64 {
 		}
 		xs, batches = append(xs, x), append(batches, b)
 	}
-	sums, err := m.Loss(xs, batches, st, false, 1)
-	require.NoError(t, err)
-	return sums
+	return xs, batches
 }
 
 // newSetup makes a model with random micro-batches; ragged, one without a

@@ -14,6 +14,8 @@ type reference struct {
 	w map[string][]float64
 	// lora maps a module to its A, B and scale.
 	lora map[string]refLoRA
+	// see, if it is not nil, gets what each module is given.
+	see func(module string, x []float64)
 }
 
 type refLoRA struct {
@@ -24,6 +26,9 @@ type refLoRA struct {
 // times returns x·Wᵀ + bias + adapter of a module; transposed says that W is
 // stored as [in, out].
 func (r *reference) times(module string, x []float64, transposed bool) []float64 {
+	if r.see != nil {
+		r.see(module, x)
+	}
 	w := r.w[module+".weight"]
 	out := len(w) / len(x)
 	y := make([]float64, out)

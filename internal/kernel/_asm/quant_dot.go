@@ -193,7 +193,7 @@ func splitAVX2() {
 
 // aheadCodes is how many bytes ahead codes are asked for: what the processor fetches by
 // itself stops at the end of a page, which is two rows.
-const aheadCodes = 2048
+const aheadCodes = 3072
 
 // dot4 makes the loop of a product with mr rows of x from 4-bit codes. No value is
 // written to memory: a byte is widened to a lane, its low nibble looks up an odd

@@ -4130,7 +4130,7 @@ row:
 	MOVQ   blocks+80(FP), R8
 
 block:
-	PREFETCHT0  2048(DX)
+	PREFETCHT0  3072(DX)
 	VMULPS.BCST (BX), Z0, Z5
 	ADDQ        $0x04, BX
 	MOVQ        block+88(FP), R9
@@ -4201,7 +4201,7 @@ row:
 	MOVQ   blocks+80(FP), R8
 
 block:
-	PREFETCHT0   2048(DX)
+	PREFETCHT0   3072(DX)
 	VBROADCASTSS (BX), Y5
 	VMULPS       (R10), Y5, Y4
 	VMULPS       32(R10), Y5, Y5
@@ -4289,7 +4289,7 @@ row:
 	MOVQ   blocks+80(FP), R9
 
 block:
-	PREFETCHT0  2048(BX)
+	PREFETCHT0  3072(BX)
 	VMULPS.BCST (SI), Z0, Z9
 	ADDQ        $0x04, SI
 	MOVQ        block+88(FP), R10
@@ -4382,7 +4382,7 @@ row:
 	MOVQ   blocks+80(FP), R9
 
 block:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   3072(BX)
 	VBROADCASTSS (SI), Y9
 	VMULPS       (R11), Y9, Y8
 	VMULPS       32(R11), Y9, Y9
@@ -4484,7 +4484,7 @@ row:
 	MOVQ   blocks+80(FP), R9
 
 block:
-	PREFETCHT0  2048(BX)
+	PREFETCHT0  3072(BX)
 	VMULPS.BCST (SI), Z0, Z7
 	ADDQ        $0x04, SI
 	MOVQ        block+88(FP), R10
@@ -4587,7 +4587,7 @@ row:
 	MOVQ   blocks+80(FP), R9
 
 block:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   3072(BX)
 	VBROADCASTSS (SI), Y7
 	VMULPS       (R11), Y7, Y6
 	VMULPS       32(R11), Y7, Y7
@@ -4702,7 +4702,7 @@ row:
 	MOVQ   blocks+80(FP), R9
 
 block:
-	PREFETCHT0  2048(BX)
+	PREFETCHT0  3072(BX)
 	VMULPS.BCST (SI), Z0, Z9
 	ADDQ        $0x04, SI
 	MOVQ        block+88(FP), R10
@@ -4824,7 +4824,7 @@ row:
 	MOVQ   blocks+80(FP), R9
 
 block:
-	PREFETCHT0   2048(BX)
+	PREFETCHT0   3072(BX)
 	VBROADCASTSS (SI), Y9
 	VMULPS       (R12), Y9, Y8
 	VMULPS       32(R12), Y9, Y9
