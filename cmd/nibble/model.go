@@ -72,7 +72,8 @@ func (m *model) understand() (err error) {
 		if m.view, err = convert.Canonical(m.stored, m.arch); err != nil {
 			return fmt.Errorf("%s: %w", m.Path, err)
 		}
-		return nil
+		m.view, err = m.view.InOut(m.arch, codecs)
+		return err
 	case formats.GGUF:
 		if convert.IsAdapter(m.Meta()) {
 			return m.isAdapter()
@@ -215,7 +216,11 @@ func (m *model) whole() tensor.Source {
 // quantized reports whether a tensor of the model is stored in an encoding
 // that no arithmetic is done in.
 func (m *model) quantized() bool {
-	for info := range m.source().All() {
+	src := m.source()
+	if m.stored != nil {
+		src = m.stored
+	}
+	for info := range src.All() {
 		if info.DType.Opaque() || blockType(info.DType) {
 			return true
 		}

@@ -46,12 +46,13 @@ func (a *app) quantizeCommand() *cobra.Command {
 	var o quantizeOptions
 	cmd := &cobra.Command{
 		Use:   "quantize IN OUT",
-		Short: "Quantize a model to 4 bits as bitsandbytes does, ready for QLoRA",
-		Long: `Quantize the linear layers of a model to NF4 or FP4. The directory written is
-what transformers and bitsandbytes write and load: same tensors, same bits, and
-a quantization_config in config.json. Embeddings, norms and the output head keep
-their type; --skip-modules replaces that choice of lm_head, as
-llm_int8_skip_modules does.`,
+		Short: "Quantize a model as bitsandbytes does, ready for QLoRA",
+		Long: `Quantize the linear layers of a model to NF4, FP4 or INT8. The directory written
+is what transformers and bitsandbytes write and load: same tensors, same bits, and
+a quantization_config in config.json. Embeddings, norms, routers and the output
+head keep their type, and so do parts that are not text; --skip-modules replaces
+that choice of lm_head, as llm_int8_skip_modules does. transformers 5 has no
+quantized experts: they keep their type unless --experts says otherwise.`,
 		Example: "  nibble quantize stories260K stories260K-nf4 --type nf4",
 		Args:    exactArgs(2),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.quantize(cmd.Context(), args[0], args[1], &o) },

@@ -86,6 +86,8 @@ func newInitialAdapter(o *initOptions, m *model, out string, typ tensor.DType) (
 		return nil, badUsage(fmt.Errorf("--alpha is %v, want more than 0", o.alpha))
 	case inside(o.out, out) || inside(out, o.out):
 		return nil, badUsage(fmt.Errorf("%s: --adapter-out is OUT, or one is inside the other", o.out))
+	case m.view.Partial():
+		return nil, fmt.Errorf("%s: %w: --init-adapter for a model of more than text", m.Path, tensor.ErrUnsupported)
 	case m.arch.FanInFanOut():
 		return nil, fmt.Errorf("%s: %w: --init-adapter for a family that stores weights as [in, out]", m.Path, tensor.ErrUnsupported)
 	}

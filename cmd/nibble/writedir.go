@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats"
 	"github.com/seed18967229/nibble/formats/convert"
 	"github.com/seed18967229/nibble/formats/hf"
@@ -75,6 +76,10 @@ func (a *app) castDir(ctx context.Context, in *formats.Input, out string, o *con
 	}
 	opts := dirOptions{dtype: to, maxShard: int64(o.maxShard)}
 	if to != tensor.Invalid && m.quantized() {
+		if a, err := arch.ParseConfig(in.HF.Config()); err == nil && a.FanInFanOut() {
+			// bitsandbytes has turned some of the weights around.
+			return nil, badUsage(hint.Add(fmt.Errorf("%s: --outtype %s of a quantized model whose weights are stored as [in, out]", in.Path, o.outType), "nibble dequantize decodes it"))
+		}
 		opts.drop = m.quantization()
 	}
 	plan, err := castPlan(m.stored, func(info tensor.Info) tensor.DType { return retyped(info, to) }, nil)

@@ -61,7 +61,7 @@ func (l *LoftQ) Corrections() []Correction {
 
 // wants reports whether a weight gets an adapter.
 func (l *LoftQ) wants(info tensor.Info) bool {
-	return l != nil && len(info.Shape) == 2 && (l.Targets == nil || l.Targets(moduleOf(info.Name)))
+	return l != nil && len(info.Shape) == 2 && moduleOf(info.Name) != info.Name && (l.Targets == nil || l.Targets(moduleOf(info.Name)))
 }
 
 // plan takes note of a weight, and returns what is to be called with its errors.

@@ -45,6 +45,11 @@ type Options struct {
 	// there and are not in Linear.
 	AlsoSkip []string
 
+	// PerExpert says that weights of experts are in Linear. transformers 5 has the
+	// experts of a layer in one parameter, which it does not load from weights of 4
+	// or 8 bits; the configuration says so.
+	PerExpert bool
+
 	// DType is what weights are rounded to before they are quantized, F32, F16 or
 	// BF16, as transformers does when it loads a model with that dtype.
 	// tensor.Invalid keeps each weight's own.
@@ -52,6 +57,10 @@ type Options struct {
 
 	// LoftQ, if it is not nil, has adapters made that correct 4-bit weights.
 	LoftQ *LoftQ
+
+	// Was returns what a tensor whose elements share blocks or scales was before, and
+	// what it becomes where it is not quantized again. nil refuses such tensors.
+	Was func(info tensor.Info) tensor.DType
 
 	// NonFinite is what is done with elements that are NaN or infinite; nil stops
 	// the run at the first.
@@ -79,9 +88,13 @@ func Plan(src tensor.Source, codecs tensor.Codecs, o Options) (*pipeline.Plan, *
 	a := &Account{o: o, compute: o.Compute}
 	var kept []string // linear layers that no pattern names but that are copied
 	for info := range src.All() {
-		if info.DType.Opaque() {
-			return nil, nil, hint.Add(fmt.Errorf("tensor %q: %w: it is %v already", info.Name, tensor.ErrUnsupported, info.DType),
-				"dequantize the model first, or start from the original")
+		was := info.DType
+		if encoded(was) {
+			if o.Was == nil {
+				return nil, nil, hint.Add(fmt.Errorf("tensor %q: %w: it is %v already", info.Name, tensor.ErrUnsupported, info.DType),
+					"dequantize the model first, or start from the original")
+			}
+			was = o.Was(info)
 		}
 		module := moduleOf(info.Name)
 		reason := o.Why[info.Name]
@@ -93,7 +106,7 @@ func Plan(src tensor.Source, codecs tensor.Codecs, o Options) (*pipeline.Plan, *
 			} else if reason = unfit(info); reason != "" {
 				kept = append(kept, module)
 			} else {
-				step, err := a.quantize(codecs, info)
+				step, err := a.quantize(codecs, info, was)
 				if err != nil {
 					return nil, nil, fmt.Errorf("tensor %q: %w", info.Name, err)
 				}
@@ -101,10 +114,17 @@ func Plan(src tensor.Source, codecs tensor.Codecs, o Options) (*pipeline.Plan, *
 				continue
 			}
 		}
-		p.Steps = append(p.Steps, pipeline.Copy(info, info.Name))
-		a.copied(info, reason)
+		step := pipeline.Copy(info, info.Name)
+		if was != info.DType {
+			if step, err = pipeline.Cast(codecs, info.Name, tensor.Info{Name: info.Name, DType: was, Shape: info.Shape}); err != nil {
+				return nil, nil, err
+			}
+			step.Action = "dequantize"
+		}
+		p.Steps = append(p.Steps, step)
+		a.kept(info, step, reason)
 	}
-	if !slices.ContainsFunc(a.results, func(r Result) bool { return r.Action != "copy" }) {
+	if !slices.ContainsFunc(a.results, func(r Result) bool { return r.Quantized() }) {
 		return nil, nil, hint.Add(fmt.Errorf("%w: no weight is left to be quantized", tensor.ErrUnsupported),
 			"shorten the list of modules to skip")
 	}
@@ -175,14 +195,21 @@ func skipList(o Options, skip matcher, linear map[string]bool, kept []string) []
 	return append(append(list, o.AlsoSkip...), kept...)
 }
 
-// quantize returns the step that makes a weight's tensors.
-func (a *Account) quantize(codecs tensor.Codecs, info tensor.Info) (pipeline.Step, error) {
+// encoded reports whether elements of a dtype share blocks or scales.
+func encoded(d tensor.DType) bool {
+	elems, _ := d.Block()
+	return d.Opaque() || elems > 1
+}
+
+// quantize returns the step that makes the tensors of a weight, whose elements
+// were of the dtype was.
+func (a *Account) quantize(codecs tensor.Codecs, info tensor.Info, was tensor.DType) (pipeline.Step, error) {
 	to := a.o.DType
 	if to == tensor.Invalid {
-		to = info.DType
+		to = was
 	}
 	if dtypeName(to) == "" {
-		return pipeline.Step{}, hint.Add(fmt.Errorf("%w: quantizing %v", tensor.ErrUnsupported, info.DType),
+		return pipeline.Step{}, hint.Add(fmt.Errorf("%w: quantizing %v", tensor.ErrUnsupported, was),
 			"say which of f32, f16 and bf16 to round it to")
 	}
 	if _, ok := codecs[info.DType]; !ok {

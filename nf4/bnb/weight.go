@@ -47,9 +47,11 @@ func (w *weight) panel() int64 {
 
 // scratch returns the most memory that panels takes.
 func (w *weight) scratch() int64 {
-	block, size := w.in.DType.Block()
 	panel := w.panel()
-	n := 4*panel + panel/block*size // decoded and stored rows
+	n := 2 * 4 * panel // decoded and stored rows
+	if block, size := w.in.DType.Block(); block > 0 {
+		n = 4*panel + panel/block*size
+	}
 	if w.source != w.in.DType {
 		n += 4 * panel
 	}
