@@ -212,7 +212,7 @@ func TestBadInput(t *testing.T) {
 		"unknown command": {nil, []string{"quantise", "stories260K", "out"}, exitUsage, []string{"quantise"}, "quantize"},
 		"missing flag":    {nil, []string{"merge", "--base", "stories260K", "--out", "out"}, exitUsage, []string{"--adapter is missing"}, ""},
 		"argument count":  {nil, []string{"convert", "stories260K"}, exitUsage, []string{"accepts 2 arg"}, "usage:"},
-		"quantize type":   {nil, []string{"quantize", "stories260K", "out", "--type", "q4_0"}, exitUsage, []string{"q4_0"}, "nf4"},
+		"quantize type":   {nil, []string{"quantize", "stories260K", "out", "--type", "q4_9"}, exitUsage, []string{"q4_9"}, "nf4"},
 		"block size":      {nil, []string{"quantize", "stories260K", "out", "--block-size", "48"}, exitUsage, []string{"48"}, ""},
 		"output type":     {nil, []string{"convert", "stories260K", "out", "--outtype", "q8_0"}, exitUsage, []string{"q8_0"}, "bf16"},
 		"adapter weight":  {nil, []string{"merge", "--base", "stories260K", "--adapter", "x:heavy", "--out", "out"}, exitUsage, []string{"heavy"}, "DIR:weight"},

@@ -55,14 +55,20 @@ names a directory that is here.`,
 	f := cmd.Flags()
 	f.StringVar(&o.outType, "outtype", "auto", strings.Join(convert.OutTypes(), ", "))
 	f.Var(&o.maxShard, "max-shard-size", "largest shard of a directory (default: the shards of the input, else 5GB)")
+	o.ggufFlags(cmd)
+	f.StringVar(&o.base, "base", "", "the model that an adapter belongs to")
+	return cmd
+}
+
+// ggufFlags adds the flags of a GGUF file that is written.
+func (o *convertOptions) ggufFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
 	f.Var(&o.splitSize, "split-max-size", "split a GGUF file: most bytes of tensors in a part")
 	f.IntVar(&o.splitTensors, "split-max-tensors", 0, "split a GGUF file: most tensors in a part")
 	f.BoolVar(&o.noTensorFirst, "no-tensor-first-split", false, "keep the tensors out of the first part")
 	preFlag(cmd, &o.pre)
 	f.StringVar(&o.name, "model-name", "", "general.name of a GGUF file")
 	f.StringVar(&o.metadata, "metadata", "", "JSON file with general.* of a GGUF file, in place of what the model card says")
-	f.StringVar(&o.base, "base", "", "the model that an adapter belongs to")
-	return cmd
 }
 
 // preFlag adds the flag of the commands that write GGUF files of directories.

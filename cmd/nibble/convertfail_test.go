@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed18967229/nibble/tensor"
 )
 
 // sparseTensors makes a safetensors file of several matrices of zeros that take no
@@ -39,17 +41,23 @@ func TestInterruptedConversion(t *testing.T) {
 	put(t, filepath.Join(dir, "model/config.json"), `{"model_type": "any"}`)
 	require.NoError(t, os.Link(filepath.Join(dir, "model/model.safetensors"), in))
 
+	noise := tensor.Info{Name: "token_embd.weight", DType: tensor.F32, Shape: tensor.Shape{2048, 4096}}
+	writeGGUFFile(t, filepath.Join(dir, "in.gguf"), tensor.Meta{{Key: "general.architecture", Value: "any"}, {Key: "any.block_count", Value: uint32(1)}},
+		[]tensor.Info{noise}, wideValues)
+
 	for _, c := range []struct {
-		in, out, old string // of the old output: the file to look at
+		out, old string // of the old output: the file to look at
+		args     []string
 	}{
-		{"in.safetensors", "out.safetensors", "out.safetensors"},
-		{"model", "out", "out/config.json"},
+		{"out.safetensors", "out.safetensors", []string{"convert", "in.safetensors", "out.safetensors", "--outtype", "bf16"}},
+		{"out", "out/config.json", []string{"convert", "model", "out", "--outtype", "bf16"}},
+		{"out.gguf", "out.gguf", []string{"quantize", "in.gguf", "out.gguf", "--type", "q5_k_m"}},
 	} {
 		for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 			t.Run(c.out+" "+signal.String(), func(t *testing.T) {
 				put(t, filepath.Join(dir, c.old), "old")
 				before := every(t, dir)
-				cmd := exec.Command(binary, "convert", c.in, c.out, "--outtype", "bf16", "--force")
+				cmd := exec.Command(binary, append(c.args, "--force")...)
 				cmd.Dir = dir
 				var stderr bytes.Buffer
 				cmd.Stderr = &stderr
@@ -89,6 +97,7 @@ func TestFileSizeLimit(t *testing.T) {
 		{"convert", "m.gguf", "out"},
 		{"convert", "m.gguf", "out.gguf"},
 		{"quantize", "stories260K", "out"},
+		{"quantize", "stories260K", "out.gguf", "--type", "q4_k_m"},
 	} {
 		for _, force := range []bool{false, true} {
 			if force {

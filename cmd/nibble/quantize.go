@@ -8,7 +8,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"github.com/seed18967229/nibble/formats/gguf/ftype"
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/pipeline"
@@ -21,6 +23,7 @@ type quantizeOptions struct {
 	nanAsZero bool
 	bnb       bnbOptions
 	init      initOptions
+	gguf      ggufOptions
 }
 
 // nonFinite returns what is done with weights that are NaN or infinite.
@@ -29,49 +32,110 @@ func (o *quantizeOptions) nonFinite() *pipeline.NonFinite {
 }
 
 // quantizer quantizes a model to one type.
-type quantizer func(a *app, ctx context.Context, in, out string, o *quantizeOptions) error
+type quantizer struct {
+	quantFamily
+	run func(a *app, ctx context.Context, in, out string, o *quantizeOptions) error
+}
 
 // quantTypes are what --type may be.
 func quantTypes() map[string]quantizer {
 	types := make(map[string]quantizer)
 	for name, d := range bnbTypes {
-		types[name] = func(a *app, ctx context.Context, in, out string, o *quantizeOptions) error {
+		types[name] = quantizer{bnbFamily, func(a *app, ctx context.Context, in, out string, o *quantizeOptions) error {
 			return a.quantizeBnb(ctx, in, out, d, o)
-		}
+		}}
+	}
+	for name, typ := range ftype.Types() {
+		types[name] = quantizer{ggufFamily, func(a *app, ctx context.Context, in, out string, o *quantizeOptions) error {
+			return a.quantizeGGUF(ctx, in, out, typ, o)
+		}}
 	}
 	return types
 }
 
+// A quantFamily is a family of types, as an error speaks of it.
+type quantFamily string
+
+const (
+	bnbFamily  quantFamily = "bitsandbytes"
+	ggufFamily quantFamily = "GGUF"
+)
+
+// familyFlags has the flags of each family.
+type familyFlags map[quantFamily][]string
+
+// add notes which flags add adds to a command as those of a family.
+func (f familyFlags) add(of quantFamily, cmd *cobra.Command, add func()) {
+	before := make(map[string]bool)
+	cmd.Flags().VisitAll(func(x *pflag.Flag) { before[x.Name] = true })
+	add()
+	cmd.Flags().VisitAll(func(x *pflag.Flag) {
+		if !before[x.Name] {
+			f[of] = append(f[of], x.Name)
+		}
+	})
+}
+
+// check refuses flags that say nothing about types of a family, so that none is
+// given in vain.
+func (f familyFlags) check(cmd *cobra.Command, of quantFamily, typ string) error {
+	for other, names := range f {
+		for _, name := range names {
+			if other != of && cmd.Flags().Changed(name) {
+				return badUsage(hint.Add(fmt.Errorf("--%s is of the types of %s, and %s is one of %s", name, other, typ, of), "leave the flag out"))
+			}
+		}
+	}
+	return nil
+}
+
 func (a *app) quantizeCommand() *cobra.Command {
 	var o quantizeOptions
+	flags := make(familyFlags)
 	cmd := &cobra.Command{
 		Use:   "quantize IN OUT",
-		Short: "Quantize a model as bitsandbytes does, ready for QLoRA",
+		Short: "Quantize a model as bitsandbytes does, ready for QLoRA, or to a GGUF file",
 		Long: `Quantize the linear layers of a model to NF4, FP4 or INT8. The directory written
 is what transformers and bitsandbytes write and load: same tensors, same bits, and
 a quantization_config in config.json. Embeddings, norms, routers and the output
 head keep their type, and so do parts that are not text; --skip-modules replaces
 that choice of lm_head, as llm_int8_skip_modules does. transformers 5 has no
-quantized experts: they keep their type unless --experts says otherwise.`,
-		Example: "  nibble quantize stories260K stories260K-nf4 --type nf4",
+quantized experts: they keep their type unless --experts says otherwise.
+
+The other types are those of GGUF files, q4_k_m and so on. From a directory or
+from another GGUF file, in one pass, the file is that of llama.cpp: what its
+converter and llama-quantize write one after the other, to the byte. A type such
+as q4_k_m is a mix, which --dry-run shows; --tensor-type and its like change it.
+--imatrix spends the precision on what matters (nibble imatrix).`,
+		Example: "  nibble quantize stories260K stories260K-nf4 --type nf4\n  nibble quantize stories260K stories260K.gguf --type q4_k_m",
 		Args:    exactArgs(2),
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.quantize(cmd.Context(), args[0], args[1], &o) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if q, ok := quantTypes()[strings.ToLower(o.typ)]; ok {
+				if err := flags.check(cmd, q.quantFamily, o.typ); err != nil {
+					return err
+				}
+			}
+			return a.quantize(cmd.Context(), args[0], args[1], &o)
+		},
 	}
 	cmd.Flags().StringVar(&o.typ, "type", "nf4", strings.Join(slices.Sorted(maps.Keys(quantTypes())), ", "))
 	cmd.Flags().BoolVar(&o.nanAsZero, "nan-as-zero", false, "weights that are NaN or infinite become 0; without it they stop the run")
-	bnbFlags(cmd, &o.bnb)
-	initFlags(cmd, &o.init)
+	flags.add(bnbFamily, cmd, func() {
+		bnbFlags(cmd, &o.bnb)
+		initFlags(cmd, &o.init)
+	})
+	flags.add(ggufFamily, cmd, func() { ggufQuantFlags(cmd, &o.gguf) })
 	return cmd
 }
 
 func (a *app) quantize(ctx context.Context, in, out string, o *quantizeOptions) error {
 	types := quantTypes()
-	run, ok := types[strings.ToLower(o.typ)]
+	q, ok := types[strings.ToLower(o.typ)]
 	if !ok {
 		return badUsage(hint.Add(fmt.Errorf("no quantization type %q", o.typ), "there are: %s", strings.Join(slices.Sorted(maps.Keys(types)), ", ")))
 	}
 	if err := fsx.CheckOutput(out, in); err != nil {
 		return badUsage(err)
 	}
-	return run(a, ctx, in, out, o)
+	return q.run(a, ctx, in, out, o)
 }

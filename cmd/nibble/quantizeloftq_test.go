@@ -56,7 +56,7 @@ func TestInitAdapter(t *testing.T) {
 	defer a.Close()
 	require.Equal(t, 40.0, a.Config.LoraAlpha)
 	require.Equal(t, at("scaled"), a.Config.BaseModel)
-	require.Equal(t, []string{"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj", "up_proj"}, a.Config.TargetModules.Names)
+	require.Equal(t, []string{"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}, a.Config.TargetModules.Names)
 
 	// More iterations change the codes.
 	var many quantizeResult
@@ -99,6 +99,7 @@ func TestInitAdapterBadUsage(t *testing.T) {
 		"all skipped":         {nil, append(quantize, "--init-adapter", "loftq", "--target-modules", "q_proj", "--skip-modules", "q_proj"), exitInput, []string{"no weight"}, "--skip-modules"},
 		"out twice":           {nil, append(quantize, "--init-adapter", "loftq", "--adapter-out", "./out"), exitUsage, []string{"out", "--adapter-out is OUT"}, ""},
 		"inside out":          {nil, append(quantize, "--init-adapter", "loftq", "--adapter-out", "out/adapter"), exitUsage, []string{"out/adapter"}, ""},
+		"GGUF":                {nil, []string{"quantize", "stories260K", "out.gguf", "--type", "q8_0", "--init-adapter", "loftq"}, exitUsage, []string{"--init-adapter", "bitsandbytes"}, ""},
 		"int8":                {nil, append(quantize, "--init-adapter", "loftq", "--type", "int8"), exitUsage, []string{"int8"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) { c.run(t) })
