@@ -236,6 +236,35 @@ func TestDequantizeParts(t *testing.T) {
 	}, tensors(t, dir+"/ints.safetensors"))
 }
 
+// What quantize writes decodes to the tensors that it started from, by name and shape:
+// experts that were quantized one by one, weights that were turned around, models of
+// more than text.
+func TestDequantizeFamilies(t *testing.T) {
+	for family, args := range map[string][]string{
+		"mixtral": {"--experts", "quantize"}, "qwen3moe": {"--type", "int8", "--experts", "quantize"}, "gpt2": nil, "phi3": {"--type", "fp4"}, "gemma3-vision": nil,
+	} {
+		dir, out := filepath.Join(goldens, "families", family), t.TempDir()
+		ok(t, append([]string{"quantize", dir, out + "/q"}, args...)...)
+		ok(t, "dequantize", out+"/q", out+"/plain")
+		ok(t, "verify", out+"/plain")
+		want, got := inventory(t, dir), inventory(t, out+"/plain")
+		require.Equal(t, want, got, family)
+	}
+}
+
+// inventory returns the types and shapes of the tensors of a path.
+func inventory(t *testing.T, path string) map[string]string {
+	t.Helper()
+	in, err := formats.Open(path)
+	require.NoError(t, err)
+	defer in.Close()
+	out := make(map[string]string)
+	for info := range in.All() {
+		out[info.Name] = fmt.Sprint(info.DType, info.Shape)
+	}
+	return out
+}
+
 // A model of a family that is not known decodes under its own names, side files and all.
 func TestDequantizeUnknownFamily(t *testing.T) {
 	dir := workspace(t)

@@ -36,8 +36,9 @@ func nf4Files(o *options) error {
 	if err := llama7B.sized(o.gb).make(model, o.tokenizer); err != nil {
 		return err
 	}
-	// The output takes a third or less, and so does its copy.
-	if err := room(o.dir, 0.67*o.gb); err != nil {
+	// The output takes a quarter and a bit, embeddings and head as they are, and so does
+	// its copy.
+	if err := room(o.dir, 2*(0.26*o.gb+0.55)); err != nil {
 		return err
 	}
 	size, err := sizeOf(model)

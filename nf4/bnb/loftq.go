@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/internal/lowrank"
 	"github.com/seed18967229/nibble/nf4"
@@ -87,18 +86,22 @@ func (c *corrected) layout() ([]tensor.Info, error) {
 	if l.Iterations < 1 {
 		return nil, fmt.Errorf("%w: LoftQ of %d iterations", tensor.ErrUnsupported, l.Iterations)
 	}
-	if most := min(c.in.Shape.Rows(), c.in.Shape.Cols()); l.Rank < 1 || int64(l.Rank) > most {
-		return nil, hint.Add(fmt.Errorf("%w: an adapter of rank %d for a weight of %v", tensor.ErrUnsupported, l.Rank, c.in.Shape),
-			"this weight takes ranks from 1 to %d", most)
+	if l.Rank < 1 {
+		return nil, fmt.Errorf("%w: an adapter of rank %d", tensor.ErrUnsupported, l.Rank)
 	}
 	return c.quantizer.layout()
+}
+
+// rank returns the rank of the correction: that asked for, or all that the weight has.
+func (c *corrected) rank() int {
+	return int(min(int64(c.o.LoftQ.Rank), c.in.Shape.Rows(), c.in.Shape.Cols()))
 }
 
 // scratch implements maker.
 func (c *corrected) scratch() int64 {
 	rows, cols := int(c.in.Shape.Rows()), int(c.in.Shape.Cols())
 	n := c.quantizer.scratch() + c.header().Sections(c.in.Shape.Elems()).Size()
-	n += lowrank.Memory(rows, cols, c.o.LoftQ.Rank) + 4*int64(rows)*int64(c.o.LoftQ.Rank) // B, negated
+	n += lowrank.Memory(rows, cols, c.rank()) + 4*int64(rows)*int64(c.rank()) // B, negated
 	n += int64(runtime.GOMAXPROCS(0)) * decodedRows * int64(cols) * 8
 	return n + c.weight.scratch() + 4*c.panel()
 }
@@ -137,7 +140,7 @@ func (c *corrected) run(ctx context.Context, src tensor.Source, out []io.WriterA
 		if r.quantized, err = r.open(blob); err != nil {
 			return err
 		}
-		if factors, err = lowrank.Truncate(r, l.Rank, 1); err != nil {
+		if factors, err = lowrank.Truncate(r, c.rank(), 1); err != nil {
 			return err
 		}
 		each = func(f func(x []float32, row int64) error) error { return r.without(factors, f) }
@@ -149,11 +152,25 @@ func (c *corrected) run(ctx context.Context, src tensor.Source, out []io.WriterA
 	if _, err := out[outCodes].WriteAt(codes, 0); err != nil {
 		return err
 	}
-	if err := l.Store(moduleOf(c.in.Name), factors.A, factors.B); err != nil {
+	if err := l.Store(moduleOf(c.in.Name), c.padded(factors.A, 1), c.padded(factors.B, int(c.in.Shape.Rows()))); err != nil {
 		return err
 	}
 	c.account(before, base, after)
 	return c.store(out, enc, dq, base)
+}
+
+// padded adds zeros to each of n rows where the weight has a lower rank than asked for:
+// adapters have one rank.
+func (c *corrected) padded(x []float32, n int) []float32 {
+	if c.rank() == c.o.LoftQ.Rank {
+		return x
+	}
+	width := len(x) / n
+	out := make([]float32, len(x)/c.rank()*c.o.LoftQ.Rank)
+	for i := range n {
+		copy(out[i*len(out)/n:], x[i*width:(i+1)*width])
+	}
+	return out
 }
 
 // memory is an io.WriterAt.

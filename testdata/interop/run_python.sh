@@ -9,7 +9,7 @@
 #   converted (to safetensors, and to GGUF and back)   the original
 #   NF4                                                what nibble dequantizes it to
 #   merged                                             the base under PEFT
-#   trained adapter                                    loads in PEFT, and equals its merge
+#   trained adapter, that of --init-adapter            loads in PEFT, and equals its merge
 #   every family, through GGUF                         the original, its tokenizer too
 #
 # python.sh says which Python that is.
@@ -62,6 +62,12 @@ nibble train --model "$work/nf4" --data "$data/stories260K/shakespeare.txt" --ou
 load "$work/nf4" "$work/trained.json" --adapter "$work/trained" --write --tokens $story
 nibble merge --base "$work/nf4" --adapter "$work/trained" --out "$work/merged_trained" --dtype f32
 load "$work/merged_trained" "$work/trained.json" --kind plain
+
+# An adapter that corrects what quantizing lost, its alpha taken into it.
+nibble quantize "$stories" "$work/corrected" --init-adapter loftq:3 --rank 8 --alpha 12
+load "$work/corrected" "$work/corrected.json" --adapter "$work/corrected-loftq" --write --tokens $story
+nibble merge --base "$work/corrected" --adapter "$work/corrected-loftq" --out "$work/merged_corrected" --dtype f32
+load "$work/merged_corrected" "$work/corrected.json" --kind plain
 
 # Every family, after it has been a GGUF file. transformers 5 splits some texts of
 # tokenizers with a tokenizer.model otherwise than llama.cpp, which GGUF files mean.
