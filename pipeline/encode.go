@@ -37,10 +37,10 @@ func Encode(codecs tensor.Codecs, in string, out tensor.Info, e Encoding) (Step,
 		matrix = out.Shape[len(out.Shape)-2]
 	}
 	weighted, ok := enc.(tensor.WeightedEncoder)
-	if !ok {
+	if !ok || out.Shape.Rows() == 0 {
 		e.Importance = nil
 	}
-	if n := int64(len(e.Importance)); e.Importance != nil && (matrix == 0 || n != out.Shape.Rows()/matrix*cols) {
+	if n := int64(len(e.Importance)); e.Importance != nil && n != out.Shape.Rows()/matrix*cols {
 		return Step{}, fmt.Errorf("tensor %q: the importance of %d columns, for %v", in, n, out.Shape)
 	}
 	batch := min(PanelRows(cols), out.Shape.Rows())

@@ -101,6 +101,11 @@ func TestEncodeWithImportance(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, byte(32), got[0])
 
+	empty := tensortest.NewSource(t, nil, tensortest.Float32("a", tensor.Shape{0, 64}, nil))
+	got, err = encodeAll(t, empty, "a", Encoding{Importance: importance[:64]})
+	require.NoError(t, err)
+	require.Empty(t, got)
+
 	_, err = encodeAll(t, src, "a", Encoding{Importance: importance[1:]})
 	require.ErrorContains(t, err, `"a"`)
 }

@@ -124,6 +124,19 @@ func TestQuantizedAgainToGGUF(t *testing.T) {
 	}
 }
 
+// An importance matrix of the model's own covers all but the embedding.
+func TestQuantizeWithOwnImatrix(t *testing.T) {
+	dir := workspace(t)
+	at := func(name string) string { return filepath.Join(dir, name) }
+	ok(t, "imatrix", "--model", at("stories260K"), "--data", filepath.Join(goldens, "stories260K/shakespeare.txt"), "--out", at("i.gguf"))
+	var r ggufResult
+	okJSON(t, &r, "quantize", at("stories260K"), at("q.gguf"), "--type", "iq4_nl", "--imatrix", at("i.gguf"), "--output-tensor-type", "q4_0")
+	require.Contains(t, r.Notes, "1 tensor without importance, as the matrix has nothing on them: token_embd.weight")
+	ok(t, "quantize", at("stories260K"), at("plain.gguf"), "--type", "iq4_nl")
+	require.NotEqual(t, tensors(t, at("plain.gguf"))["blk.0.attn_q.weight"], tensors(t, at("q.gguf"))["blk.0.attn_q.weight"])
+	ok(t, "generate", "--model", at("q.gguf"), "--prompt", "Once upon a time", "--max-tokens", "4")
+}
+
 // A dry run says what would be, and leaves nothing.
 func TestQuantizeDryRun(t *testing.T) {
 	dir := t.TempDir()
@@ -137,6 +150,10 @@ func TestQuantizeDryRun(t *testing.T) {
 	require.Regexp(t, `(?m)^  blk\.\*\.attn_v\.weight +\[16, 512\] +F32 to 3 Q4_K$`, text)
 	require.Regexp(t, `(?m)^ +3 fell back to Q4_0, as rows of 320 are not a multiple of 256, as Q2_K needs: blk\.0\.attn_rot\.weight, `, text)
 	require.Contains(t, text, "needs an importance matrix")
+
+	text = ok(t, "quantize", at("wide.gguf"), at("out.gguf"), "--type", "q4_k_m", "--dry-run", "--verbose")
+	require.Regexp(t, `(?m)^Q6_K +blk\.2\.attn_v\.weight: attn_v in a layer that gets more bits$`, text)
+	require.Regexp(t, `(?m)^F32 +blk\.1\.ffn_gate_inp\.weight: a router$`, text)
 
 	text = ok(t, "quantize", family("llama"), at("out.gguf"), "--type", "mxfp4", "--dry-run")
 	require.Contains(t, text, "with --pure they are MXFP4")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -141,6 +142,9 @@ func (a *app) quantizeGGUF(ctx context.Context, path, out string, typ ftype.Type
 	}
 	if err := q.setPlan(typ, o.imatrix); err != nil {
 		return err
+	}
+	for _, c := range q.choices {
+		a.detail("%-14v %s: %s", c.Out.DType, c.Out.Name, cmp.Or(c.Fallback, c.Why, "the type of the mix"))
 	}
 	if o.dryRun {
 		sizes, err := split.Sizes(q.plan.Meta, q.plan.Layout())

@@ -15,6 +15,7 @@ type variant struct {
 	convertLoops
 	quantLoops
 	block32Loops
+	table16Loops
 	kquantLoops
 	elementLoops
 	gemmLoops
@@ -22,7 +23,7 @@ type variant struct {
 	peakLoops
 }
 
-var plain = variant{"go", convertGo, quantGo, block32Go, kquantGo, elementGo, gemmGo, attentionGo, peakGo}
+var plain = variant{"go", convertGo, quantGo, block32Go, table16Go, kquantGo, elementGo, gemmGo, attentionGo, peakGo}
 
 // variantEnv names a variant to use instead of the best that the machine has.
 const variantEnv = "NIBBLE_KERNEL"
