@@ -82,9 +82,12 @@ func newBnbInput(m *model, o *bnb.Options) (*bnbInput, error) {
 		if t.Role == arch.Head {
 			o.Head = strings.TrimSuffix(n, ".weight")
 		}
-		if t.Role == arch.Router && o.PerExpert {
-			// What transformers 4 has as a linear layer.
+		// What transformers 4 has as linear layers.
+		if t.Role == arch.Router {
 			o.AlsoSkip = append(o.AlsoSkip, t.Module())
+		}
+		if t.Experts != nil && !o.PerExpert && !slices.Contains(o.AlsoSkip, "experts") {
+			o.AlsoSkip = append(o.AlsoSkip, "experts")
 		}
 	}
 	var err error

@@ -98,7 +98,11 @@ func TestQuantizedModules(t *testing.T) {
 			require.Equal(t, typ == "nf4", config.Four)
 			require.Equal(t, typ == "int8", config.Eight)
 			require.Empty(t, config.Experts)
-			if !vision {
+			switch {
+			case len(family.Experts) > 0:
+				require.Contains(t, config.Skip, "experts", "transformers 4 has them as linear layers")
+				require.Contains(t, config.Skip, "lm_head")
+			case !vision:
 				require.Nil(t, config.Skip, "transformers finds them by itself")
 			}
 			experts := slices.ContainsFunc(r.Kept, func(k keptGroup) bool { return k.Reason == "experts" && k.Tensors > 0 })
@@ -126,6 +130,7 @@ func TestQuantizedExperts(t *testing.T) {
 			config := quantizationConfig(t, out)
 			require.Contains(t, config.Experts, "each expert")
 			require.Contains(t, config.Skip, "lm_head")
+			require.NotContains(t, config.Skip, "experts")
 			experts := 0
 			for name := range quantizedWeights(t, out) {
 				if strings.Contains(name, ".experts.*.") {
@@ -167,6 +172,11 @@ func TestQuantizedConv1D(t *testing.T) {
 			}
 		}
 		require.Equal(t, 8, quantized)
+
+		var seen inspectResult
+		okJSON(t, &seen, "inspect", q)
+		require.NotEmpty(t, seen.Quantization)
+		require.Equal(t, 20, seen.Types["F32"])
 
 		// As a directory of another type it would be the wrong way round.
 		o = nibble(t, "convert", q, filepath.Join(out, "x"), "--outtype", "f16")
