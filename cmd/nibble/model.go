@@ -42,8 +42,8 @@ type model struct {
 	// its family has. turned is the same as bitsandbytes stores it, nil unless it
 	// has turned weights around.
 	view, turned *convert.View
-	arch *arch.Model
-	gguf *convert.Checkpoint // of a GGUF file
+	arch         *arch.Model
+	gguf         *convert.Checkpoint // of a GGUF file
 }
 
 // openModel opens a model; what is no model is an error that says what it is.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -83,6 +84,34 @@ func TestInitAdapter(t *testing.T) {
 	ok(t, "quantize", base, at("q2"), "--init-adapter", "loftq", "--adapter-out", at("ad"), "--rank", "2", "--force")
 	for _, f := range tensortest.Files(t, dir) {
 		require.False(t, strings.HasPrefix(f, "."), "%s is left", f)
+	}
+}
+
+// PEFT's own LoftQ leaves the same errors of every layer. After some iterations codes that
+// hung by a hair have fallen to either side, and the errors differ by little.
+func TestInitAdapterAsPEFT(t *testing.T) {
+	var golden struct {
+		Rank   int
+		Errors map[string]map[string]float64
+	}
+	readGolden(t, "stories260K/loftq.json", &golden)
+	require.Len(t, golden.Errors, 2)
+	dir := workspace(t)
+	for iterations, want := range golden.Errors {
+		var r quantizeResult
+		okJSON(t, &r, "quantize", dir+"/stories260K", dir+"/q", "--no-double-quant", "--init-adapter", "loftq:"+iterations,
+			"--rank", strconv.Itoa(golden.Rank), "--force")
+		require.Len(t, r.Adapter.Modules, len(want))
+		each, mean := 1e-5, 1e-5
+		if iterations != "1" {
+			each, mean = 0.01, 1e-3
+		}
+		var all float64
+		for _, m := range r.Adapter.Modules {
+			require.InEpsilon(t, want[m.Module], m.After, each, "%s after %s", m.Module, iterations)
+			all += want[m.Module] / float64(len(want))
+		}
+		require.InEpsilon(t, all, r.Adapter.After, mean)
 	}
 }
 
