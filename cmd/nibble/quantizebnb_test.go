@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"path/filepath"
 	"regexp"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed18967229/nibble/formats"
+	"github.com/seed18967229/nibble/formats/safetensors"
 	"github.com/seed18967229/nibble/internal/tensortest"
 	"github.com/seed18967229/nibble/nf4/bnb"
 	"github.com/seed18967229/nibble/tensor"
@@ -146,6 +148,57 @@ func TestQuantizedExperts(t *testing.T) {
 			require.InDelta(t, evaluated(t, out+"-f32"), evaluated(t, out), 1e-6)
 			require.Less(t, math.Abs(evaluated(t, out)-evaluated(t, dir)), 0.3)
 		}
+	}
+}
+
+// Experts that are stacked in two tensors of a layer, as transformers 5 has them in
+// memory, are taken apart: the result is that of experts stored one by one.
+func TestQuantizedStackedExperts(t *testing.T) {
+	dir, out := t.TempDir(), t.TempDir()
+	plain := filepath.Join(goldens, "families/qwen3moe")
+	for _, name := range []string{"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"} {
+		put(t, filepath.Join(dir, name), readFile(t, filepath.Join(plain, name)))
+	}
+	in, err := safetensors.Open(plain + "/model.safetensors")
+	require.NoError(t, err)
+	defer in.Close()
+	var list []tensortest.Tensor
+	expert := regexp.MustCompile(`^(.*\.experts)\.0\.down_proj\.weight$`)
+	for info := range in.All() {
+		if !strings.Contains(info.Name, ".experts.") {
+			list = append(list, tensortest.Tensor{Info: info, Data: tensortest.Bytes(t, in, info.Name)})
+			continue
+		}
+		m := expert.FindStringSubmatch(info.Name)
+		if m == nil {
+			continue
+		}
+		for name, parts := range map[string][]string{"down_proj": {"down_proj"}, "gate_up_proj": {"gate_proj", "up_proj"}} {
+			x := tensortest.Tensor{Info: tensor.Info{Name: m[1] + "." + name, DType: info.DType}}
+			n := int64(0)
+			for e := 0; ; e++ {
+				first := fmt.Sprintf("%s.%d.%s.weight", m[1], e, parts[0])
+				if !tensor.Has(in, first) {
+					break
+				}
+				one, err := in.Info(first)
+				require.NoError(t, err)
+				n++
+				x.Info.Shape = tensor.Shape{n, one.Shape[0] * int64(len(parts)), one.Shape[1]}
+				for _, p := range parts {
+					x.Data = append(x.Data, tensortest.Bytes(t, in, fmt.Sprintf("%s.%d.%s.weight", m[1], e, p))...)
+				}
+			}
+			list = append(list, x)
+		}
+	}
+	w, err := safetensors.Create(dir+"/model.safetensors", false)
+	require.NoError(t, err)
+	tensortest.Copy(t, tensortest.NewSource(t, tensor.Meta{{Key: "format", Value: "pt"}}, list...), w)
+	for _, experts := range []string{"keep", "quantize"} {
+		ok(t, "quantize", plain, out+"/plain-"+experts, "--experts", experts)
+		ok(t, "quantize", dir, out+"/stacked-"+experts, "--experts", experts)
+		require.Equal(t, tensors(t, out+"/plain-"+experts), tensors(t, out+"/stacked-"+experts))
 	}
 }
 
