@@ -94,8 +94,8 @@ func blocks(t *testing.T, rng *rand.Rand, d tensor.DType, shape tensor.Shape) te
 	return tensortest.Tensor{Info: info, Data: data}
 }
 
-// matrices are those of a block of a GGUF model, with their names in a checkpoint. none
-// of those whose rows have another order there.
+// matrices are those of a block of a GGUF model, with their names in a checkpoint: ""
+// for those whose rows have another order there.
 var matrices = []struct {
 	name, hf string
 	shape    tensor.Shape
