@@ -102,7 +102,7 @@ head keep their type, and so do parts that are not text; --skip-modules replaces
 that choice of lm_head, as llm_int8_skip_modules does. transformers 5 has no
 quantized experts: they keep their type unless --experts says otherwise.
 --init-adapter loftq writes beside a 4-bit model the LoRA that best corrects what
-was lost, for PEFT and to go on from.
+was lost, as a PEFT adapter.
 
 The other types are those of GGUF files, q4_k_m and so on. From a directory or
 from another GGUF file, in one pass, the file is that of llama.cpp: what its
