@@ -22,6 +22,7 @@ type quantizeOptions struct {
 	typ       string
 	nanAsZero bool
 	bnb       bnbOptions
+	init      initOptions
 	gguf      ggufOptions
 	loss      lossOptions
 	compare   []string
@@ -105,6 +106,8 @@ a quantization_config in config.json. Embeddings, norms, routers and the output
 head keep their type, and so do parts that are not text; --skip-modules replaces
 that choice of lm_head, as llm_int8_skip_modules does. transformers 5 has no
 quantized experts: they keep their type unless --experts says otherwise.
+--init-adapter loftq writes beside a 4-bit model the LoRA that best corrects what
+was lost, as a PEFT adapter.
 
 The other types are those of GGUF files, q4_k_m and so on. From a directory or
 from another GGUF file, in one pass, the file is that of llama.cpp: what its
@@ -149,7 +152,10 @@ a file.`,
 	}
 	cmd.Flags().StringVar(&o.typ, "type", "nf4", strings.Join(slices.Sorted(maps.Keys(quantTypes())), ", "))
 	cmd.Flags().BoolVar(&o.nanAsZero, "nan-as-zero", false, "weights that are NaN or infinite become 0; without it they stop the run")
-	flags.add(bnbFamily, cmd, func() { bnbFlags(cmd, &o.bnb) })
+	flags.add(bnbFamily, cmd, func() {
+		bnbFlags(cmd, &o.bnb)
+		initFlags(cmd, &o.init)
+	})
 	flags.add(ggufFamily, cmd, func() { ggufQuantFlags(cmd, &o.gguf) })
 	lossFlags(cmd, &o.loss)
 	cmd.Flags().StringSliceVar(&o.compare, "compare", nil, "write no model, but try these types on IN: nf4, nf4:128, int8, q4_k_m ...")

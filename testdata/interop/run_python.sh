@@ -9,12 +9,10 @@
 #   converted (to safetensors, and to GGUF and back)   the original
 #   NF4, FP4, INT8, of every kind                      what nibble dequantizes it to
 #   merged                                             the base under PEFT
-#   trained adapter                                    loads in PEFT, and equals its merge
+#   trained adapter, that of --init-adapter            loads in PEFT, and equals its merge
 #   every family, through GGUF                         the original, its tokenizer too
 #
-# INTEROP_CACHE is where the virtual environment goes, once (default: nibble-interop
-# in the user's cache). INTEROP_PYTHON is an interpreter that has the packages
-# already. pip's own settings choose the index; the CPU build of torch is enough.
+# python.sh says which Python that is.
 set -eu
 
 if [ $# -ne 2 ]; then
@@ -25,18 +23,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 data=$(dirname "$here")
 nibble=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 stories=$2
-cache=${INTEROP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nibble-interop}
-
-python=${INTEROP_PYTHON:-}
-if [ -z "$python" ]; then
-	python=$cache/venv/bin/python
-	if ! cmp -s "$data/gen/requirements.txt" "$cache/venv/requirements.txt"; then
-		echo "installing transformers, peft and bitsandbytes into $cache/venv" >&2
-		python3 -m venv --clear "$cache/venv"
-		"$python" -m pip install --quiet -r "$data/gen/requirements.txt"
-		cp "$data/gen/requirements.txt" "$cache/venv/requirements.txt"
-	fi
-fi
+python=$("$here/python.sh")
 
 work=$(mktemp -d)
 mkdir "$work/families"
@@ -100,6 +87,12 @@ nibble train --model "$work/nf4" --data "$data/stories260K/shakespeare.txt" --ou
 load "$work/nf4" "$work/trained.json" --adapter "$work/trained" --write --tokens $story
 nibble merge --base "$work/nf4" --adapter "$work/trained" --out "$work/merged_trained" --dtype f32
 load "$work/merged_trained" "$work/trained.json" --kind plain
+
+# An adapter that corrects what quantizing lost, its alpha taken into it.
+nibble quantize "$stories" "$work/corrected" --init-adapter loftq:3 --rank 8 --alpha 12
+load "$work/corrected" "$work/corrected.json" --adapter "$work/corrected-loftq" --write --tokens $story
+nibble merge --base "$work/corrected" --adapter "$work/corrected-loftq" --out "$work/merged_corrected" --dtype f32
+load "$work/merged_corrected" "$work/corrected.json" --kind plain
 
 # Every family, after it has been a GGUF file. transformers 5 splits some texts of
 # tokenizers with a tokenizer.model otherwise than llama.cpp, which GGUF files mean.
