@@ -151,7 +151,7 @@ func timed(name string, args ...string) (result, error) {
 // peakOf returns the peak resident set of a program that has ended.
 func peakOf(cmd *exec.Cmd) int64 {
 	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		return u.Maxrss << 10
+		return int64(u.Maxrss) << 10
 	}
 	return 0
 }
