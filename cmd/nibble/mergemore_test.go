@@ -318,7 +318,7 @@ func TestMergeRefuses(t *testing.T) {
 		says     string
 		hint     string
 	}{
-		{"a module without tensors", "plain", nil, without("layers.1.self_attn.q_proj"), tensor.ErrMalformed, `"model.layers.1.self_attn.q_proj" to have an adapter`, "incomplete"},
+		{"a module without tensors", "plain", nil, without("layers.1.self_attn.q_proj"), tensor.ErrMalformed, `"model.layers.1.self_attn.q_proj" to have an adapter as other layers`, "incomplete"},
 		{"tensors of no target", "plain", map[string]any{"target_modules": []string{"q_proj", "k_proj"}}, nil, tensor.ErrMalformed, "does not mean its module", "ignore"},
 		{"tensors of no layer", "layers", map[string]any{"layers_to_transform": []int{0}}, nil, tensor.ErrMalformed, "does not mean its module", "ignore"},
 		{"excluded", "plain", map[string]any{"exclude_modules": []string{"k_proj"}}, nil, tensor.ErrMalformed, "does not mean its module", "ignore"},
@@ -377,6 +377,19 @@ func TestMergeRefuses(t *testing.T) {
 			require.ErrorContains(t, err, o.adapters[0])
 		})
 	}
+}
+
+// TestModulesOfNoLayer merges an adapter whose configuration could mean more.
+func TestModulesOfNoLayer(t *testing.T) {
+	c := mergeCase(t, "plain")
+	o := c.options(t)
+	base := openCaseBase(t, o, c.DType)
+	o.adapters = []string{editAdapter(t, c.path("adapter"), map[string]any{"target_modules": []string{"q_proj", "k_proj", "down_proj", "up_proj", "query_key_value"}})}
+	x, _ := mergeView(t, base, o)
+	require.Equal(t, []string{
+		"target_modules could mean model.layers.*.mlp.up_proj too, 2 of them, of which the adapter has none",
+		"the adapter has nothing of query_key_value, which target_modules names",
+	}, x.notes)
 }
 
 // TestResidualBase merges an adapter into the base that its training changed,
