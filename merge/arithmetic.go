@@ -18,7 +18,7 @@ import (
 // in bfloat16 differs by one unit in the last place. With AVX2, MKL leaves that order
 // for matrices whose sides do not fit its tiles: 1 in 100 of the elements of a product
 // differs in the last bit, 1 in 4000 of the merged weights in bfloat16 at a rank of
-// 300, none that were tried at 128. A layer with one input, and stacks of experts of
+// 300, none of those tried at ranks up to 256. A layer with one input, and stacks of experts of
 // fewer than 400 products, go other ways. DoRA's norms are sums of squares, which
 // torch adds up in float32 and in an order of its own: they agree to a few units in
 // the last place of float32.

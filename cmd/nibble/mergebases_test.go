@@ -9,6 +9,7 @@ import (
 
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats/peft"
+	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/tensortest"
 	"github.com/seed18967229/nibble/tensor"
 )
@@ -76,4 +77,40 @@ func TestMergeBasesAndOutputs(t *testing.T) {
 			require.Contains(t, tensors(t, straight), "output.weight")
 		}
 	}
+}
+
+// TestMoreTokensIntoGGUF makes a model of a vocabulary that the adapter has grown.
+func TestMoreTokensIntoGGUF(t *testing.T) {
+	base := filepath.Join(goldens, "families", "qwen3")
+	m, err := openModel(base)
+	require.NoError(t, err)
+	defer m.Close()
+	tokens := m.arch.VocabSize + 3
+	c := peft.NewConfig()
+	c.R, c.LoraAlpha, c.TargetModules.Names = 1, 2, []string{"q_proj"}
+	var list []tensortest.Tensor
+	for l := range m.arch.NumHiddenLayers {
+		module := "model.layers." + string(rune('0'+l)) + ".self_attn.q_proj"
+		w, err := m.view.Info(module + ".weight")
+		require.NoError(t, err)
+		list = append(list, tensortest.Normal(module+".lora_A.weight", tensor.Shape{1, w.Shape[1]}, 1, 1), tensortest.Normal(module+".lora_B.weight", tensor.Shape{w.Shape[0], 1}, 1, 2))
+	}
+	rows := tensortest.Normal("model.embed_tokens.weight", tensor.Shape{tokens, m.arch.HiddenSize}, 1, 3)
+	adapter := t.TempDir()
+	require.NoError(t, peft.Write(t.Context(), adapter, c, tensortest.NewSource(t, nil, append(list, rows)...), false))
+
+	out := filepath.Join(t.TempDir(), "out.gguf")
+	var r mergeResult
+	okJSON(t, &r, "merge", "--base", base, "--adapter", adapter, "--out", out, "--dtype", "f32")
+	require.Len(t, r.Deltas, len(list)/2+1, "rows are read in another order, and all are counted")
+	require.Equal(t, len(r.Deltas), r.Changed)
+	got, err := openModel(out)
+	require.NoError(t, err)
+	defer got.Close()
+	require.Equal(t, tokens, got.arch.VocabSize)
+	require.True(t, got.arch.TieWordEmbeddings)
+	require.Equal(t, floatsOf(t, tensortest.NewSource(t, nil, rows), embedding), floatsOf(t, got.view, embedding))
+	v, err := got.openVocab(vocab.Options{})
+	require.NoError(t, err)
+	require.Len(t, v.Pieces, int(tokens))
 }
