@@ -31,24 +31,9 @@ const together = 64
 // tiny stands in for a smaller absmax when values are divided by it.
 const tiny = kernel.TinyAbsmax
 
-// A NonFiniteError says that an element cannot be quantized because it is not a
-// finite number. It wraps tensor.ErrMalformed.
-type NonFiniteError struct {
-	Index int64 // in row-major order
-	Value float32
-}
-
-// Error implements error.
-func (e *NonFiniteError) Error() string {
-	return fmt.Sprintf("element %d is %v, which no block can hold", e.Index, e.Value)
-}
-
-// Unwrap returns tensor.ErrMalformed.
-func (e *NonFiniteError) Unwrap() error { return tensor.ErrMalformed }
-
 // An Encoder quantizes one tensor that is given to it piece by piece, in
 // row-major order. The pieces need not end where blocks do. It keeps a partial
-// block and 12 bytes for each block that is done.
+// block and 8 bytes for each block that is done.
 type Encoder struct {
 	book    codebook
 	block   []float32         // the partial block
@@ -56,10 +41,23 @@ type Encoder struct {
 	done    int64             // elements in whole blocks
 	want    int64             // elements of the tensor
 	absmax  []float32
-	moments [][2]float32 // of each block, scaled: sum of error*value, of value^2
-	errSum  float64      // sum of error^2 if each block has its exact absmax
-	sum     float64      // sum of element^2
+	moments []moment // of each block
+	errSum  float64  // sum of error^2 if each block has its exact absmax
+	sum     float64  // sum of element^2
 }
+
+// A moment is the sums of error*value and of value^2 in a block, scaled, each
+// rounded to a BF16: what double quantization adds to the error is little, and of
+// a large tensor there are millions.
+type moment uint32
+
+func newMoment(mixed, square float32) moment {
+	const half = 1 << 15
+	return moment((math.Float32bits(mixed)+half)&^(1<<16-1) | (math.Float32bits(square)+half)>>16)
+}
+
+func (m moment) mixed() float32  { return math.Float32frombits(uint32(m) &^ (1<<16 - 1)) }
+func (m moment) square() float32 { return math.Float32frombits(uint32(m) << 16) }
 
 // NewEncoder returns an Encoder to d, NF4 or FP4, of a tensor of the given
 // number of elements.
@@ -78,17 +76,17 @@ func NewEncoder(d tensor.DType, blockSize int, elems int64) (*Encoder, error) {
 		some:    make([]kernel.Moments4, together),
 		want:    elems,
 		absmax:  make([]float32, 0, blocks),
-		moments: make([][2]float32, 0, blocks),
+		moments: make([]moment, 0, blocks),
 	}, nil
 }
 
 // EncoderMemory returns how many bytes the Encoder of such a tensor takes.
 func EncoderMemory(blockSize int, elems int64) int64 {
-	return 4*int64(blockSize) + 12*together + 12*ceilDiv(elems, int64(blockSize))
+	return 4*int64(blockSize) + 12*together + 8*ceilDiv(elems, int64(blockSize))
 }
 
 // Append appends the packed codes of the blocks that x completes to codes: a
-// whole number of bytes. It returns a *NonFiniteError at the first element of
+// whole number of bytes. It returns a *tensor.NonFiniteError at the first element of
 // them that is NaN or infinite.
 func (e *Encoder) Append(codes []byte, x []float32) ([]byte, error) {
 	if int64(len(x)) > e.want-e.done-int64(len(e.block)) {
@@ -160,7 +158,7 @@ func (e *Encoder) RelRMS(dq *DoubleQuant) float64 {
 			scale = dq.Scale(i)
 		}
 		d := float64(scale) - unit
-		total += d * (d*float64(m[1]) - 2*unit*float64(m[0]))
+		total += d * (d*float64(m.square()) - 2*unit*float64(m.mixed()))
 	}
 	return math.Sqrt(max(0, total) / e.sum)
 }
@@ -185,7 +183,7 @@ func (e *Encoder) encode(codes []byte, x []float32) ([]byte, error) {
 func (e *Encoder) nonFinite(x []float32) error {
 	for i, v := range x {
 		if math.Float32bits(v)&^(1<<31) >= 0x7f800000 {
-			return &NonFiniteError{e.done + int64(i), v}
+			return &tensor.NonFiniteError{Index: e.done + int64(i), Value: v}
 		}
 	}
 	panic("nf4: a block of finite numbers was refused")
@@ -206,7 +204,7 @@ func (e *Encoder) count(blocks []kernel.Moments4, n int) {
 		// Of s = v + (s-v), the square is v^2 + 2(s-v)v + (s-v)^2.
 		errSum += unit * float64(m.Err)
 		sum += unit * (float64(m.Square) + 2*float64(m.Mixed) + float64(m.Err))
-		moments[i] = [2]float32{m.Mixed, m.Square}
+		moments[i] = newMoment(m.Mixed, m.Square)
 	}
 	e.errSum, e.sum = errSum, sum
 	e.done += int64(n)

@@ -183,6 +183,14 @@ func TestMemoryBudgetIsKept(t *testing.T) {
 	require.NoError(t, Run(context.Background(), p, src, &memorySink{}, WithMemory(100), WithWorkers(16)))
 	require.LessOrEqual(t, most.Load(), int64(100))
 	require.Error(t, Run(context.Background(), p, src, &memorySink{}, WithMemory(60)))
+
+	// A wish is kept as far as it can be: a step of 70 runs alone.
+	most.Store(0)
+	require.NoError(t, Run(context.Background(), p, src, &memorySink{}, WithRoom(60), WithWorkers(16)))
+	require.LessOrEqual(t, most.Load(), int64(70))
+	most.Store(0)
+	require.NoError(t, Run(context.Background(), p, src, &memorySink{}, WithRoom(60), WithMemory(100), WithWorkers(16)))
+	require.LessOrEqual(t, most.Load(), int64(100), "the budget counts")
 }
 
 func TestShortSource(t *testing.T) {

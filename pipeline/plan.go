@@ -23,6 +23,10 @@ type Step struct {
 	// views of; nil if they are views of none.
 	From []string
 
+	// Change says in a word what making those views took, "" for nothing. It is part
+	// of Action.
+	Change string
+
 	// Out describes the tensors that are written.
 	Out []tensor.Info
 
@@ -37,7 +41,7 @@ type Step struct {
 // Derive says for the account of the run that what the step reads is made from
 // other tensors, and what that takes in a word, "" for nothing.
 func (s *Step) Derive(from []string, change string) {
-	s.From = from
+	s.From, s.Change = from, change
 	switch {
 	case change == "":
 	case s.Action == copyAction:

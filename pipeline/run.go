@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ type Option func(*config)
 type config struct {
 	workers  int
 	memory   int64
+	room     int64
 	progress func(written int64)
 }
 
@@ -29,6 +31,10 @@ func WithWorkers(n int) Option { return func(c *config) { c.workers = n } }
 // WithMemory sets the budget for the scratch memory of all running steps
 // together, in bytes; 0, the default, is no limit.
 func WithMemory(n int64) Option { return func(c *config) { c.memory = n } }
+
+// WithRoom is WithMemory as a wish: a step that needs more than n bytes by itself
+// runs alone. A budget that is given counts instead.
+func WithRoom(n int64) Option { return func(c *config) { c.room = n } }
 
 // WithProgress has f told of written bytes, as they are: each call gives those
 // since the last. f is called from any goroutine.
@@ -58,7 +64,7 @@ func runSteps(ctx context.Context, p *Plan, src tensor.Source, dst tensor.Sink, 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
-	gate := newGate(c.memory, max(1, c.workers))
+	gate := newGate(cmp.Or(c.memory, c.room), max(1, c.workers))
 	var wg sync.WaitGroup
 	first := 0
 	for _, s := range p.Steps {
@@ -122,7 +128,8 @@ func (c counting) MoveFrom(off int64, src *os.File, at, n int64) (int64, error) 
 }
 
 // gate admits steps in order while a worker and their memory are free. The
-// first in line waits for its memory rather than be overtaken, so the order of
+// first in line waits for its memory, or if that is more than there is for all
+// other steps to end, rather than be overtaken, so the order of
 // starting, and with it the locality of reading, is that of the plan.
 type gate struct {
 	mu     sync.Mutex
@@ -148,7 +155,7 @@ func (g *gate) enter(ctx context.Context, scratch int64) bool {
 	defer stop()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for ctx.Err() == nil && (g.vacant == 0 || g.limit > 0 && g.inUse+scratch > g.limit) {
+	for ctx.Err() == nil && (g.vacant == 0 || g.limit > 0 && g.inUse > 0 && g.inUse+scratch > g.limit) {
 		g.free.Wait()
 	}
 	if ctx.Err() != nil {

@@ -36,6 +36,10 @@ type app struct {
 
 	// last is the result of the command that ran last, for the demo.
 	last result
+
+	// holding keeps results from being printed; held is the last of them.
+	holding bool
+	held    result
 }
 
 // result is what a command ends with: printed as text, or with --json as one
@@ -141,6 +145,10 @@ func missing(cmd *cobra.Command, names ...string) error {
 // print ends a command with its result.
 func (a *app) print(r result) error {
 	a.last = r
+	if a.holding {
+		a.held = r
+		return nil
+	}
 	if !a.json {
 		r.text(a.out)
 		return nil
@@ -173,6 +181,11 @@ func (a *app) messages() io.Writer {
 	return a.out
 }
 
+// room is how much memory steps may take together where nothing is said about it:
+// most take a few MiB, but two at a time of the largest matrices there are would
+// need more than nibble promises.
+const room = 128 << 20
+
 // runPlan carries a plan out on a source that was opened from path, with a
 // progress bar.
 func (a *app) runPlan(ctx context.Context, path string, p *pipeline.Plan, src tensor.Source, dst tensor.Sink) error {
@@ -188,7 +201,7 @@ func (a *app) runPlan(ctx context.Context, path string, p *pipeline.Plan, src te
 	}
 	bar := a.progress("write", p.Size(), bytesUnit)
 	defer bar.stop()
-	err := pipeline.Run(ctx, p, src, dst, pipeline.WithMemory(int64(a.memory)), pipeline.WithProgress(bar.add))
+	err := pipeline.Run(ctx, p, src, dst, pipeline.WithMemory(int64(a.memory)), pipeline.WithRoom(room), pipeline.WithProgress(bar.add))
 	if errors.Is(err, tensor.ErrMalformed) || errors.Is(err, tensor.ErrUnsupported) {
 		return fmt.Errorf("%s: %w", path, err) // the input is at fault
 	}

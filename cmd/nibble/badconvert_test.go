@@ -84,7 +84,6 @@ func TestBadConversions(t *testing.T) {
 		"not the first part": {func(t *testing.T, dir string) {
 			ok(t, "convert", family("qwen3"), filepath.Join(dir, "m.gguf"), "--split-max-tensors", "10")
 		}, []string{"convert", "m-00002-of-00003.gguf", "out.gguf"}, exitInput, []string{"m-00002-of-00003.gguf"}, "00001"},
-		"more than text, quantized": {nil, []string{"quantize", "GOLDENS/families/gemma3-vision", "out"}, exitInput, []string{"gemma3-vision", "more than text"}, "convert"},
 	} {
 		t.Run(name, func(t *testing.T) { c.run(t) })
 	}

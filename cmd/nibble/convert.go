@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -28,6 +29,8 @@ type convertOptions struct {
 	splitTensors        int
 	noTensorFirst       bool
 	pre, name, metadata string
+
+	loss lossOptions
 }
 
 func (a *app) convertCommand() *cobra.Command {
@@ -55,14 +58,21 @@ names a directory that is here.`,
 	f := cmd.Flags()
 	f.StringVar(&o.outType, "outtype", "auto", strings.Join(convert.OutTypes(), ", "))
 	f.Var(&o.maxShard, "max-shard-size", "largest shard of a directory (default: the shards of the input, else 5GB)")
+	o.ggufFlags(cmd)
+	f.StringVar(&o.base, "base", "", "the model that an adapter belongs to")
+	reportFlag(cmd, &o.loss)
+	return cmd
+}
+
+// ggufFlags adds the flags of a GGUF file that is written.
+func (o *convertOptions) ggufFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
 	f.Var(&o.splitSize, "split-max-size", "split a GGUF file: most bytes of tensors in a part")
 	f.IntVar(&o.splitTensors, "split-max-tensors", 0, "split a GGUF file: most tensors in a part")
 	f.BoolVar(&o.noTensorFirst, "no-tensor-first-split", false, "keep the tensors out of the first part")
 	preFlag(cmd, &o.pre)
 	f.StringVar(&o.name, "model-name", "", "general.name of a GGUF file")
 	f.StringVar(&o.metadata, "metadata", "", "JSON file with general.* of a GGUF file, in place of what the model card says")
-	f.StringVar(&o.base, "base", "", "the model that an adapter belongs to")
-	return cmd
 }
 
 // preFlag adds the flag of the commands that write GGUF files of directories.
@@ -119,11 +129,26 @@ func (a *app) convert(ctx context.Context, path, out string, o *convertOptions) 
 	if err := fsx.CheckOutput(out, append(in.Paths(), in.Path)...); err != nil {
 		return badUsage(err)
 	}
+	if err := o.loss.check(a, path, out); err != nil {
+		return err
+	}
+	if o.loss.files != nil && !isModel(in) {
+		return badUsage(hint.Add(fmt.Errorf("--report is of models, and %s is none", path), "leave it out; nibble diff compares any two files"))
+	}
 	r, err := a.convertInput(ctx, in, out, o)
 	if err != nil {
 		return err
 	}
-	return a.print(r)
+	if !a.json || o.loss.files == nil {
+		if err := a.print(r); err != nil || o.loss.files == nil {
+			return err
+		}
+	}
+	if o.loss.converted = true; o.outType != "auto" {
+		o.loss.typ = strings.ToUpper(o.outType)
+	}
+	loss, err := a.account(ctx, path, out, &o.loss)
+	return errors.Join(err, a.printAccounted(r, nil, loss))
 }
 
 // convertInput does what the formats of input and output ask for.

@@ -146,7 +146,7 @@ func (a *app) inspect(ctx context.Context, path string, o inspectOptions) error 
 			// The tensors can be shown all the same.
 			a.note("%v", err)
 		} else {
-			src, known = m.whole(), m.arch
+			src, known = m.asStored(), m.arch
 		}
 		if m.arch != nil {
 			r.Model = m.facts()

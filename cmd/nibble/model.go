@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats"
@@ -38,10 +39,11 @@ type model struct {
 	merged []pipeline.Drop
 
 	// view has the tensors of the model in checkpoint form, under the names that
-	// its family has.
-	view *convert.View
-	arch *arch.Model
-	gguf *convert.Checkpoint // of a GGUF file
+	// its family has. turned is the same as bitsandbytes stores it, nil unless it
+	// has turned weights around.
+	view, turned *convert.View
+	arch         *arch.Model
+	gguf         *convert.Checkpoint // of a GGUF file
 }
 
 // openModel opens a model; what is no model is an error that says what it is.
@@ -72,7 +74,11 @@ func (m *model) understand() (err error) {
 		if m.view, err = convert.Canonical(m.stored, m.arch); err != nil {
 			return fmt.Errorf("%s: %w", m.Path, err)
 		}
-		return nil
+		named := m.view
+		if m.view, err = named.InOut(m.arch, codecs); m.view != named {
+			m.turned = named
+		}
+		return err
 	case formats.GGUF:
 		if convert.IsAdapter(m.Meta()) {
 			return m.isAdapter()
@@ -95,16 +101,41 @@ func (m *model) isAdapter() error {
 		"give the base model here and the adapter with --adapter")
 }
 
-// decode finds the quantized weights of a directory, of whatever family.
+// decode finds the quantized weights of a directory of whatever family, or of a file
+// without a config.json.
 func (m *model) decode() (err error) {
-	config := m.HF.Config()
-	if m.stored, m.merged, err = quantized.View(m.HF, config); err == nil {
-		m.stored, err = bnb.View(m.stored, quantized.DType(config))
+	var config []byte
+	if m.HF != nil {
+		config = m.HF.Config()
+		if m.arch == nil {
+			m.arch, _ = arch.ParseConfig(config) // for the shapes, if the family is known
+		}
+	}
+	if m.stored, m.merged, err = quantized.View(m.Input, config); err == nil {
+		m.stored, err = bnb.ViewShaped(m.stored, quantized.DType(config), m.shapeOf())
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", m.Path, err)
 	}
 	return nil
+}
+
+// shapeOf returns what tells the shapes of linear layers' weights, [out, in], nil
+// for what is no such weight.
+func (m *model) shapeOf() func(name string) tensor.Shape {
+	shapes := sync.OnceValue(func() map[string]tensor.Shape {
+		known := make(map[string]tensor.Shape)
+		if m.arch == nil {
+			return known
+		}
+		for _, t := range m.arch.Tensors() {
+			if len(t.Dims) == 2 {
+				known[t.Name] = tensor.Shape{int64(t.Out()), int64(t.In())}
+			}
+		}
+		return known
+	})
+	return func(name string) tensor.Shape { return shapes()[name] }
 }
 
 // parseConfig reads the text of a config.json.
@@ -208,10 +239,22 @@ func (m *model) whole() tensor.Source {
 	return all
 }
 
+// asStored returns the tensors of whole as they are stored.
+func (m *model) asStored() tensor.Source {
+	if m.turned != nil {
+		return m.turned
+	}
+	return m.whole()
+}
+
 // quantized reports whether a tensor of the model is stored in an encoding
 // that no arithmetic is done in.
 func (m *model) quantized() bool {
-	for info := range m.source().All() {
+	src := m.source()
+	if m.stored != nil {
+		src = m.stored
+	}
+	for info := range src.All() {
 		if info.DType.Opaque() || blockType(info.DType) {
 			return true
 		}

@@ -106,10 +106,6 @@ func TestFP8Streams(t *testing.T) {
 	o := nibble(t, "train", "--model", dir, "--data", text, "--output-dir", t.TempDir()+"/x", "--fine-tune-type", "full", "--iters", "1")
 	require.Equal(t, exitInput, o.code)
 	require.Contains(t, o.stderr, "full fine-tuning of FP8 weights")
-	o = nibble(t, "quantize", dir, t.TempDir()+"/x")
-	require.Equal(t, exitInput, o.code)
-	require.Contains(t, o.stderr, "it is FP8 already")
-	require.Contains(t, o.stderr, "hint: dequantize the model first")
 }
 
 // Scales of activations are left out, and said to be.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats"
 	"github.com/seed18967229/nibble/formats/convert"
 	"github.com/seed18967229/nibble/formats/hf"
@@ -76,6 +77,10 @@ func (a *app) castDir(ctx context.Context, in *formats.Input, out string, o *con
 	}
 	opts := dirOptions{dtype: to, maxShard: int64(o.maxShard)}
 	if to != tensor.Invalid && m.quantized() {
+		if a, err := arch.ParseConfig(in.HF.Config()); err == nil && a.FanInFanOut() {
+			// bitsandbytes has turned some of the weights around.
+			return nil, badUsage(hint.Add(fmt.Errorf("%s: --outtype %s of a quantized model whose weights are stored as [in, out]", in.Path, o.outType), "nibble dequantize decodes it"))
+		}
 		opts.drop = m.quantization()
 	}
 	plan, err := castPlan(m.stored, func(info tensor.Info) tensor.DType { return retyped(info, to) }, nil)
@@ -126,6 +131,9 @@ type dirOptions struct {
 	files []hf.SideFile
 
 	maxShard int64
+
+	// sink, if it is not nil, returns what is written to in place of the directory.
+	sink func(tensor.Sink) tensor.Sink
 }
 
 // writeDir runs a plan on src into a model directory with the configuration and
@@ -148,7 +156,11 @@ func (a *app) writeDir(ctx context.Context, m *model, src tensor.Source, plan *p
 	if err != nil {
 		return nil, err
 	}
-	if err := a.runPlan(ctx, m.Path, plan, src, w); err != nil {
+	var sink tensor.Sink = w
+	if o.sink != nil {
+		sink = o.sink(w)
+	}
+	if err := a.runPlan(ctx, m.Path, plan, src, sink); err != nil {
 		return nil, err
 	}
 	r := newWriteResult(job{m.Path, plan, src, m.original(), origin}, out)

@@ -83,6 +83,20 @@ func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out st
 	if err := checkGGUFType(o.outType); err != nil {
 		return nil, err
 	}
+	g, err := m.planGGUF(src, o)
+	if err != nil {
+		return nil, err
+	}
+	r, err := a.runToGGUF(ctx, m.Input, out, job{m.Path, g.Plan, g.Source, m.original(), m.view.Origin}, o)
+	if err != nil {
+		return nil, err
+	}
+	r.Notes = slices.Concat(r.Notes, g.Notes)
+	return r, nil
+}
+
+// planGGUF plans the GGUF file of src, which has the tensors of m.
+func (m *model) planGGUF(src tensor.Source, o *convertOptions) (*convert.GGUF, error) {
 	if err := vocab.CheckPre(o.pre); err != nil {
 		return nil, badUsage(err)
 	}
@@ -104,12 +118,8 @@ func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out st
 		return nil, fmt.Errorf("%s: %w", m.Path, err)
 	}
 	g.Plan.Drop = slices.Concat(g.Plan.Drop, m.view.Dropped, m.merged)
-	r, err := a.runToGGUF(ctx, m.Input, out, job{m.Path, g.Plan, g.Source, m.original(), m.view.Origin}, o)
-	if err != nil {
-		return nil, err
-	}
-	r.Notes = slices.Concat(r.Notes, v.Notes, general.notes, g.Notes)
-	return r, nil
+	g.Notes = slices.Concat(v.Notes, general.notes, g.Notes)
+	return g, nil
 }
 
 // copyGGUF writes the tensors and the metadata of a GGUF file of any kind into
@@ -125,13 +135,21 @@ func (a *app) copyGGUF(ctx context.Context, in *formats.Input, out string, o *co
 	return a.runToGGUF(ctx, in, out, job{in.Path, plan, in, in, nil}, o)
 }
 
+// checkOwnMeta refuses to replace the metadata of a GGUF file.
+func (o *convertOptions) checkOwnMeta(in *formats.Input) error {
+	if o.pre != "" || o.name != "" || o.metadata != "" {
+		return badUsage(hint.Add(fmt.Errorf("%s is a GGUF file, whose metadata stays as it is", in.Path), "leave out --pre, --model-name and --metadata"))
+	}
+	return nil
+}
+
 // retypeGGUF writes a GGUF model of a known family with other types.
 func (a *app) retypeGGUF(ctx context.Context, in *formats.Input, out string, o *convertOptions) (*writeResult, error) {
 	if err := checkGGUFType(o.outType); err != nil {
 		return nil, err
 	}
-	if o.pre != "" || o.name != "" || o.metadata != "" {
-		return nil, badUsage(hint.Add(fmt.Errorf("%s is a GGUF file, whose metadata stays as it is", in.Path), "leave out --pre, --model-name and --metadata"))
+	if err := o.checkOwnMeta(in); err != nil {
+		return nil, err
 	}
 	m := &model{Input: in}
 	if err := m.understand(); err != nil {

@@ -97,44 +97,82 @@ func (w *SplitWriter) begin(meta tensor.Meta, layout []tensor.Info) error {
 	if w.parts != nil {
 		return fmt.Errorf("%s: writing has begun already", w.path)
 	}
-	seen := make(map[string]bool, len(layout))
-	for _, info := range layout {
-		if err := info.Validate(); err != nil {
-			return fmt.Errorf("%s: %w", w.path, err)
-		}
-		if seen[info.Name] {
-			return fmt.Errorf("%s: tensor %q: %w: the name occurs twice", w.path, info.Name, tensor.ErrMalformed)
-		}
-		seen[info.Name] = true
+	parts, err := w.options.parts(meta, layout)
+	if err != nil {
+		return fmt.Errorf("%s: %w", w.path, err)
 	}
-	parts := w.options.divide(layout)
-	if len(parts) > math.MaxUint16 || len(layout) > math.MaxInt32 {
-		return fmt.Errorf("%s: %w: %d parts of %d tensors; GGUF can count %d and %d", w.path, tensor.ErrUnsupported,
-			len(parts), len(layout), math.MaxUint16, math.MaxInt32)
-	}
-	meta = slices.DeleteFunc(slices.Clone(meta), ofSplit)
 	at := 0
 	for i, part := range parts {
 		path := w.path
 		if len(parts) > 1 {
 			path = stem(w.path) + partSuffix(i, len(parts))
-			meta = append(meta,
-				tensor.KV{Key: KeySplitNo, Value: uint16(i)},
-				tensor.KV{Key: KeySplitCount, Value: uint16(len(parts))},
-				tensor.KV{Key: KeySplitTensors, Value: int32(len(layout))})
 		}
 		p, err := Create(path, w.force)
 		if err != nil {
 			return err
 		}
 		w.parts, w.starts = append(w.parts, p), append(w.starts, at)
-		if err := p.begin(meta, part); err != nil {
+		if err := p.begin(part.meta, part.layout); err != nil {
 			return err
 		}
-		at += len(part)
-		meta = nil
+		at += len(part.layout)
 	}
 	return nil
+}
+
+// part is the content of one file.
+type part struct {
+	meta   tensor.Meta
+	layout []tensor.Info
+}
+
+// parts returns the files of a model.
+func (o SplitOptions) parts(meta tensor.Meta, layout []tensor.Info) ([]part, error) {
+	seen := make(map[string]bool, len(layout))
+	for _, info := range layout {
+		if err := info.Validate(); err != nil {
+			return nil, err
+		}
+		if seen[info.Name] {
+			return nil, fmt.Errorf("tensor %q: %w: the name occurs twice", info.Name, tensor.ErrMalformed)
+		}
+		seen[info.Name] = true
+	}
+	divided := o.divide(layout)
+	if len(divided) > math.MaxUint16 || len(layout) > math.MaxInt32 {
+		return nil, fmt.Errorf("%w: %d parts of %d tensors; GGUF can count %d and %d", tensor.ErrUnsupported,
+			len(divided), len(layout), math.MaxUint16, math.MaxInt32)
+	}
+	meta = slices.DeleteFunc(slices.Clone(meta), ofSplit)
+	var parts []part
+	for i, infos := range divided {
+		if len(divided) > 1 {
+			meta = append(meta,
+				tensor.KV{Key: KeySplitNo, Value: uint16(i)},
+				tensor.KV{Key: KeySplitCount, Value: uint16(len(divided))},
+				tensor.KV{Key: KeySplitTensors, Value: int32(len(layout))})
+		}
+		parts = append(parts, part{meta, infos})
+		meta = nil
+	}
+	return parts, nil
+}
+
+// Sizes returns how many bytes each file has that a SplitWriter makes of a model.
+func (o SplitOptions) Sizes(meta tensor.Meta, layout []tensor.Info) ([]int64, error) {
+	parts, err := o.parts(meta, layout)
+	if err != nil {
+		return nil, err
+	}
+	sizes := make([]int64, len(parts))
+	for i, p := range parts {
+		h, err := newHeader(p.meta, p.layout)
+		if err != nil {
+			return nil, err
+		}
+		sizes[i] = h.size
+	}
+	return sizes, nil
 }
 
 // stem returns a path without the extension of its name.

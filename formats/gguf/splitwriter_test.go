@@ -72,10 +72,14 @@ func TestSplitsAsGGUFPy(t *testing.T) {
 			dir := t.TempDir()
 			w := createSplit(t, filepath.Join(dir, "m.x.gguf"), SplitOptions{c.Options.Size, c.Options.Tensors, c.Options.First})
 			tensortest.Copy(t, whole, w)
+			sizes, err := w.options.Sizes(whole.Meta(), slices.Collect(whole.All()))
+			require.NoError(t, err)
+			require.Len(t, sizes, len(w.Paths()))
 			got := make(map[string]string)
-			for _, name := range tensortest.Files(t, dir) {
+			for i, name := range tensortest.Files(t, dir) {
 				b, err := os.ReadFile(filepath.Join(dir, name))
 				require.NoError(t, err)
+				require.Equal(t, sizes[i], int64(len(b)), name)
 				sum := sha256.Sum256(b)
 				got[name] = hex.EncodeToString(sum[:])
 			}

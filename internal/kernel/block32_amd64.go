@@ -47,3 +47,19 @@ func encode32(f Block32, loop func(dst *byte, src *float32, blocks int) int) fun
 func round8(loop func(dst *byte, src *float32, blocks int, mul float32)) func(dst []byte, src []float32, mul float32) {
 	return func(dst []byte, src []float32, mul float32) { loop(&dst[0], &src[0], len(src)/32, mul) }
 }
+
+var table16AVX2 = table16Loops{fit16: fit16(simd.Fit16AVX2), nibbles16: nibbles16(simd.Nibbles16AVX2)}
+
+var table16AVX512 = table16Loops{fit16: fit16(simd.Fit16AVX512), nibbles16: nibbles16(simd.Nibbles16AVX512)}
+
+func fit16(loop func(sums, table, inverse, x, weights *float32)) func(s *Sums16, t *Table16, inverse *[16]float32, x, weights *[32]float32) {
+	return func(s *Sums16, t *Table16, inverse *[16]float32, x, weights *[32]float32) {
+		loop(&s.Mixed[0], &t.heap[0], &inverse[0], &x[0], &weights[0])
+	}
+}
+
+func nibbles16(loop func(dst *byte, table, x *float32, inverse float32)) func(dst *[16]byte, t *Table16, inverse float32, x *[32]float32) {
+	return func(dst *[16]byte, t *Table16, inverse float32, x *[32]float32) {
+		loop(&dst[0], &t.heap[0], &x[0], inverse)
+	}
+}

@@ -15,14 +15,16 @@ type variant struct {
 	convertLoops
 	quantLoops
 	block32Loops
+	table16Loops
 	kquantLoops
 	elementLoops
 	gemmLoops
 	attentionLoops
 	peakLoops
+	distanceLoops
 }
 
-var plain = variant{"go", convertGo, quantGo, block32Go, kquantGo, elementGo, gemmGo, attentionGo, peakGo}
+var plain = variant{"go", convertGo, quantGo, block32Go, table16Go, kquantGo, elementGo, gemmGo, attentionGo, peakGo, distanceGo}
 
 // variantEnv names a variant to use instead of the best that the machine has.
 const variantEnv = "NIBBLE_KERNEL"

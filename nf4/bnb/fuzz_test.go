@@ -22,7 +22,7 @@ func FuzzView(f *testing.F) {
 	f.Add([]byte{0, dtype(tensor.I8), 2, 250, 250, 1, dtype(tensor.F16), 1, 250}, byte(3))
 	f.Add([]byte{0, dtype(tensor.U8), 2, 32, 1, 4, dtype(tensor.F32), 1, 1, 8, dtype(tensor.U8), 1, 90}, byte('{'))
 	f.Fuzz(func(t *testing.T, layout []byte, code byte) {
-		view, err := View(tensortest.FromBytes(layout, endings, code), tensor.BF16)
+		view, err := ViewShaped(tensortest.FromBytes(layout, endings, code), tensor.BF16, func(string) tensor.Shape { return tensor.Shape{4, 6} })
 		if err != nil {
 			require.True(t, errors.Is(err, tensor.ErrMalformed) || errors.Is(err, tensor.ErrUnsupported), "%v", err)
 			return

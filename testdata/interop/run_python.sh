@@ -7,14 +7,12 @@
 # from transformers itself, on another road to the same weights:
 #
 #   converted (to safetensors, and to GGUF and back)   the original
-#   NF4                                                what nibble dequantizes it to
+#   NF4, FP4, INT8, of every kind                      what nibble dequantizes it to
 #   merged                                             the base under PEFT
-#   trained adapter                                    loads in PEFT, and equals its merge
+#   trained adapter, that of --init-adapter            loads in PEFT, and equals its merge
 #   every family, through GGUF                         the original, its tokenizer too
 #
-# INTEROP_CACHE is where the virtual environment goes, once (default: nibble-interop
-# in the user's cache). INTEROP_PYTHON is an interpreter that has the packages
-# already. pip's own settings choose the index; the CPU build of torch is enough.
+# python.sh says which Python that is.
 set -eu
 
 if [ $# -ne 2 ]; then
@@ -25,18 +23,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 data=$(dirname "$here")
 nibble=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 stories=$2
-cache=${INTEROP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nibble-interop}
-
-python=${INTEROP_PYTHON:-}
-if [ -z "$python" ]; then
-	python=$cache/venv/bin/python
-	if ! cmp -s "$data/gen/requirements.txt" "$cache/venv/requirements.txt"; then
-		echo "installing transformers, peft and bitsandbytes into $cache/venv" >&2
-		python3 -m venv --clear "$cache/venv"
-		"$python" -m pip install --quiet -r "$data/gen/requirements.txt"
-		cp "$data/gen/requirements.txt" "$cache/venv/requirements.txt"
-	fi
-fi
+python=$("$here/python.sh")
 
 work=$(mktemp -d)
 mkdir "$work/families"
@@ -55,10 +42,35 @@ nibble convert "$stories" "$work/model.gguf" --outtype f32
 nibble convert "$work/model.gguf" "$work/from_gguf"
 load "$work/from_gguf" "$work/original.json" --kind plain --tolerance 0
 
-nibble quantize "$stories" "$work/nf4" --type nf4
-nibble dequantize "$work/nf4" "$work/dequantized" --dtype f32
-load "$work/dequantized" "$work/dequantized.json" --kind plain --write --tokens $story
-load "$work/nf4" "$work/dequantized.json" --kind nf4
+# quantized NAME KIND MODEL TOKENS FLAGS...: the logits of what nibble
+# quantizes and of what it decodes that to.
+quantized() {
+	name=$1 kind=$2 model=$3 tokens=$4
+	shift 4
+	nibble quantize "$model" "$work/$name" "$@" >"$work/quantize.txt"
+	nibble dequantize "$work/$name" "$work/$name-plain" --dtype f32 >"$work/quantize.txt"
+	load "$work/$name-plain" "$work/$name.json" --kind plain --write --tokens "$tokens"
+	load "$work/$name" "$work/$name.json" --kind "$kind"
+}
+# bitsandbytes rounds what it decodes to the type that the weights had; F32 leaves
+# nothing to round.
+nibble convert "$data/families/qwen2" "$work/qwen2" --outtype f32 >"$work/convert.txt"
+quantized nf4 nf4 "$stories" $story
+# Block sizes chosen for each weight, and with more room weights that keep their type.
+quantized chosen nf4 "$stories" $story --target-bits 9.1
+quantized chosen-wide nf4 "$stories" $story --target-bits 15
+for model in "$stories" "$work/qwen2"; do
+	n=$(basename "$model")
+	quantized "$n-nf4-plain" nf4 "$model" $story --no-double-quant
+	quantized "$n-nf4-bf16" nf4 "$model" $story --quant-storage bf16
+	quantized "$n-nf4-32" nf4 "$model" $story --block-size 32
+	quantized "$n-fp4" fp4 "$model" $story --type fp4
+	quantized "$n-int8" int8 "$model" $story --type int8
+done
+nibble convert "$data/families/gpt2" "$work/gpt2" --outtype f32 >"$work/convert.txt"
+nibble convert "$data/families/qwen2moe" "$work/qwen2moe" --outtype f32 >"$work/convert.txt"
+quantized gpt2-nf4 nf4 "$work/gpt2" $story
+quantized qwen2moe-nf4 nf4 "$work/qwen2moe" $story
 
 gqa=$data/llama/gqa
 for adapter in adapter_r3 adapter_r1_rslora; do
@@ -75,6 +87,12 @@ nibble train --model "$work/nf4" --data "$data/stories260K/shakespeare.txt" --ou
 load "$work/nf4" "$work/trained.json" --adapter "$work/trained" --write --tokens $story
 nibble merge --base "$work/nf4" --adapter "$work/trained" --out "$work/merged_trained" --dtype f32
 load "$work/merged_trained" "$work/trained.json" --kind plain
+
+# An adapter that corrects what quantizing lost, its alpha taken into it.
+nibble quantize "$stories" "$work/corrected" --init-adapter loftq:3 --rank 8 --alpha 12
+load "$work/corrected" "$work/corrected.json" --adapter "$work/corrected-loftq" --write --tokens $story
+nibble merge --base "$work/corrected" --adapter "$work/corrected-loftq" --out "$work/merged_corrected" --dtype f32
+load "$work/merged_corrected" "$work/corrected.json" --kind plain
 
 # Every family, after it has been a GGUF file. transformers 5 splits some texts of
 # tokenizers with a tokenizer.model otherwise than llama.cpp, which GGUF files mean.

@@ -15,7 +15,7 @@ import (
 // in order of name. The file has its name only once it is complete; unless
 // force is set, none of that name may exist.
 func Write(path string, f *File, force bool) error {
-	if f.Chunks < 0 || f.Chunks > math.MaxUint32 || f.ChunkSize < 0 || f.ChunkSize > math.MaxUint32 {
+	if f.Chunks < 0 || int64(f.Chunks) > math.MaxUint32 || f.ChunkSize < 0 || int64(f.ChunkSize) > math.MaxUint32 {
 		return fmt.Errorf("%s: %d chunks of %d tokens cannot be stored", path, f.Chunks, f.ChunkSize)
 	}
 	entries := slices.SortedFunc(slices.Values(f.Entries), func(a, b Matrix) int { return cmp.Compare(a.Name, b.Name) })

@@ -8,9 +8,9 @@ import (
 
 func init() { groups["block32"] = block32 }
 
-// block32 has the loops that write blocks of 32 elements. Each returns how many blocks
-// it did: all, or those before one that is left to Go, with a NaN or whatever else is
-// rare.
+// block32 has the loops that write blocks of 32 elements. Those of whole formats return
+// how many blocks they did: all, or those before one that is left to Go, with a NaN or
+// whatever else is rare.
 func block32() {
 	for _, l := range []lanes{avx512, avx2} {
 		l.encodeSigned("EncodeQ4_0", 8)
@@ -20,14 +20,12 @@ func block32() {
 		l.encodeQ8_0()
 		l.encodeMXFP4()
 		l.round8()
+		l.fit16()
+		l.nibbles16()
 	}
 }
 
-const (
-	sameAs    = 0 // predicates of VCMPPS
-	unordered = 3 // there is a NaN
-	otherThan = 4 // true for NaN
-)
+const unordered = 3 // predicate of VCMPPS: there is a NaN
 
 // block is a block in registers.
 type block struct {
@@ -147,11 +145,11 @@ func (b *block) equalTo(list []reg.VecVirtual, v reg.VecVirtual) func(i int) reg
 	return func(i int) reg.Register {
 		if b.l.wide() {
 			k := K()
-			VCMPPS(Imm(sameAs), all, list[i], k)
+			VCMPPS(Imm(equal), all, list[i], k)
 			return k
 		}
 		t := b.l.reg()
-		VCMPPS(Imm(sameAs), all, list[i], t)
+		VCMPPS(Imm(equal), all, list[i], t)
 		return t
 	}
 }
@@ -168,7 +166,7 @@ func (b *block) putHalf(v reg.VecVirtual, at int) {
 func (b *block) inverse(d, zero, one reg.VecVirtual) reg.VecVirtual {
 	id, t, all := XMM(), XMM(), b.l.reg()
 	VDIVSS(d, one.AsX(), id)
-	VCMPSS(Imm(otherThan), zero.AsX(), d, t)
+	VCMPSS(Imm(notEqual), zero.AsX(), d, t)
 	VANDPS(t, id, id)
 	VBROADCASTSS(id, all)
 	return all
@@ -427,7 +425,7 @@ func (l lanes) encodeMXFP4() {
 					VCMPPS_BCST(Imm(greater), bound, a, k)
 					VPADDD(one, q, k, q)
 				}
-				VPCMPUD(Imm(otherThan), null, q, k)
+				VPCMPUD(Imm(notEqual), null, q, k)
 				VPORD(sign, q, k, q)
 			} else {
 				t := l.reg()

@@ -20,7 +20,7 @@ const (
 	infinite = 0x7f800000 // the bits of +Inf
 )
 
-var encodeConst struct{ abs, one, two, oneF, minusOneF, weights, tiny, steps, magic, pairs512, pairs256, bytes256 Mem }
+var encodeConst struct{ abs, one, two, oneF, minusOneF, weights, tiny, steps, magic, pairs512, pairs256, bytes256, quarters Mem }
 
 func encodeConstants() {
 	c := &encodeConst
@@ -38,9 +38,14 @@ func encodeConstants() {
 	c.magic = words("gridMagic", 0x4b400010)
 	// What undoes that VPACKUSDW takes turns between its operands.
 	c.pairs512 = words("pairs512", 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15)
+	c.quarters = words("quarters", 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 	c.pairs256 = words("pairs256", 0, 1, 4, 5, 2, 3, 6, 7)
 	c.bytes256 = words("bytes256", 0x0c080400, 0x80808080, 0x80808080, 0x80808080, 0x0c080400, 0x80808080, 0x80808080, 0x80808080)
 }
+
+// aheadFloats is how many bytes ahead floats are asked for: what the processor fetches by
+// itself stops at the end of a page.
+const aheadFloats = 4096
 
 // encode4AVX512 makes the loop that goes down the heap of thresholds, or the one for
 // codes in the order of their values that looks in a grid.
@@ -108,7 +113,12 @@ func encode4AVX512(name string, grid bool) {
 	VPBROADCASTD(c.weights, weights)
 	VMOVDQU32(c.pairs512, order)
 
+	first, three := ZMM(), K()
+	VMOVDQU32(c.quarters, first)
+
 	done, left, from, bits := GP64(), GP64(), GP64(), GP32()
+	MOVL(U32(7), bits)
+	KMOVW(bits, three)
 	XORQ(done, done)
 	Label("block")
 	CMPQ(done, blocks)
@@ -122,6 +132,7 @@ func encode4AVX512(name string, grid bool) {
 	MOVQ(x, from)
 	Label("top")
 	for i := range 2 {
+		PREFETCHT0(Mem{Base: from, Disp: aheadFloats + 64*i})
 		VPANDD(Mem{Base: from, Disp: 64 * i}, abs, t)
 		VPMAXUD(t, top, top)
 	}
@@ -173,15 +184,23 @@ func encode4AVX512(name string, grid bool) {
 	SUBQ(Imm(32), left)
 	JNZ(LabelRef("loop"))
 
-	for i, acc := range []VecVirtual{err, mixed, square} {
-		y, z := YMM(), XMM()
-		VEXTRACTF64X4(Imm(1), acc, y)
-		VADDPS(y, acc.AsY(), y)
-		VEXTRACTF32X4(Imm(1), y, z)
-		VADDPS(z, y.AsX(), z)
-		addLanes(z)
-		VMOVSS(z, Mem{Base: moments, Disp: 4 * i})
-	}
+	// The sums of lanes i and i+8 of two registers, then those of i and i+4 of all
+	// three, are made at once, so that each of them is in a quarter.
+	halves, t1 := ZMM(), ZMM()
+	VSHUFF32X4(Imm(0x44), mixed, err, halves)
+	VSHUFF32X4(Imm(0xee), mixed, err, t1)
+	VADDPS(t1, halves, halves)
+	VSHUFF32X4(Imm(0xee), square, square, t1)
+	VADDPS(t1, square, square)
+	VSHUFF32X4(Imm(0x88), square, halves, err)
+	VSHUFF32X4(Imm(0xdd), square, halves, mixed)
+	VADDPS(mixed, err, err)
+	VPERMILPS(Imm(0x0e), err, t1)
+	VADDPS(t1, err, err)
+	VMOVSHDUP(err, t1)
+	VADDPS(t1, err, err)
+	VPERMPS(err, first, err)
+	VMOVUPS(err, three, Mem{Base: moments})
 	ADDQ(Imm(4), absmax)
 	ADDQ(Imm(12), moments)
 	INCQ(done)
@@ -334,6 +353,9 @@ func absmaxLoop(x, n, from, left Register) VecVirtual {
 	Label("top")
 	for i := range 4 {
 		t := YMM()
+		if i%2 == 0 {
+			PREFETCHT0(Mem{Base: from, Disp: aheadFloats + 32*i})
+		}
 		VPAND(Mem{Base: from, Disp: 32 * i}, abs, t)
 		VPMAXUD(t, tops[i%2], tops[i%2])
 	}

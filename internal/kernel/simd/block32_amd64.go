@@ -39,6 +39,16 @@ func EncodeMXFP4AVX512(dst *byte, src *float32, blocks int) int
 //go:noescape
 func Round8AVX512(dst *byte, src *float32, blocks int, mul float32)
 
+// Fit16AVX512 adds up, for 16 scales, products of 32 elements and the values of a table nearest to them.
+//
+//go:noescape
+func Fit16AVX512(sums *float32, table *float32, inverse *float32, x *float32, weights *float32)
+
+// Nibbles16AVX512 stores the numbers of the values of a table nearest to 32 elements.
+//
+//go:noescape
+func Nibbles16AVX512(dst *byte, table *float32, x *float32, inverse float32)
+
 // EncodeQ4_0AVX2 stores blocks of 32 elements, those before one that is for Go, and returns how many.
 //
 //go:noescape
@@ -73,3 +83,13 @@ func EncodeMXFP4AVX2(dst *byte, src *float32, blocks int) int
 //
 //go:noescape
 func Round8AVX2(dst *byte, src *float32, blocks int, mul float32)
+
+// Fit16AVX2 adds up, for 16 scales, products of 32 elements and the values of a table nearest to them.
+//
+//go:noescape
+func Fit16AVX2(sums *float32, table *float32, inverse *float32, x *float32, weights *float32)
+
+// Nibbles16AVX2 stores the numbers of the values of a table nearest to 32 elements.
+//
+//go:noescape
+func Nibbles16AVX2(dst *byte, table *float32, x *float32, inverse float32)

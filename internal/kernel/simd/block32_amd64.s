@@ -766,6 +766,123 @@ done:
 	VZEROUPPER
 	RET
 
+// func Fit16AVX512(sums *float32, table *float32, inverse *float32, x *float32, weights *float32)
+// Requires: AVX, AVX512F
+TEXT ·Fit16AVX512(SB), NOSPLIT, $0-40
+	MOVQ         sums+0(FP), AX
+	MOVQ         inverse+16(FP), CX
+	MOVQ         x+24(FP), DX
+	MOVQ         weights+32(FP), BX
+	MOVQ         table+8(FP), SI
+	VBROADCASTSS f00000001<>+0(SB), Z1
+	VBROADCASTSS f00000002<>+0(SB), Z2
+	VBROADCASTSS 4(SI), Z0
+	VMOVUPS      (SI), Z3
+	VMOVUPS      64(SI), Z4
+	VPXORQ       Z6, Z6, Z6
+	VPXORQ       Z7, Z7, Z7
+	VMOVUPS      (CX), Z5
+	MOVQ         $-128, CX
+	ADDQ         $0x80, DX
+	ADDQ         $0x80, BX
+
+first:
+	VBROADCASTSS (DX)(CX*1), Z8
+	VMULPS       Z5, Z8, Z9
+	VCMPPS       $0x15, Z0, Z9, K1
+	VMOVDQA32    Z2, Z10
+	VPADDD       Z1, Z10, K1, Z10
+	VPERMPS      Z3, Z10, Z11
+	VCMPPS       $0x15, Z11, Z9, K1
+	VPADDD       Z10, Z10, Z10
+	VPADDD       Z1, Z10, K1, Z10
+	VPERMPS      Z3, Z10, Z11
+	VCMPPS       $0x15, Z11, Z9, K1
+	VPADDD       Z10, Z10, Z10
+	VPADDD       Z1, Z10, K1, Z10
+	VPERMPS      Z3, Z10, Z11
+	VCMPPS       $0x15, Z11, Z9, K1
+	VPADDD       Z10, Z10, Z10
+	VPADDD       Z1, Z10, K1, Z10
+	VPERMPS      Z4, Z10, Z9
+	VBROADCASTSS (BX)(CX*1), Z10
+	VMULPS       Z9, Z10, Z10
+	VMULPS       Z8, Z10, Z8
+	VADDPS       Z8, Z6, Z6
+	VMULPS       Z9, Z10, Z9
+	VADDPS       Z9, Z7, Z7
+	ADDQ         $0x04, CX
+	JNZ          first
+	VMOVUPS      Z6, (AX)
+	VMOVUPS      Z7, 64(AX)
+	VZEROUPPER
+	RET
+
+DATA f00000002<>+0(SB)/4, $0x00000002
+DATA f00000002<>+4(SB)/4, $0x00000002
+DATA f00000002<>+8(SB)/4, $0x00000002
+DATA f00000002<>+12(SB)/4, $0x00000002
+DATA f00000002<>+16(SB)/4, $0x00000002
+DATA f00000002<>+20(SB)/4, $0x00000002
+DATA f00000002<>+24(SB)/4, $0x00000002
+DATA f00000002<>+28(SB)/4, $0x00000002
+GLOBL f00000002<>(SB), RODATA|NOPTR, $32
+
+// func Nibbles16AVX512(dst *byte, table *float32, x *float32, inverse float32)
+// Requires: AVX, AVX2, AVX512F
+TEXT ·Nibbles16AVX512(SB), NOSPLIT, $0-28
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+16(FP), CX
+	MOVQ         table+8(FP), DX
+	VBROADCASTSS f00000001<>+0(SB), Z1
+	VBROADCASTSS f00000002<>+0(SB), Z2
+	VBROADCASTSS 4(DX), Z0
+	VMOVUPS      (DX), Z3
+	VMOVUPS      64(DX), Z4
+	VBROADCASTSS inverse+24(FP), Z4
+	VMULPS       (CX), Z4, Z6
+	VCMPPS       $0x15, Z0, Z6, K1
+	VMOVDQA32    Z2, Z7
+	VPADDD       Z1, Z7, K1, Z7
+	VPERMPS      Z3, Z7, Z8
+	VCMPPS       $0x15, Z8, Z6, K1
+	VPADDD       Z7, Z7, Z7
+	VPADDD       Z1, Z7, K1, Z7
+	VPERMPS      Z3, Z7, Z8
+	VCMPPS       $0x15, Z8, Z6, K1
+	VPADDD       Z7, Z7, Z7
+	VPADDD       Z1, Z7, K1, Z7
+	VPERMPS      Z3, Z7, Z8
+	VCMPPS       $0x15, Z8, Z6, K1
+	VPADDD       Z7, Z7, Z7
+	VPADDD       Z1, Z7, K1, Z7
+	VMULPS       64(CX), Z4, Z4
+	VCMPPS       $0x15, Z0, Z4, K1
+	VMOVDQA32    Z2, Z0
+	VPADDD       Z1, Z0, K1, Z0
+	VPERMPS      Z3, Z0, Z2
+	VCMPPS       $0x15, Z2, Z4, K1
+	VPADDD       Z0, Z0, Z0
+	VPADDD       Z1, Z0, K1, Z0
+	VPERMPS      Z3, Z0, Z2
+	VCMPPS       $0x15, Z2, Z4, K1
+	VPADDD       Z0, Z0, Z0
+	VPADDD       Z1, Z0, K1, Z0
+	VPERMPS      Z3, Z0, Z2
+	VCMPPS       $0x15, Z2, Z4, K1
+	VPADDD       Z0, Z0, Z0
+	VPADDD       Z1, Z0, K1, Z0
+	VPMOVDB      Z7, X5
+	VPMOVDB      Z0, X0
+	VINSERTI128  $0x01, X0, Y5, Y5
+	VPAND        f0f0f0f0f<>+0(SB), Y5, Y5
+	VEXTRACTI128 $0x01, Y5, X0
+	VPSLLW       $0x04, X0, X0
+	VPOR         X0, X5, X0
+	VMOVDQU      X0, (AX)
+	VZEROUPPER
+	RET
+
 // func EncodeQ4_0AVX2(dst *byte, src *float32, blocks int) int
 // Requires: AVX, AVX2, F16C
 TEXT ·EncodeQ4_0AVX2(SB), NOSPLIT, $0-32
@@ -1483,5 +1600,182 @@ block:
 	JMP        block
 
 done:
+	VZEROUPPER
+	RET
+
+// func Fit16AVX2(sums *float32, table *float32, inverse *float32, x *float32, weights *float32)
+// Requires: AVX, AVX2
+TEXT ·Fit16AVX2(SB), NOSPLIT, $0-40
+	MOVQ         sums+0(FP), AX
+	MOVQ         inverse+16(FP), CX
+	MOVQ         x+24(FP), DX
+	MOVQ         weights+32(FP), BX
+	MOVQ         table+8(FP), SI
+	VBROADCASTSS 4(SI), Y0
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VMOVUPS      (CX), Y1
+	MOVQ         $-128, DI
+	ADDQ         $0x80, DX
+	ADDQ         $0x80, BX
+
+first:
+	VBROADCASTSS (DX)(DI*1), Y4
+	VMULPS       Y1, Y4, Y5
+	VCMPPS       $0x15, Y0, Y5, Y7
+	VMOVDQU      f00000002<>+0(SB), Y6
+	VPSUBD       Y7, Y6, Y6
+	VPERMPS      (SI), Y6, Y7
+	VCMPPS       $0x15, Y7, Y5, Y7
+	VPADDD       Y6, Y6, Y6
+	VPSUBD       Y7, Y6, Y6
+	VPERMPS      (SI), Y6, Y7
+	VCMPPS       $0x15, Y7, Y5, Y7
+	VPADDD       Y6, Y6, Y6
+	VPSUBD       Y7, Y6, Y6
+	VPERMPS      32(SI), Y6, Y7
+	VCMPPS       $0x15, Y7, Y5, Y7
+	VPADDD       Y6, Y6, Y6
+	VPSUBD       Y7, Y6, Y6
+	VPERMPS      64(SI), Y6, Y5
+	VPERMPS      96(SI), Y6, Y7
+	VPSLLD       $0x1c, Y6, Y6
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VBROADCASTSS (BX)(DI*1), Y6
+	VMULPS       Y5, Y6, Y6
+	VMULPS       Y4, Y6, Y4
+	VADDPS       Y4, Y2, Y2
+	VMULPS       Y5, Y6, Y5
+	VADDPS       Y5, Y3, Y3
+	ADDQ         $0x04, DI
+	JNZ          first
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y3, 64(AX)
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VMOVUPS      32(CX), Y1
+	MOVQ         $-128, DI
+
+second:
+	VBROADCASTSS (DX)(DI*1), Y4
+	VMULPS       Y1, Y4, Y5
+	VCMPPS       $0x15, Y0, Y5, Y7
+	VMOVDQU      f00000002<>+0(SB), Y6
+	VPSUBD       Y7, Y6, Y6
+	VPERMPS      (SI), Y6, Y7
+	VCMPPS       $0x15, Y7, Y5, Y7
+	VPADDD       Y6, Y6, Y6
+	VPSUBD       Y7, Y6, Y6
+	VPERMPS      (SI), Y6, Y7
+	VCMPPS       $0x15, Y7, Y5, Y7
+	VPADDD       Y6, Y6, Y6
+	VPSUBD       Y7, Y6, Y6
+	VPERMPS      32(SI), Y6, Y7
+	VCMPPS       $0x15, Y7, Y5, Y7
+	VPADDD       Y6, Y6, Y6
+	VPSUBD       Y7, Y6, Y6
+	VPERMPS      64(SI), Y6, Y5
+	VPERMPS      96(SI), Y6, Y7
+	VPSLLD       $0x1c, Y6, Y6
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VBROADCASTSS (BX)(DI*1), Y6
+	VMULPS       Y5, Y6, Y6
+	VMULPS       Y4, Y6, Y4
+	VADDPS       Y4, Y2, Y2
+	VMULPS       Y5, Y6, Y5
+	VADDPS       Y5, Y3, Y3
+	ADDQ         $0x04, DI
+	JNZ          second
+	VMOVUPS      Y2, 32(AX)
+	VMOVUPS      Y3, 96(AX)
+	VZEROUPPER
+	RET
+
+// func Nibbles16AVX2(dst *byte, table *float32, x *float32, inverse float32)
+// Requires: AVX, AVX2
+TEXT ·Nibbles16AVX2(SB), NOSPLIT, $0-28
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+16(FP), CX
+	MOVQ         table+8(FP), DX
+	VBROADCASTSS 4(DX), Y0
+	VBROADCASTSS inverse+24(FP), Y1
+	VMULPS       (CX), Y1, Y2
+	VCMPPS       $0x15, Y0, Y2, Y4
+	VMOVDQU      f00000002<>+0(SB), Y3
+	VPSUBD       Y4, Y3, Y3
+	VPERMPS      (DX), Y3, Y4
+	VCMPPS       $0x15, Y4, Y2, Y4
+	VPADDD       Y3, Y3, Y3
+	VPSUBD       Y4, Y3, Y3
+	VPERMPS      (DX), Y3, Y4
+	VCMPPS       $0x15, Y4, Y2, Y4
+	VPADDD       Y3, Y3, Y3
+	VPSUBD       Y4, Y3, Y3
+	VPERMPS      32(DX), Y3, Y4
+	VCMPPS       $0x15, Y4, Y2, Y4
+	VPADDD       Y3, Y3, Y3
+	VPSUBD       Y4, Y3, Y3
+	VMULPS       32(CX), Y1, Y2
+	VCMPPS       $0x15, Y0, Y2, Y5
+	VMOVDQU      f00000002<>+0(SB), Y4
+	VPSUBD       Y5, Y4, Y4
+	VPERMPS      (DX), Y4, Y5
+	VCMPPS       $0x15, Y5, Y2, Y5
+	VPADDD       Y4, Y4, Y4
+	VPSUBD       Y5, Y4, Y4
+	VPERMPS      (DX), Y4, Y5
+	VCMPPS       $0x15, Y5, Y2, Y5
+	VPADDD       Y4, Y4, Y4
+	VPSUBD       Y5, Y4, Y4
+	VPERMPS      32(DX), Y4, Y5
+	VCMPPS       $0x15, Y5, Y2, Y5
+	VPADDD       Y4, Y4, Y4
+	VPSUBD       Y5, Y4, Y4
+	VMULPS       64(CX), Y1, Y2
+	VCMPPS       $0x15, Y0, Y2, Y6
+	VMOVDQU      f00000002<>+0(SB), Y5
+	VPSUBD       Y6, Y5, Y5
+	VPERMPS      (DX), Y5, Y6
+	VCMPPS       $0x15, Y6, Y2, Y6
+	VPADDD       Y5, Y5, Y5
+	VPSUBD       Y6, Y5, Y5
+	VPERMPS      (DX), Y5, Y6
+	VCMPPS       $0x15, Y6, Y2, Y6
+	VPADDD       Y5, Y5, Y5
+	VPSUBD       Y6, Y5, Y5
+	VPERMPS      32(DX), Y5, Y6
+	VCMPPS       $0x15, Y6, Y2, Y6
+	VPADDD       Y5, Y5, Y5
+	VPSUBD       Y6, Y5, Y5
+	VMULPS       96(CX), Y1, Y1
+	VCMPPS       $0x15, Y0, Y1, Y2
+	VMOVDQU      f00000002<>+0(SB), Y0
+	VPSUBD       Y2, Y0, Y0
+	VPERMPS      (DX), Y0, Y2
+	VCMPPS       $0x15, Y2, Y1, Y2
+	VPADDD       Y0, Y0, Y0
+	VPSUBD       Y2, Y0, Y0
+	VPERMPS      (DX), Y0, Y2
+	VCMPPS       $0x15, Y2, Y1, Y2
+	VPADDD       Y0, Y0, Y0
+	VPSUBD       Y2, Y0, Y0
+	VPERMPS      32(DX), Y0, Y2
+	VCMPPS       $0x15, Y2, Y1, Y2
+	VPADDD       Y0, Y0, Y0
+	VPSUBD       Y2, Y0, Y0
+	VPAND        f000000ff<>+0(SB), Y3, Y3
+	VPAND        f000000ff<>+0(SB), Y4, Y4
+	VPAND        f000000ff<>+0(SB), Y5, Y5
+	VPAND        f000000ff<>+0(SB), Y0, Y0
+	VPACKUSDW    Y4, Y3, Y3
+	VPACKUSDW    Y0, Y5, Y5
+	VPACKUSWB    Y5, Y3, Y3
+	VMOVDQU      packedOrder<>+0(SB), Y0
+	VPERMD       Y3, Y0, Y3
+	VPAND        f0f0f0f0f<>+0(SB), Y3, Y3
+	VEXTRACTI128 $0x01, Y3, X0
+	VPSLLW       $0x04, X0, X0
+	VPOR         X0, X3, X0
+	VMOVDQU      X0, (AX)
 	VZEROUPPER
 	RET

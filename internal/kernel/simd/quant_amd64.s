@@ -197,6 +197,24 @@ DATA pairs512<>+56(SB)/4, $0x0000000e
 DATA pairs512<>+60(SB)/4, $0x0000000f
 GLOBL pairs512<>(SB), RODATA|NOPTR, $64
 
+DATA quarters<>+0(SB)/4, $0x00000000
+DATA quarters<>+4(SB)/4, $0x00000004
+DATA quarters<>+8(SB)/4, $0x00000008
+DATA quarters<>+12(SB)/4, $0x00000000
+DATA quarters<>+16(SB)/4, $0x00000000
+DATA quarters<>+20(SB)/4, $0x00000000
+DATA quarters<>+24(SB)/4, $0x00000000
+DATA quarters<>+28(SB)/4, $0x00000000
+DATA quarters<>+32(SB)/4, $0x00000000
+DATA quarters<>+36(SB)/4, $0x00000000
+DATA quarters<>+40(SB)/4, $0x00000000
+DATA quarters<>+44(SB)/4, $0x00000000
+DATA quarters<>+48(SB)/4, $0x00000000
+DATA quarters<>+52(SB)/4, $0x00000000
+DATA quarters<>+56(SB)/4, $0x00000000
+DATA quarters<>+60(SB)/4, $0x00000000
+GLOBL quarters<>(SB), RODATA|NOPTR, $64
+
 DATA pairs256<>+0(SB)/4, $0x00000000
 DATA pairs256<>+4(SB)/4, $0x00000001
 DATA pairs256<>+8(SB)/4, $0x00000004
@@ -272,7 +290,7 @@ done:
 	RET
 
 // func Encode4AVX512(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, MMX+
 TEXT ·Encode4AVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         absmax+8(FP), CX
@@ -292,134 +310,126 @@ TEXT ·Encode4AVX512(SB), NOSPLIT, $0-64
 	VPADDD       Z2, Z9, Z10
 	VPBROADCASTD nibbleWeights<>+0(SB), Z4
 	VMOVDQU32    pairs512<>+0(SB), Z5
+	VMOVDQU32    quarters<>+0(SB), Z11
+	MOVL         $0x00000007, R9
+	KMOVW        R9, K2
 	XORQ         R8, R8
 
 block:
 	CMPQ   R8, SI
 	JGE    done
-	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
 	MOVQ   DI, R9
 	MOVQ   BX, R10
 
 top:
-	VPANDD        (R10), Z0, Z12
-	VPMAXUD       Z12, Z11, Z11
-	VPANDD        64(R10), Z0, Z12
-	VPMAXUD       Z12, Z11, Z11
+	PREFETCHT0    4096(R10)
+	VPANDD        (R10), Z0, Z13
+	VPMAXUD       Z13, Z12, Z12
+	PREFETCHT0    4160(R10)
+	VPANDD        64(R10), Z0, Z13
+	VPMAXUD       Z13, Z12, Z12
 	ADDQ          $0x80, R10
 	SUBQ          $0x20, R9
 	JNZ           top
-	VEXTRACTI64X4 $0x01, Z11, Y12
-	VPMAXUD       Y12, Y11, Y12
-	VEXTRACTI32X4 $0x01, Y12, X18
-	VPMAXUD       X18, X12, X18
-	VPSHUFD       $0x0e, X18, X12
-	VPMAXUD       X12, X18, X18
-	VPSHUFD       $0x01, X18, X12
-	VPMAXUD       X12, X18, X18
-	VMOVD         X18, R9
+	VEXTRACTI64X4 $0x01, Z12, Y13
+	VPMAXUD       Y13, Y12, Y13
+	VEXTRACTI32X4 $0x01, Y13, X19
+	VPMAXUD       X19, X13, X19
+	VPSHUFD       $0x0e, X19, X13
+	VPMAXUD       X13, X19, X19
+	VPSHUFD       $0x01, X19, X13
+	VPMAXUD       X13, X19, X19
+	VMOVD         X19, R9
 	CMPL          R9, $0x7f800000
 	JAE           done
-	VMOVSS        X18, (CX)
-	VMAXSS        tinyAbsmax<>+0(SB), X18, X18
-	VMOVSS        oneF<>+0(SB), X12
-	VDIVSS        X18, X12, X18
-	VBROADCASTSS  X18, Z12
-	VPXORD        Z13, Z13, Z13
+	VMOVSS        X19, (CX)
+	VMAXSS        tinyAbsmax<>+0(SB), X19, X19
+	VMOVSS        oneF<>+0(SB), X13
+	VDIVSS        X19, X13, X19
+	VBROADCASTSS  X19, Z13
 	VPXORD        Z14, Z14, Z14
 	VPXORD        Z15, Z15, Z15
+	VPXORD        Z16, Z16, Z16
 	MOVQ          DI, R9
 
 loop:
-	VMULPS        (BX), Z12, Z18
-	VRANGEPS      $0x02, Z3, Z18, Z18
-	VCMPPS        $0x1e, Z8, Z18, K1
-	VPBLENDMD     Z10, Z9, K1, Z16
-	VPERMPS       Z7, Z16, Z19
-	VCMPPS        $0x1e, Z19, Z18, K1
-	VPADDD        Z16, Z16, Z16
-	VPADDD        Z2, Z16, K1, Z16
-	VPERMPS       Z7, Z16, Z19
-	VCMPPS        $0x1e, Z19, Z18, K1
-	VPADDD        Z16, Z16, Z16
-	VPADDD        Z2, Z16, K1, Z16
-	VPERMPS       Z7, Z16, Z19
-	VCMPPS        $0x1e, Z19, Z18, K1
-	VPADDD        Z16, Z16, Z16
-	VPADDD        Z2, Z16, K1, Z16
-	VPERMPS       Z1, Z16, Z19
-	VSUBPS        Z19, Z18, Z18
-	VMULPS        Z18, Z18, Z20
-	VADDPS        Z20, Z13, Z13
-	VMULPS        Z19, Z18, Z18
-	VADDPS        Z18, Z14, Z14
-	VMULPS        Z19, Z19, Z18
-	VADDPS        Z18, Z15, Z15
-	VPERMD        Z6, Z16, Z16
-	VMULPS        64(BX), Z12, Z18
-	VRANGEPS      $0x02, Z3, Z18, Z18
-	VCMPPS        $0x1e, Z8, Z18, K1
-	VPBLENDMD     Z10, Z9, K1, Z17
-	VPERMPS       Z7, Z17, Z19
-	VCMPPS        $0x1e, Z19, Z18, K1
-	VPADDD        Z17, Z17, Z17
-	VPADDD        Z2, Z17, K1, Z17
-	VPERMPS       Z7, Z17, Z19
-	VCMPPS        $0x1e, Z19, Z18, K1
-	VPADDD        Z17, Z17, Z17
-	VPADDD        Z2, Z17, K1, Z17
-	VPERMPS       Z7, Z17, Z19
-	VCMPPS        $0x1e, Z19, Z18, K1
-	VPADDD        Z17, Z17, Z17
-	VPADDD        Z2, Z17, K1, Z17
-	VPERMPS       Z1, Z17, Z19
-	VSUBPS        Z19, Z18, Z18
-	VMULPS        Z18, Z18, Z20
-	VADDPS        Z20, Z13, Z13
-	VMULPS        Z19, Z18, Z18
-	VADDPS        Z18, Z14, Z14
-	VMULPS        Z19, Z19, Z18
-	VADDPS        Z18, Z15, Z15
-	VPERMD        Z6, Z17, Z17
-	VPACKUSDW     Z17, Z16, Z16
-	VPMADDWD      Z4, Z16, Z16
-	VPERMD        Z16, Z5, Z16
-	VPMOVDB       Z16, (AX)
-	ADDQ          $0x10, AX
-	ADDQ          $0x80, BX
-	SUBQ          $0x20, R9
-	JNZ           loop
-	VEXTRACTF64X4 $0x01, Z13, Y12
-	VADDPS        Y12, Y13, Y12
-	VEXTRACTF32X4 $0x01, Y12, X18
-	VADDPS        X18, X12, X18
-	VPERMILPS     $0x0e, X18, X12
-	VADDPS        X12, X18, X18
-	VMOVSHDUP     X18, X12
-	VADDSS        X12, X18, X18
-	VMOVSS        X18, (DX)
-	VEXTRACTF64X4 $0x01, Z14, Y12
-	VADDPS        Y12, Y14, Y12
-	VEXTRACTF32X4 $0x01, Y12, X18
-	VADDPS        X18, X12, X18
-	VPERMILPS     $0x0e, X18, X12
-	VADDPS        X12, X18, X18
-	VMOVSHDUP     X18, X12
-	VADDSS        X12, X18, X18
-	VMOVSS        X18, 4(DX)
-	VEXTRACTF64X4 $0x01, Z15, Y12
-	VADDPS        Y12, Y15, Y12
-	VEXTRACTF32X4 $0x01, Y12, X18
-	VADDPS        X18, X12, X18
-	VPERMILPS     $0x0e, X18, X12
-	VADDPS        X12, X18, X18
-	VMOVSHDUP     X18, X12
-	VADDSS        X12, X18, X18
-	VMOVSS        X18, 8(DX)
-	ADDQ          $0x04, CX
-	ADDQ          $0x0c, DX
-	INCQ          R8
-	JMP           block
+	VMULPS     (BX), Z13, Z19
+	VRANGEPS   $0x02, Z3, Z19, Z19
+	VCMPPS     $0x1e, Z8, Z19, K1
+	VPBLENDMD  Z10, Z9, K1, Z17
+	VPERMPS    Z7, Z17, Z20
+	VCMPPS     $0x1e, Z20, Z19, K1
+	VPADDD     Z17, Z17, Z17
+	VPADDD     Z2, Z17, K1, Z17
+	VPERMPS    Z7, Z17, Z20
+	VCMPPS     $0x1e, Z20, Z19, K1
+	VPADDD     Z17, Z17, Z17
+	VPADDD     Z2, Z17, K1, Z17
+	VPERMPS    Z7, Z17, Z20
+	VCMPPS     $0x1e, Z20, Z19, K1
+	VPADDD     Z17, Z17, Z17
+	VPADDD     Z2, Z17, K1, Z17
+	VPERMPS    Z1, Z17, Z20
+	VSUBPS     Z20, Z19, Z19
+	VMULPS     Z19, Z19, Z21
+	VADDPS     Z21, Z14, Z14
+	VMULPS     Z20, Z19, Z19
+	VADDPS     Z19, Z15, Z15
+	VMULPS     Z20, Z20, Z19
+	VADDPS     Z19, Z16, Z16
+	VPERMD     Z6, Z17, Z17
+	VMULPS     64(BX), Z13, Z19
+	VRANGEPS   $0x02, Z3, Z19, Z19
+	VCMPPS     $0x1e, Z8, Z19, K1
+	VPBLENDMD  Z10, Z9, K1, Z18
+	VPERMPS    Z7, Z18, Z20
+	VCMPPS     $0x1e, Z20, Z19, K1
+	VPADDD     Z18, Z18, Z18
+	VPADDD     Z2, Z18, K1, Z18
+	VPERMPS    Z7, Z18, Z20
+	VCMPPS     $0x1e, Z20, Z19, K1
+	VPADDD     Z18, Z18, Z18
+	VPADDD     Z2, Z18, K1, Z18
+	VPERMPS    Z7, Z18, Z20
+	VCMPPS     $0x1e, Z20, Z19, K1
+	VPADDD     Z18, Z18, Z18
+	VPADDD     Z2, Z18, K1, Z18
+	VPERMPS    Z1, Z18, Z20
+	VSUBPS     Z20, Z19, Z19
+	VMULPS     Z19, Z19, Z21
+	VADDPS     Z21, Z14, Z14
+	VMULPS     Z20, Z19, Z19
+	VADDPS     Z19, Z15, Z15
+	VMULPS     Z20, Z20, Z19
+	VADDPS     Z19, Z16, Z16
+	VPERMD     Z6, Z18, Z18
+	VPACKUSDW  Z18, Z17, Z17
+	VPMADDWD   Z4, Z17, Z17
+	VPERMD     Z17, Z5, Z17
+	VPMOVDB    Z17, (AX)
+	ADDQ       $0x10, AX
+	ADDQ       $0x80, BX
+	SUBQ       $0x20, R9
+	JNZ        loop
+	VSHUFF32X4 $0x44, Z15, Z14, Z13
+	VSHUFF32X4 $0xee, Z15, Z14, Z19
+	VADDPS     Z19, Z13, Z13
+	VSHUFF32X4 $0xee, Z16, Z16, Z19
+	VADDPS     Z19, Z16, Z16
+	VSHUFF32X4 $0x88, Z16, Z13, Z14
+	VSHUFF32X4 $0xdd, Z16, Z13, Z15
+	VADDPS     Z15, Z14, Z14
+	VPERMILPS  $0x0e, Z14, Z19
+	VADDPS     Z19, Z14, Z14
+	VMOVSHDUP  Z14, Z19
+	VADDPS     Z19, Z14, Z14
+	VPERMPS    Z14, Z11, Z14
+	VMOVUPS    Z14, K2, (DX)
+	ADDQ       $0x04, CX
+	ADDQ       $0x0c, DX
+	INCQ       R8
+	JMP        block
 
 done:
 	MOVQ R8, ret+56(FP)
@@ -427,7 +437,7 @@ done:
 	RET
 
 // func Encode4GridAVX512(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, MMX+
 TEXT ·Encode4GridAVX512(SB), NOSPLIT, $0-64
 	MOVQ         codes+0(FP), AX
 	MOVQ         absmax+8(FP), CX
@@ -448,118 +458,110 @@ TEXT ·Encode4GridAVX512(SB), NOSPLIT, $0-64
 	VBROADCASTSS gridMagic<>+0(SB), Z11
 	VPBROADCASTD nibbleWeights<>+0(SB), Z4
 	VMOVDQU32    pairs512<>+0(SB), Z5
+	VMOVDQU32    quarters<>+0(SB), Z12
+	MOVL         $0x00000007, R9
+	KMOVW        R9, K2
 	XORQ         R8, R8
 
 block:
 	CMPQ   R8, SI
 	JGE    done
-	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
 	MOVQ   DI, R9
 	MOVQ   BX, R10
 
 top:
-	VPANDD        (R10), Z0, Z13
-	VPMAXUD       Z13, Z12, Z12
-	VPANDD        64(R10), Z0, Z13
-	VPMAXUD       Z13, Z12, Z12
+	PREFETCHT0    4096(R10)
+	VPANDD        (R10), Z0, Z14
+	VPMAXUD       Z14, Z13, Z13
+	PREFETCHT0    4160(R10)
+	VPANDD        64(R10), Z0, Z14
+	VPMAXUD       Z14, Z13, Z13
 	ADDQ          $0x80, R10
 	SUBQ          $0x20, R9
 	JNZ           top
-	VEXTRACTI64X4 $0x01, Z12, Y13
-	VPMAXUD       Y13, Y12, Y13
-	VEXTRACTI32X4 $0x01, Y13, X17
-	VPMAXUD       X17, X13, X17
-	VPSHUFD       $0x0e, X17, X13
-	VPMAXUD       X13, X17, X17
-	VPSHUFD       $0x01, X17, X13
-	VPMAXUD       X13, X17, X17
-	VMOVD         X17, R9
+	VEXTRACTI64X4 $0x01, Z13, Y14
+	VPMAXUD       Y14, Y13, Y14
+	VEXTRACTI32X4 $0x01, Y14, X18
+	VPMAXUD       X18, X14, X18
+	VPSHUFD       $0x0e, X18, X14
+	VPMAXUD       X14, X18, X18
+	VPSHUFD       $0x01, X18, X14
+	VPMAXUD       X14, X18, X18
+	VMOVD         X18, R9
 	CMPL          R9, $0x7f800000
 	JAE           done
-	VMOVSS        X17, (CX)
-	VMAXSS        tinyAbsmax<>+0(SB), X17, X17
-	VMOVSS        oneF<>+0(SB), X13
-	VDIVSS        X17, X13, X17
-	VBROADCASTSS  X17, Z13
-	VPXORD        Z14, Z14, Z14
+	VMOVSS        X18, (CX)
+	VMAXSS        tinyAbsmax<>+0(SB), X18, X18
+	VMOVSS        oneF<>+0(SB), X14
+	VDIVSS        X18, X14, X18
+	VBROADCASTSS  X18, Z14
 	VPXORD        Z15, Z15, Z15
 	VPXORD        Z16, Z16, Z16
+	VPXORD        Z17, Z17, Z17
 	MOVQ          DI, R9
 
 loop:
-	VMULPS        (BX), Z13, Z17
-	VRANGEPS      $0x02, Z3, Z17, Z17
-	VMOVAPS       Z17, Z19
-	VFMADD213PS   Z11, Z10, Z19
-	VMOVAPS       Z19, Z18
-	VPERMI2PS     Z7, Z6, Z18
-	VPERMI2D      Z9, Z8, Z19
-	VCMPPS        $0x1e, Z18, Z17, K1
-	VPADDD        Z2, Z19, K1, Z19
-	VPERMPS       Z1, Z19, Z18
-	VSUBPS        Z18, Z17, Z17
-	VMULPS        Z17, Z17, Z20
-	VADDPS        Z20, Z14, Z14
-	VMULPS        Z18, Z17, Z17
-	VADDPS        Z17, Z15, Z15
-	VMULPS        Z18, Z18, Z17
-	VADDPS        Z17, Z16, Z16
-	VMULPS        64(BX), Z13, Z17
-	VRANGEPS      $0x02, Z3, Z17, Z17
-	VMOVAPS       Z17, Z20
-	VFMADD213PS   Z11, Z10, Z20
-	VMOVAPS       Z20, Z18
-	VPERMI2PS     Z7, Z6, Z18
-	VPERMI2D      Z9, Z8, Z20
-	VCMPPS        $0x1e, Z18, Z17, K1
-	VPADDD        Z2, Z20, K1, Z20
-	VPERMPS       Z1, Z20, Z18
-	VSUBPS        Z18, Z17, Z17
-	VMULPS        Z17, Z17, Z21
-	VADDPS        Z21, Z14, Z14
-	VMULPS        Z18, Z17, Z17
-	VADDPS        Z17, Z15, Z15
-	VMULPS        Z18, Z18, Z17
-	VADDPS        Z17, Z16, Z16
-	VPACKUSDW     Z20, Z19, Z19
-	VPMADDWD      Z4, Z19, Z19
-	VPERMD        Z19, Z5, Z19
-	VPMOVDB       Z19, (AX)
-	ADDQ          $0x10, AX
-	ADDQ          $0x80, BX
-	SUBQ          $0x20, R9
-	JNZ           loop
-	VEXTRACTF64X4 $0x01, Z14, Y13
-	VADDPS        Y13, Y14, Y13
-	VEXTRACTF32X4 $0x01, Y13, X17
-	VADDPS        X17, X13, X17
-	VPERMILPS     $0x0e, X17, X13
-	VADDPS        X13, X17, X17
-	VMOVSHDUP     X17, X13
-	VADDSS        X13, X17, X17
-	VMOVSS        X17, (DX)
-	VEXTRACTF64X4 $0x01, Z15, Y13
-	VADDPS        Y13, Y15, Y13
-	VEXTRACTF32X4 $0x01, Y13, X17
-	VADDPS        X17, X13, X17
-	VPERMILPS     $0x0e, X17, X13
-	VADDPS        X13, X17, X17
-	VMOVSHDUP     X17, X13
-	VADDSS        X13, X17, X17
-	VMOVSS        X17, 4(DX)
-	VEXTRACTF64X4 $0x01, Z16, Y13
-	VADDPS        Y13, Y16, Y13
-	VEXTRACTF32X4 $0x01, Y13, X17
-	VADDPS        X17, X13, X17
-	VPERMILPS     $0x0e, X17, X13
-	VADDPS        X13, X17, X17
-	VMOVSHDUP     X17, X13
-	VADDSS        X13, X17, X17
-	VMOVSS        X17, 8(DX)
-	ADDQ          $0x04, CX
-	ADDQ          $0x0c, DX
-	INCQ          R8
-	JMP           block
+	VMULPS      (BX), Z14, Z18
+	VRANGEPS    $0x02, Z3, Z18, Z18
+	VMOVAPS     Z18, Z20
+	VFMADD213PS Z11, Z10, Z20
+	VMOVAPS     Z20, Z19
+	VPERMI2PS   Z7, Z6, Z19
+	VPERMI2D    Z9, Z8, Z20
+	VCMPPS      $0x1e, Z19, Z18, K1
+	VPADDD      Z2, Z20, K1, Z20
+	VPERMPS     Z1, Z20, Z19
+	VSUBPS      Z19, Z18, Z18
+	VMULPS      Z18, Z18, Z21
+	VADDPS      Z21, Z15, Z15
+	VMULPS      Z19, Z18, Z18
+	VADDPS      Z18, Z16, Z16
+	VMULPS      Z19, Z19, Z18
+	VADDPS      Z18, Z17, Z17
+	VMULPS      64(BX), Z14, Z18
+	VRANGEPS    $0x02, Z3, Z18, Z18
+	VMOVAPS     Z18, Z21
+	VFMADD213PS Z11, Z10, Z21
+	VMOVAPS     Z21, Z19
+	VPERMI2PS   Z7, Z6, Z19
+	VPERMI2D    Z9, Z8, Z21
+	VCMPPS      $0x1e, Z19, Z18, K1
+	VPADDD      Z2, Z21, K1, Z21
+	VPERMPS     Z1, Z21, Z19
+	VSUBPS      Z19, Z18, Z18
+	VMULPS      Z18, Z18, Z22
+	VADDPS      Z22, Z15, Z15
+	VMULPS      Z19, Z18, Z18
+	VADDPS      Z18, Z16, Z16
+	VMULPS      Z19, Z19, Z18
+	VADDPS      Z18, Z17, Z17
+	VPACKUSDW   Z21, Z20, Z20
+	VPMADDWD    Z4, Z20, Z20
+	VPERMD      Z20, Z5, Z20
+	VPMOVDB     Z20, (AX)
+	ADDQ        $0x10, AX
+	ADDQ        $0x80, BX
+	SUBQ        $0x20, R9
+	JNZ         loop
+	VSHUFF32X4  $0x44, Z16, Z15, Z14
+	VSHUFF32X4  $0xee, Z16, Z15, Z18
+	VADDPS      Z18, Z14, Z14
+	VSHUFF32X4  $0xee, Z17, Z17, Z18
+	VADDPS      Z18, Z17, Z17
+	VSHUFF32X4  $0x88, Z17, Z14, Z15
+	VSHUFF32X4  $0xdd, Z17, Z14, Z16
+	VADDPS      Z16, Z15, Z15
+	VPERMILPS   $0x0e, Z15, Z18
+	VADDPS      Z18, Z15, Z15
+	VMOVSHDUP   Z15, Z18
+	VADDPS      Z18, Z15, Z15
+	VPERMPS     Z15, Z12, Z15
+	VMOVUPS     Z15, K2, (DX)
+	ADDQ        $0x04, CX
+	ADDQ        $0x0c, DX
+	INCQ        R8
+	JMP         block
 
 done:
 	MOVQ R8, ret+56(FP)
@@ -567,7 +569,7 @@ done:
 	RET
 
 // func Encode4AVX2(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·Encode4AVX2(SB), NOSPLIT, $0-64
 	MOVQ codes+0(FP), AX
 	MOVQ absmax+8(FP), CX
@@ -588,10 +590,12 @@ block:
 	MOVQ         BX, R11
 
 top:
+	PREFETCHT0   4096(R11)
 	VPAND        (R11), Y0, Y3
 	VPMAXUD      Y3, Y1, Y1
 	VPAND        32(R11), Y0, Y3
 	VPMAXUD      Y3, Y2, Y2
+	PREFETCHT0   4160(R11)
 	VPAND        64(R11), Y0, Y3
 	VPMAXUD      Y3, Y1, Y1
 	VPAND        96(R11), Y0, Y3
