@@ -14,9 +14,9 @@ import (
 	"github.com/seed18967229/nibble/train/optim"
 )
 
-// openAdapter opens a PEFT adapter and checks that nothing in its
-// configuration asks for arithmetic that nibble does not do.
-func openAdapter(path string) (*peft.Adapter, error) {
+// openAdapter opens a PEFT adapter. check says what its configuration asks for
+// that the caller cannot do.
+func openAdapter(path string, check func(*peft.Config) error) (*peft.Adapter, error) {
 	in, err := formats.Open(path)
 	if err != nil {
 		return nil, err
@@ -26,30 +26,25 @@ func openAdapter(path string) (*peft.Adapter, error) {
 		return nil, hint.Add(fmt.Errorf("%s: %w: a %s, where an adapter is needed", path, tensor.ErrUnsupported, in.Kind),
 			"an adapter is a directory with %s and %s", peft.ConfigName, peft.WeightsName)
 	}
-	if err := in.Adapter.Config.Unsupported(); err != nil {
+	if err := check(in.Adapter.Config); err != nil {
 		in.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return in.Adapter, nil
 }
 
-// mergeConfig is what the arithmetic of an adapter depends on.
-func mergeConfig(c *peft.Config) merge.Config {
-	return merge.Config{Rank: int(c.R), Alpha: c.LoraAlpha, UseRSLoRA: c.UseRSLoRA, FanInFanOut: c.FanInFanOut}
-}
-
-// deltas reads an adapter and matches it with a base.
-func deltas(base tensor.Source, ad *peft.Adapter, path string) ([]merge.Delta, error) {
+// match reads an adapter and matches it with a base.
+func match(base tensor.Source, ad *peft.Adapter, cfg merge.Config, path string) (*merge.Effect, error) {
 	kind := strings.ToLower(ad.Config.PeftType)
 	for _, method := range merge.Methods() {
 		if method.Name() != kind {
 			continue
 		}
-		ds, err := method.Match(base, ad, codecs, mergeConfig(ad.Config))
+		e, err := method.Match(base, ad, codecs, cfg)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		return ds, nil
+		return e, nil
 	}
 	return nil, fmt.Errorf("%s: %w: peft_type %s", path, tensor.ErrUnsupported, ad.Config.PeftType)
 }
@@ -60,17 +55,25 @@ func attach(base tensor.Source, path string) (trainmodel.Trainable, error) {
 	if path == "" {
 		return t, nil
 	}
-	ad, err := openAdapter(path)
+	ad, err := openAdapter(path, (*peft.Config).Unsupported)
 	if err != nil {
 		return t, err
 	}
 	defer ad.Close()
+	cfg, err := mergeConfig(ad.Config)
+	if err != nil {
+		return t, fmt.Errorf("%s: %w", path, err)
+	}
 	// Matching checks everything there is to check.
-	if _, err := deltas(base, ad, path); err != nil {
+	if _, err := match(base, ad, cfg, path); err != nil {
 		return t, err
 	}
 	for info := range ad.All() {
-		module, _ := merge.ModuleOf(info.Name)
+		module, ok := layerOf(info.Name)
+		if !ok || !tensor.Has(base, module+".weight") {
+			return t, hint.Add(fmt.Errorf("%s: %w: %q is no matrix of a layer that can be computed beside the base", path, tensor.ErrUnsupported, info.Name),
+				"merge the adapter into the base, and take the result")
+		}
 		if t.Adapters[module] == nil {
 			t.Adapters[module] = &trainmodel.Adapter{Scale: float32(ad.Config.Scaling())}
 		}
@@ -87,6 +90,15 @@ func attach(base tensor.Source, path string) (trainmodel.Trainable, error) {
 		}
 	}
 	return t, nil
+}
+
+// layerOf returns the layer that one of the two matrices of a pair is for.
+func layerOf(name string) (string, bool) {
+	module, ok := strings.CutSuffix(name, ".lora_A.weight")
+	if !ok {
+		module, ok = strings.CutSuffix(name, ".lora_B.weight")
+	}
+	return module, ok
 }
 
 // weighted is an adapter of merge, given as DIR or DIR:weight.
@@ -106,15 +118,4 @@ func parseWeighted(s string) (weighted, error) {
 		return w, badUsage(hint.Add(fmt.Errorf("--adapter %s: %q is not a weight", s, s[at+1:]), "write DIR or DIR:weight, as in lora:0.5"))
 	}
 	return weighted{s[:at], v}, nil
-}
-
-// weightedDelta is a delta times a weight.
-type weightedDelta struct {
-	merge.Delta
-	weight float32
-}
-
-// AddRows implements merge.Delta.
-func (d weightedDelta) AddRows(w []float32, row int64, sign float32) error {
-	return d.Delta.AddRows(w, row, sign*d.weight)
 }
