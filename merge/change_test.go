@@ -67,7 +67,8 @@ func TestFactors(t *testing.T) {
 	d := Scaled(deltas(t, b, e)[0], 0.5).(LowRank)
 	want := make([]float32, 63)
 	require.NoError(t, d.AddRows(want, 0, 1))
-	fb, fa, rank, scale := d.Factors()
+	fb, fa, rank, scale, err := d.Factors()
+	require.NoError(t, err)
 	require.Equal(t, float32(0.75), scale)
 	for i := range want {
 		var dot float32

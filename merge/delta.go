@@ -22,10 +22,11 @@ type Delta interface {
 }
 
 // A LowRank is a Delta that is scale times the product of b and a, as the target
-// lies: b is [rows, rank], a is [rank, columns]. Neither may be changed.
+// lies: b is [rows, rank], a is [rank, columns]. Neither may be changed. They may
+// have to be read from the adapter, which can fail.
 type LowRank interface {
 	Delta
-	Factors() (b, a []float32, rank int, scale float32)
+	Factors() (b, a []float32, rank int, scale float32, err error)
 }
 
 // Scaled returns a delta times a factor. What is low-rank stays so.
@@ -58,9 +59,9 @@ type scaledLowRank struct {
 }
 
 // Factors implements LowRank.
-func (d scaledLowRank) Factors() (b, a []float32, rank int, scale float32) {
-	b, a, rank, scale = d.of.Factors()
-	return b, a, rank, scale * d.factor
+func (d scaledLowRank) Factors() (b, a []float32, rank int, scale float32, err error) {
+	b, a, rank, scale, err = d.of.Factors()
+	return b, a, rank, scale * d.factor, err
 }
 
 // Deltas returns what a change adds to the tensor of base that it is done to:

@@ -144,8 +144,8 @@ func allZero(x []float32) bool {
 }
 
 // Factors implements LowRank.
-func (d *loraDelta) Factors() (b, a []float32, rank int, scale float32) {
-	return d.left, d.right.Data, d.right.Rows, d.scale
+func (d *loraDelta) Factors() (b, a []float32, rank int, scale float32, err error) {
+	return d.left, d.right.Data, d.right.Rows, d.scale, nil
 }
 
 // AddRows implements Delta: the product is taken first and scaled then, as PEFT
@@ -153,9 +153,7 @@ func (d *loraDelta) Factors() (b, a []float32, rank int, scale float32) {
 func (d *loraDelta) AddRows(w []float32, row int64, scale float32) error {
 	n, r := len(w)/d.right.Cols, d.right.Rows
 	delta := make([]float32, len(w))
-	if err := kernel.Mul(delta, d.left[row*int64(r):][:n*r], n, d.right, false); err != nil {
-		return err
-	}
+	kernel.MulFused(delta, d.left[row*int64(r):][:n*r], n, d.right)
 	kernel.AddScaled(w, scale*d.scale, delta)
 	return nil
 }
