@@ -36,6 +36,7 @@ var allowed = map[string][]string{
 	"nf4/internal/...":  {},
 	"nf4/bnb":           {"tensor", "tensor/floats", "tensor/scaled", "pipeline", "nf4"},
 	"merge":             {"tensor"},
+	"merge/combine":     {"tensor", "merge"},
 
 	"formats/safetensors":  {"tensor"},
 	"formats/torch":        {"tensor"},
