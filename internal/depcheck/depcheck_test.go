@@ -37,6 +37,7 @@ var allowed = map[string][]string{
 	"nf4/bnb":           {"tensor", "tensor/floats", "tensor/scaled", "pipeline", "nf4"},
 	"merge":             {"tensor"},
 	"merge/combine":     {"tensor", "merge"},
+	"merge/recipe":      {"tensor", "merge", "merge/combine"},
 
 	"formats/safetensors":  {"tensor"},
 	"formats/torch":        {"tensor"},
