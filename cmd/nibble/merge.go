@@ -85,7 +85,7 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) error {
 	zero := 0
 	targets := make(map[string]bool)
 	for _, w := range list {
-		ad, err := openAdapter(w.path)
+		ad, err := openAdapter(w.path, m.arch)
 		if err != nil {
 			return err
 		}

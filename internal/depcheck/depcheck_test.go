@@ -37,6 +37,7 @@ var allowed = map[string][]string{
 	"nf4/internal/...":  {},
 	"nf4/bnb":           {"tensor", "tensor/floats", "tensor/scaled", "pipeline", "nf4"},
 	"merge":             {"tensor"},
+	"merge/factors":     {"tensor"},
 
 	"formats/safetensors":  {"tensor"},
 	"formats/torch":        {"tensor"},
