@@ -45,7 +45,9 @@ To and from GGUF, --base says what model the adapter is for: rows of queries and
 keys lie in another order there.`,
 		Example: "  nibble adapter convert adapters lora.gguf --base qwen2.5-0.5b\n  nibble adapter convert adapters mlx-adapters --to mlx",
 		Args:    exactArgs(2),
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.adapterConvert(cmd.Context(), args[0], args[1], &o) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.adapterConvert(cmd.Context(), args[0], args[1], &o)
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.to, "to", "", strings.Join(adapterTargets(), ", "))

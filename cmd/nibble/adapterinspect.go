@@ -210,7 +210,9 @@ func (a *app) eachModule(ctx context.Context, what string, f *factors.Adapter, d
 
 func (r *adapterInspectResult) text(w io.Writer) {
 	fmt.Fprintf(w, "%s: %s adapter\n", r.Path, r.Format)
-	line := func(name, format string, args ...any) { fmt.Fprintf(w, "  %-11s %s\n", name, fmt.Sprintf(format, args...)) }
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "  %-11s %s\n", name, fmt.Sprintf(format, args...))
+	}
 	var more []string
 	if r.UseRSLoRA {
 		more = append(more, "rsLoRA")

@@ -151,10 +151,10 @@ func (c *Config) SetModules(list []ModuleScale) {
 	c.RankPattern, c.AlphaPattern = nil, nil
 	for _, m := range list {
 		if int64(m.Rank) != c.R {
-			c.RankPattern = append(c.RankPattern, PatternEntry{keyOf(m.Module), float64(m.Rank)})
+			c.RankPattern = append(c.RankPattern, PatternEntry{keyOf(m.Module, list), float64(m.Rank)})
 		}
 		if a := alphaOf(m); a != c.LoraAlpha {
-			c.AlphaPattern = append(c.AlphaPattern, PatternEntry{keyOf(m.Module), a})
+			c.AlphaPattern = append(c.AlphaPattern, PatternEntry{keyOf(m.Module, list), a})
 		}
 	}
 }
@@ -162,16 +162,15 @@ func (c *Config) SetModules(list []ModuleScale) {
 // alphaOf returns the alpha that gives a module its scale.
 func alphaOf(m ModuleScale) float64 { return m.Scale * float64(m.Rank) }
 
-// keyOf returns the key of a pattern for one module alone: with nothing before it, so that
-// no module whose name ends in it is meant.
-func keyOf(module string) string {
-	const special = `\+*?()|[]{}^$`
-	for _, r := range special {
-		if strings.ContainsRune(module, r) {
-			return "^" + regexp.QuoteMeta(module)
+// keyOf returns the key of a pattern for one module alone. PEFT before 0.14 compares it with
+// the whole name only, so it begins with no ^ unless another module's name ends in it.
+func keyOf(module string, list []ModuleScale) string {
+	for _, m := range list {
+		if strings.HasSuffix(m.Module, "."+module) {
+			return "^" + module
 		}
 	}
-	return "^" + module
+	return module
 }
 
 // TargetsOf returns target_modules for modules: short names if all layers from the first on

@@ -101,15 +101,15 @@ func Inventory(src tensor.Source, scale func(module string, rank int) (float64, 
 		}
 		a.Modules = append(a.Modules, m)
 	}
-	slices.SortStableFunc(a.Modules, func(x, y Module) int { return byNumbers(x.Name, y.Name) })
+	slices.SortStableFunc(a.Modules, func(x, y Module) int { return ByNumbers(x.Name, y.Name) })
 	if len(a.Modules) == 0 {
 		return nil, hint.Add(fmt.Errorf("%w: the adapter has no low-rank matrices", tensor.ErrMalformed), "an adapter has tensors that end in lora_A.weight and lora_B.weight")
 	}
 	return a, nil
 }
 
-// byNumbers compares names part by part, numbers by their value: layer 2 is before layer 10.
-func byNumbers(a, b string) int {
+// ByNumbers compares names part by part, numbers by their value: layer 2 is before layer 10.
+func ByNumbers(a, b string) int {
 	x, y := strings.Split(a, "."), strings.Split(b, ".")
 	for i := range min(len(x), len(y)) {
 		n, errN := strconv.ParseUint(x[i], 10, 64)

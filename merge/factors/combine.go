@@ -82,6 +82,24 @@ func ByName(name string) (*Method, error) {
 	return nil, hint.Add(fmt.Errorf("no method %q for combining adapters", name), "there are: %s", strings.Join(names, ", "))
 }
 
+// Apart returns the norm of the sum of the parts' deltas times their weights, and the norm of
+// the difference to it of what the method made of them over that.
+func (m *Method) Apart(parts []Part, made *Pair) (norm, apart float64, err error) {
+	sum, err := cat(parts, Options{})
+	if err != nil {
+		return 0, 0, err
+	}
+	norm = sum.Norm()
+	if m.Exact || norm == 0 {
+		return norm, 0, nil
+	}
+	diff, err := cat([]Part{{sum, 1}, {made, -1}}, Options{})
+	if err != nil {
+		return 0, 0, err
+	}
+	return norm, diff.Norm() / norm, nil
+}
+
 // checkParts returns an error if the parts are of weights of different shapes.
 func checkParts(parts []Part) error {
 	for _, p := range parts[1:] {

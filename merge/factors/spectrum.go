@@ -3,6 +3,7 @@ package factors
 import (
 	"math"
 
+	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/internal/lowrank"
 )
 
@@ -30,6 +31,34 @@ func (p *Pair) Decompose() *lowrank.Factors {
 		f.Values[i] = v * s
 	}
 	return f
+}
+
+// Norm returns the Frobenius norm of the delta, which its factors tell without a
+// decomposition: the trace of (BᵀB)(AAᵀ).
+func (p *Pair) Norm() float64 {
+	b, a := make([]float64, p.Rank*p.Rank), make([]float64, p.Rank*p.Rank)
+	kernel.Parallel(p.Rank, int64(p.Rank)*int64(p.Rank)*int64(p.Out+p.In), func(i int) {
+		for row := range p.Out {
+			x := p.B[row*p.Rank:][:p.Rank]
+			v := float64(x[i])
+			for j, y := range x {
+				b[i*p.Rank+j] += v * float64(y)
+			}
+		}
+		x := p.A[i*p.In:][:p.In]
+		for j := range p.Rank {
+			var sum float64
+			for k, y := range p.A[j*p.In:][:p.In] {
+				sum += float64(x[k]) * float64(y)
+			}
+			a[i*p.Rank+j] = sum
+		}
+	})
+	var trace float64
+	for i, v := range b {
+		trace += v * a[i]
+	}
+	return math.Abs(p.Scale) * math.Sqrt(max(0, trace))
 }
 
 // Norm returns the Frobenius norm of the delta.
