@@ -31,21 +31,6 @@ const together = 64
 // tiny stands in for a smaller absmax when values are divided by it.
 const tiny = kernel.TinyAbsmax
 
-// A NonFiniteError says that an element cannot be quantized because it is not a
-// finite number. It wraps tensor.ErrMalformed.
-type NonFiniteError struct {
-	Index int64 // in row-major order
-	Value float32
-}
-
-// Error implements error.
-func (e *NonFiniteError) Error() string {
-	return fmt.Sprintf("element %d is %v, which no block can hold", e.Index, e.Value)
-}
-
-// Unwrap returns tensor.ErrMalformed.
-func (e *NonFiniteError) Unwrap() error { return tensor.ErrMalformed }
-
 // An Encoder quantizes one tensor that is given to it piece by piece, in
 // row-major order. The pieces need not end where blocks do. It keeps a partial
 // block and 12 bytes for each block that is done.
@@ -88,7 +73,7 @@ func EncoderMemory(blockSize int, elems int64) int64 {
 }
 
 // Append appends the packed codes of the blocks that x completes to codes: a
-// whole number of bytes. It returns a *NonFiniteError at the first element of
+// whole number of bytes. It returns a *tensor.NonFiniteError at the first element of
 // them that is NaN or infinite.
 func (e *Encoder) Append(codes []byte, x []float32) ([]byte, error) {
 	if int64(len(x)) > e.want-e.done-int64(len(e.block)) {
@@ -185,7 +170,7 @@ func (e *Encoder) encode(codes []byte, x []float32) ([]byte, error) {
 func (e *Encoder) nonFinite(x []float32) error {
 	for i, v := range x {
 		if math.Float32bits(v)&^(1<<31) >= 0x7f800000 {
-			return &NonFiniteError{e.done + int64(i), v}
+			return &tensor.NonFiniteError{Index: e.done + int64(i), Value: v}
 		}
 	}
 	panic("nf4: a block of finite numbers was refused")

@@ -216,7 +216,7 @@ func TestNonFinite(t *testing.T) {
 			if err == nil {
 				_, err = enc.Finish(codes)
 			}
-			var e *NonFiniteError
+			var e *tensor.NonFiniteError
 			require.ErrorAs(t, err, &e)
 			require.ErrorIs(t, err, tensor.ErrMalformed)
 			require.EqualValues(t, at, e.Index)

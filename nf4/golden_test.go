@@ -114,7 +114,7 @@ func testCase(t *testing.T, name string, src tensor.Source) {
 	require.NoError(t, err)
 	codes, err := appendIn(enc, x, 172)
 	if strings.HasPrefix(name, "naninf") {
-		var bad *NonFiniteError
+		var bad *tensor.NonFiniteError
 		require.ErrorAs(t, err, &bad)
 		require.ErrorIs(t, err, tensor.ErrMalformed)
 		require.True(t, math.IsNaN(float64(x[bad.Index])) || math.IsInf(float64(x[bad.Index]), 0))

@@ -29,3 +29,18 @@ func Truncated(err error, part string) error {
 	}
 	return fmt.Errorf("%s: %w", part, err)
 }
+
+// A NonFiniteError says that an element cannot be encoded because it is NaN or
+// infinite. It wraps ErrMalformed.
+type NonFiniteError struct {
+	Index int64 // in row-major order
+	Value float32
+}
+
+// Error implements error.
+func (e *NonFiniteError) Error() string {
+	return fmt.Sprintf("element %d is %v, which no block can hold", e.Index, e.Value)
+}
+
+// Unwrap returns ErrMalformed.
+func (e *NonFiniteError) Unwrap() error { return ErrMalformed }

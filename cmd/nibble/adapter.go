@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/seed18967229/nibble/formats"
+	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats/peft"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/merge"
@@ -14,23 +14,19 @@ import (
 	"github.com/seed18967229/nibble/train/optim"
 )
 
-// openAdapter opens a PEFT adapter and checks that nothing in its
-// configuration asks for arithmetic that nibble does not do.
-func openAdapter(path string) (*peft.Adapter, error) {
-	in, err := formats.Open(path)
+// openAdapter opens an adapter of any format and checks that nothing in its configuration
+// asks for arithmetic that nibble does not do. m is the model that it is put on, which a
+// GGUF file takes its names from.
+func openAdapter(path string, m *arch.Model) (*peft.Adapter, error) {
+	ad, err := readAdapter(path, m)
 	if err != nil {
 		return nil, err
 	}
-	if in.Adapter == nil {
-		in.Close()
-		return nil, hint.Add(fmt.Errorf("%s: %w: a %s, where an adapter is needed", path, tensor.ErrUnsupported, in.Kind),
-			"an adapter is a directory with %s and %s", peft.ConfigName, peft.WeightsName)
-	}
-	if err := in.Adapter.Config.Unsupported(); err != nil {
-		in.Close()
+	if err := ad.Config.Unsupported(); err != nil {
+		ad.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return in.Adapter, nil
+	return ad, nil
 }
 
 // mergeConfig is what the arithmetic of an adapter depends on.
@@ -55,12 +51,12 @@ func match(base tensor.Source, ad *peft.Adapter, path string) (*merge.Effect, er
 }
 
 // attach returns an adapter to be computed on top of a base, "" being none.
-func attach(base tensor.Source, path string) (trainmodel.Trainable, error) {
+func attach(base tensor.Source, m *arch.Model, path string) (trainmodel.Trainable, error) {
 	t := trainmodel.Trainable{Adapters: make(map[string]*trainmodel.Adapter)}
 	if path == "" {
 		return t, nil
 	}
-	ad, err := openAdapter(path)
+	ad, err := openAdapter(path, m)
 	if err != nil {
 		return t, err
 	}

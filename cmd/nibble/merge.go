@@ -84,7 +84,7 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) error {
 	var all []merge.Delta
 	zero := 0
 	for _, w := range list {
-		ad, err := openAdapter(w.path)
+		ad, err := openAdapter(w.path, m.arch)
 		if err != nil {
 			return err
 		}

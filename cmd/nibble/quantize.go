@@ -11,13 +11,21 @@ import (
 
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/pipeline"
 )
 
 // quantizeOptions are the flags of quantize. Those of one family of types are
 // together, and given with a type of another they are an error.
 type quantizeOptions struct {
-	typ string
-	bnb bnbOptions
+	typ       string
+	nanAsZero bool
+	bnb       bnbOptions
+	init      initOptions
+}
+
+// nonFinite returns what is done with weights that are NaN or infinite.
+func (o *quantizeOptions) nonFinite() *pipeline.NonFinite {
+	return &pipeline.NonFinite{AsZero: o.nanAsZero}
 }
 
 // quantizer quantizes a model to one type.
@@ -28,7 +36,7 @@ func quantTypes() map[string]quantizer {
 	types := make(map[string]quantizer)
 	for name, d := range bnbTypes {
 		types[name] = func(a *app, ctx context.Context, in, out string, o *quantizeOptions) error {
-			return a.quantizeBnb(ctx, in, out, d, &o.bnb)
+			return a.quantizeBnb(ctx, in, out, d, o)
 		}
 	}
 	return types
@@ -49,7 +57,9 @@ llm_int8_skip_modules does.`,
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.quantize(cmd.Context(), args[0], args[1], &o) },
 	}
 	cmd.Flags().StringVar(&o.typ, "type", "nf4", strings.Join(slices.Sorted(maps.Keys(quantTypes())), ", "))
+	cmd.Flags().BoolVar(&o.nanAsZero, "nan-as-zero", false, "weights that are NaN or infinite become 0; without it they stop the run")
 	bnbFlags(cmd, &o.bnb)
+	initFlags(cmd, &o.init)
 	return cmd
 }
 

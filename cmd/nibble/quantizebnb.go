@@ -46,6 +46,8 @@ type quantizeResult struct {
 	Bits        float64  `json:"bits_per_quantized_weight"`
 	RelRMS      float64  `json:"mean_relative_rms_error"`
 	Skipped     []string `json:"skipped,omitempty"`
+
+	Adapter *adapterResult `json:"adapter,omitempty"`
 }
 
 func (r *quantizeResult) text(w io.Writer) {
@@ -59,6 +61,9 @@ func (r *quantizeResult) text(w io.Writer) {
 	for _, s := range r.Skipped {
 		fmt.Fprintf(w, "  kept          %s\n", s)
 	}
+	if r.Adapter != nil {
+		r.Adapter.text(w)
+	}
 	fmt.Fprintf(w, "  peak memory   %s\n", memory.FormatSize(r.PeakRSS))
 }
 
@@ -69,7 +74,8 @@ func total(counts map[string]int) (n int) {
 	return n
 }
 
-func (a *app) quantizeBnb(ctx context.Context, in, out string, typ tensor.DType, o *bnbOptions) error {
+func (a *app) quantizeBnb(ctx context.Context, in, out string, typ tensor.DType, all *quantizeOptions) error {
+	o := &all.bnb
 	if err := nf4.CheckBlockSize(int64(o.blockSize)); err != nil {
 		return badUsage(err)
 	}
@@ -81,7 +87,8 @@ func (a *app) quantizeBnb(ctx context.Context, in, out string, typ tensor.DType,
 		return err
 	}
 	defer m.Close()
-	opts := bnb.Options{Type: typ, BlockSize: o.blockSize, DoubleQuant: !o.noDoubleQuant, SkipModules: o.skip}
+	bad := all.nonFinite()
+	opts := bnb.Options{Type: typ, BlockSize: o.blockSize, DoubleQuant: !o.noDoubleQuant, SkipModules: o.skip, NonFinite: bad}
 	for _, t := range m.arch.Tensors() {
 		if t.Linear || t.Role == arch.Head {
 			opts.Linear = append(opts.Linear, t.Name)
@@ -90,16 +97,28 @@ func (a *app) quantizeBnb(ctx context.Context, in, out string, typ tensor.DType,
 			opts.Head = t.Module()
 		}
 	}
+	adapter, err := newInitialAdapter(&all.init, m, out, typ)
+	if err != nil {
+		return err
+	}
+	opts.LoftQ = adapter.loftq
 	plan, account, err := bnb.Plan(m.view, codecs, opts)
 	if err != nil {
 		return fmt.Errorf("%s: %w", in, err)
 	}
+	if err := adapter.create(m, out, a.force); err != nil {
+		return err
+	}
+	defer adapter.abort()
 	set := []hf.Field{{Name: "quantization_config", Value: account.QuantizationConfig()}}
-	w, err := a.writeDir(ctx, m, m.view, plan, out, dirOptions{dtype: m.dtype(), set: set, maxShard: int64(o.maxShard)})
+	w, err := a.writeDir(ctx, m, m.view, plan, out, dirOptions{dtype: m.dtype(), set: set, maxShard: int64(o.maxShard), sink: adapter.beside})
 	if err != nil {
 		return err
 	}
-	return a.print(summarize(w, account, o, typ))
+	w.Notes = append(w.Notes, bad.Notes()...)
+	r := summarize(w, account, o, typ)
+	r.Adapter = adapter.result()
+	return a.print(r)
 }
 
 func summarize(w *writeResult, account *bnb.Account, o *bnbOptions, typ tensor.DType) *quantizeResult {

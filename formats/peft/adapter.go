@@ -60,14 +60,22 @@ type Adapter struct {
 var _ tensor.Source = (*Adapter)(nil)
 
 // Open opens an adapter directory, with adapter_model.safetensors or, as before
-// there was that, adapter_model.bin. Errors begin with the path and wrap
+// there was that, adapter_model.bin; or that of an MLX adapter, whose tensors and
+// configuration are given as PEFT would have them. Errors begin with the path and wrap
 // tensor.ErrMalformed, or tensor.ErrUnsupported for another kind of adapter or
 // weights in another format. An adapter without tensors, or with an empty A or
 // B, is malformed: merging it would change nothing, or not be possible.
 func Open(dir string) (*Adapter, error) {
-	config, err := readConfig(dir)
+	text, err := readConfig(dir)
 	if err != nil {
 		return nil, err
+	}
+	if isMLX(text) {
+		return openMLX(dir, text)
+	}
+	config, err := ParseConfig(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, ConfigName), err)
 	}
 	a := &Adapter{Config: config, path: filepath.Join(dir, WeightsName)}
 	var stored tensor.Source
@@ -96,7 +104,7 @@ func (a *Adapter) Path() string { return a.path }
 // Close closes the adapter's file.
 func (a *Adapter) Close() error { return a.file.Close() }
 
-func readConfig(dir string) (*Config, error) {
+func readConfig(dir string) ([]byte, error) {
 	if st, err := os.Stat(dir); err != nil {
 		return nil, safeio.WithPath(dir, err)
 	} else if !st.IsDir() {
@@ -117,11 +125,7 @@ func readConfig(dir string) (*Config, error) {
 	case err != nil:
 		return nil, err
 	}
-	c, err := ParseConfig(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return c, nil
+	return text, nil
 }
 
 // noWeights says what is there instead of weights that can be read.
@@ -196,21 +200,19 @@ func Write(ctx context.Context, dir string, c *Config, src tensor.Source, force 
 	return config.Commit()
 }
 
-// writePlan sorts by name, as the reference writer of safetensors does with
-// tensors of one dtype.
+// writePlan returns the plan of a file with the tensors of src.
 func writePlan(src tensor.Source) (*pipeline.Plan, error) {
-	infos := slices.SortedFunc(src.All(), func(a, b tensor.Info) int { return strings.Compare(a.Name, b.Name) })
+	infos := sorted(slices.Collect(src.All()))
 	if len(infos) == 0 {
 		return nil, fmt.Errorf("%w: no tensors to write", tensor.ErrMalformed)
 	}
-	codecs := tensor.NewCodecs(floats.Codecs()...)
-	plan := &pipeline.Plan{Meta: tensor.Meta{{Key: "format", Value: "pt"}}}
+	plan := &pipeline.Plan{Meta: meta()}
 	for _, info := range infos {
 		out := tensor.Info{Name: prefix + info.Name, DType: tensor.F32, Shape: info.Shape}
 		step := pipeline.Copy(info, out.Name)
 		if info.DType != tensor.F32 {
 			var err error
-			if step, err = pipeline.Cast(codecs, info.Name, out); err != nil {
+			if step, err = pipeline.Cast(codecs(), info.Name, out); err != nil {
 				return nil, err
 			}
 		}
@@ -218,3 +220,13 @@ func writePlan(src tensor.Source) (*pipeline.Plan, error) {
 	}
 	return plan, nil
 }
+
+// sorted sorts by name, as the reference writer of safetensors does with tensors of one
+// dtype.
+func sorted(infos []tensor.Info) []tensor.Info {
+	return slices.SortedFunc(slices.Values(infos), func(a, b tensor.Info) int { return strings.Compare(a.Name, b.Name) })
+}
+
+func meta() tensor.Meta { return tensor.Meta{{Key: "format", Value: "pt"}} }
+
+func codecs() tensor.Codecs { return tensor.NewCodecs(floats.Codecs()...) }

@@ -16,8 +16,8 @@ type Result struct {
 	DType tensor.DType
 	Shape tensor.Shape
 
-	// Action is "nf4", "fp4" or "copy", Reason why the weight of a linear layer
-	// was copied.
+	// Action is "nf4", "fp4", "int8" or "copy", Reason why a tensor was copied, ""
+	// if nobody said.
 	Action, Reason string
 
 	// Before and After are the bytes of the tensor and of those made of it;
@@ -32,7 +32,7 @@ type Result struct {
 // Account says what a Plan does. It is safe for concurrent use.
 type Account struct {
 	o       Options
-	compute tensor.DType // of the first weight that is quantized
+	compute tensor.DType // as asked for, or of the first weight that is quantized
 	skip    []string
 
 	mu      sync.Mutex
@@ -73,25 +73,30 @@ func (a *Account) quantized(info tensor.Info, out []tensor.Info) func(text int64
 
 // QuantizationConfig returns the quantization_config of config.json: all fields
 // that transformers 5.23 writes, in its order and with its indentation of two
-// spaces. Its compute dtype is that of the weights. llm_int8_skip_modules names
-// every linear layer that was not quantized, or is null if transformers finds
-// them by itself.
+// spaces; fields of the other width have their defaults. llm_int8_skip_modules
+// names every linear layer that was not quantized, or is null if transformers
+// finds them by itself.
 func (a *Account) QuantizationConfig() []byte {
+	four := a.o.Type != tensor.INT8
+	kind, compute := "fp4", "float32"
+	if four {
+		kind, compute = kindOf(a.o.Type), dtypeName(a.compute)
+	}
 	return fmt.Appendf(nil, `{
-  "_load_in_4bit": true,
-  "_load_in_8bit": false,
+  "_load_in_4bit": %t,
+  "_load_in_8bit": %t,
   "bnb_4bit_compute_dtype": %q,
-  "bnb_4bit_quant_storage": "uint8",
+  "bnb_4bit_quant_storage": %q,
   "bnb_4bit_quant_type": %q,
   "bnb_4bit_use_double_quant": %t,
   "llm_int8_enable_fp32_cpu_offload": false,
   "llm_int8_has_fp16_weight": false,
   "llm_int8_skip_modules": %s,
   "llm_int8_threshold": 6.0,
-  "load_in_4bit": true,
-  "load_in_8bit": false,
+  "load_in_4bit": %t,
+  "load_in_8bit": %t,
   "quant_method": "bitsandbytes"
-}`, dtypeName(a.compute), kindOf(a.o.Type), a.o.DoubleQuant, jsonList(a.skip))
+}`, four, !four, compute, storageName(a.o.storage()), kind, a.o.DoubleQuant, jsonList(a.skip), four, !four)
 }
 
 // jsonList writes names as an indented list, or null if there is no list.

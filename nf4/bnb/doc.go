@@ -19,8 +19,8 @@
 //	P.weight_format  U8 []         0 for rows; may be missing
 //
 // View shows either as one tensor P.weight of the weight's own shape, of DType NF4,
-// FP4 or INT8, to be decoded by package nf4 or tensor/scaled. Plan writes the first
-// kind. Both read headers, quant_state and weight_format only; weights are
+// FP4 or INT8, to be decoded by package nf4 or tensor/scaled. Plan writes them.
+// Both read headers, quant_state and weight_format only; weights are
 // streamed.
 //
 // The package knows nf4 and the pipeline, and neither files nor model families:

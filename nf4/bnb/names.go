@@ -19,7 +19,7 @@ const (
 // kinds are the encodings, as quant_state and quantization_config spell them.
 var kinds = map[string]tensor.DType{"nf4": tensor.NF4, "fp4": tensor.FP4}
 
-// kindOf returns the spelling of NF4 or FP4.
+// kindOf returns the spelling of a type.
 func kindOf(d tensor.DType) string { return strings.ToLower(d.String()) }
 
 // dtypes are torch's names of what a weight can have been.
@@ -37,6 +37,23 @@ func dtypeName(d tensor.DType) string {
 		}
 	}
 	return ""
+}
+
+// storageName returns torch's name of a dtype that 4-bit codes may be written as,
+// "" for others.
+func storageName(d tensor.DType) string {
+	if d == tensor.U8 {
+		return "uint8"
+	}
+	return dtypeName(d)
+}
+
+// storage returns the dtype that 4-bit codes are stored as.
+func (o *Options) storage() tensor.DType {
+	if o.Storage == tensor.Invalid {
+		return tensor.U8
+	}
+	return o.Storage
 }
 
 // group is a quantized weight and the tensors beside it.

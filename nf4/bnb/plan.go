@@ -12,18 +12,25 @@ import (
 
 // Options says how a model is quantized.
 type Options struct {
-	// Type is tensor.NF4 or tensor.FP4.
+	// Type is tensor.NF4, tensor.FP4 or, for LLM.int8, tensor.INT8.
 	Type tensor.DType
 
-	// BlockSize is a power of two from 32 to 4096; transformers always takes 64.
-	BlockSize int
-
-	// DoubleQuant quantizes the absmax too.
-	DoubleQuant bool
+	// Of the 4-bit types, BlockSize is a power of two from 32 to 4096; where
+	// transformers quantizes it is always 64. DoubleQuant quantizes the absmax too.
+	// Storage is the dtype that the bytes of the codes are stored as
+	// (bnb_4bit_quant_storage): U8, BF16, F16 or F32; tensor.Invalid is U8. Compute
+	// is the dtype they are to be decoded to for products; tensor.Invalid is that of
+	// the weights.
+	BlockSize        int
+	DoubleQuant      bool
+	Storage, Compute tensor.DType
 
 	// Linear names the weights of the model's linear layers, the output head's
 	// included if it has its own. All others are copied.
 	Linear []string
+
+	// Why says of other tensors why they are copied, for the account.
+	Why map[string]string
 
 	// Head is the module of the output head, "lm_head". It keeps its dtype if
 	// SkipModules is nil.
@@ -34,10 +41,21 @@ type Options struct {
 	// which is the head.
 	SkipModules []string
 
+	// AlsoSkip names, for whoever loads the result, modules that are linear layers
+	// there and are not in Linear.
+	AlsoSkip []string
+
 	// DType is what weights are rounded to before they are quantized, F32, F16 or
 	// BF16, as transformers does when it loads a model with that dtype.
 	// tensor.Invalid keeps each weight's own.
 	DType tensor.DType
+
+	// LoftQ, if it is not nil, has adapters made that correct 4-bit weights.
+	LoftQ *LoftQ
+
+	// NonFinite is what is done with elements that are NaN or infinite; nil stops
+	// the run at the first.
+	NonFinite *pipeline.NonFinite
 }
 
 // Plan returns how to quantize the model src, whose tensors have their names in
@@ -58,7 +76,7 @@ func Plan(src tensor.Source, codecs tensor.Codecs, o Options) (*pipeline.Plan, *
 		linear[name] = true
 	}
 	p := &pipeline.Plan{Meta: tensor.Meta{{Key: "format", Value: "pt"}}}
-	a := &Account{o: o}
+	a := &Account{o: o, compute: o.Compute}
 	var kept []string // linear layers that no pattern names but that are copied
 	for info := range src.All() {
 		if info.DType.Opaque() {
@@ -66,7 +84,7 @@ func Plan(src tensor.Source, codecs tensor.Codecs, o Options) (*pipeline.Plan, *
 				"dequantize the model first, or start from the original")
 		}
 		module := moduleOf(info.Name)
-		reason := ""
+		reason := o.Why[info.Name]
 		if linear[info.Name] {
 			if pattern, ok := skip.match(module); ok {
 				reason = fmt.Sprintf("module to skip %q", pattern)
@@ -86,7 +104,7 @@ func Plan(src tensor.Source, codecs tensor.Codecs, o Options) (*pipeline.Plan, *
 		p.Steps = append(p.Steps, pipeline.Copy(info, info.Name))
 		a.copied(info, reason)
 	}
-	if a.compute == tensor.Invalid {
+	if !slices.ContainsFunc(a.results, func(r Result) bool { return r.Action != "copy" }) {
 		return nil, nil, hint.Add(fmt.Errorf("%w: no weight is left to be quantized", tensor.ErrUnsupported),
 			"shorten the list of modules to skip")
 	}
@@ -96,14 +114,26 @@ func Plan(src tensor.Source, codecs tensor.Codecs, o Options) (*pipeline.Plan, *
 
 // check checks the options against src.
 func (o *Options) check(src tensor.Source) error {
-	if o.Type != tensor.NF4 && o.Type != tensor.FP4 {
-		return fmt.Errorf("%w: quantization to %v, want NF4 or FP4", tensor.ErrUnsupported, o.Type)
+	four := o.Type == tensor.NF4 || o.Type == tensor.FP4
+	switch {
+	case !four && o.Type != tensor.INT8:
+		return fmt.Errorf("%w: quantization to %v, want NF4, FP4 or INT8", tensor.ErrUnsupported, o.Type)
+	case !four && (o.BlockSize != 0 || o.DoubleQuant || o.Storage != tensor.Invalid || o.Compute != tensor.Invalid):
+		return fmt.Errorf("%w: INT8 with block size, double quantization, storage or compute dtype, which are of 4 bits", tensor.ErrUnsupported)
+	case !four && o.LoftQ != nil:
+		return fmt.Errorf("%w: LoftQ with %v, want NF4 or FP4", tensor.ErrUnsupported, o.Type)
+	case o.Storage != tensor.Invalid && storageName(o.Storage) == "":
+		return fmt.Errorf("%w: 4-bit codes stored as %v, want U8, F32, F16 or BF16", tensor.ErrUnsupported, o.Storage)
 	}
-	if err := nf4.CheckBlockSize(int64(o.BlockSize)); err != nil {
-		return err
+	if four {
+		if err := nf4.CheckBlockSize(int64(o.BlockSize)); err != nil {
+			return err
+		}
 	}
-	if o.DType != tensor.Invalid && dtypeName(o.DType) == "" {
-		return fmt.Errorf("%w: rounding to %v, want F32, F16 or BF16", tensor.ErrUnsupported, o.DType)
+	for _, d := range []tensor.DType{o.DType, o.Compute} {
+		if d != tensor.Invalid && dtypeName(d) == "" {
+			return fmt.Errorf("%w: weights of %v, want F32, F16 or BF16", tensor.ErrUnsupported, d)
+		}
 	}
 	var missing []string
 	for _, name := range o.Linear {
@@ -133,7 +163,7 @@ func unfit(info tensor.Info) string {
 // skipList returns llm_int8_skip_modules: nil if the automatic list names
 // everything that was not quantized, else a list that does.
 func skipList(o Options, skip matcher, linear map[string]bool, kept []string) []string {
-	if o.SkipModules == nil && len(kept) == 0 {
+	if o.SkipModules == nil && len(kept)+len(o.AlsoSkip) == 0 {
 		return nil
 	}
 	list := slices.Clone(o.SkipModules)
@@ -142,7 +172,7 @@ func skipList(o Options, skip matcher, linear map[string]bool, kept []string) []
 	if _, named := skip.match(o.Head); o.Head != "" && !named && (o.SkipModules == nil || !linear[o.Head+".weight"]) {
 		list = append(list, o.Head)
 	}
-	return append(list, kept...)
+	return append(append(list, o.AlsoSkip...), kept...)
 }
 
 // quantize returns the step that makes a weight's tensors.
@@ -161,14 +191,12 @@ func (a *Account) quantize(codecs tensor.Codecs, info tensor.Info) (pipeline.Ste
 	if a.compute == tensor.Invalid {
 		a.compute = to
 	}
-	q := &quantizer{o: a.o, in: info, source: to, codecs: codecs}
-	q.layout()
-	q.done = a.quantized(info, q.out)
-	return pipeline.Step{
-		Action:  kindOf(a.o.Type),
-		In:      []string{info.Name},
-		Out:     q.out,
-		Scratch: q.scratch(),
-		Run:     q.run,
-	}, nil
+	w := &weight{o: &a.o, in: info, source: to, codecs: codecs}
+	m := w.maker()
+	out, err := m.layout()
+	if err != nil {
+		return pipeline.Step{}, err
+	}
+	w.done = a.quantized(info, out)
+	return pipeline.Step{Action: kindOf(a.o.Type), In: []string{info.Name}, Out: out, Scratch: m.scratch(), Run: m.run}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -138,7 +139,7 @@ func TestPlanSaved(t *testing.T) {
 	original := open(t, "original", "model.safetensors")
 	for name, o := range map[string]Options{
 		"nf4_dq":      {Type: tensor.NF4, DoubleQuant: true, DType: tensor.BF16},
-		"nf4_storage": {Type: tensor.NF4, DoubleQuant: true, DType: tensor.F32},
+		"nf4_storage": {Type: tensor.NF4, DoubleQuant: true, DType: tensor.F32, Storage: tensor.BF16},
 		"fp4_skip":    {Type: tensor.FP4, DType: tensor.F16, SkipModules: []string{"lm_head", "mlp.down_proj"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -153,14 +154,6 @@ func TestPlanSaved(t *testing.T) {
 			require.NoError(t, err)
 			got := run(t, p, original)
 			require.Equal(t, names(want), names(got))
-			if name == "nf4_storage" { // codes stored as BF16 there
-				m := tensors(t, want)
-				for _, w := range linears(want) {
-					m[w].Info.DType = tensor.U8
-					m[w].Info.Shape = tensor.Shape{int64(len(m[w].Data)), 1}
-				}
-				want = source(t, m)
-			}
 			rounded := original
 			if o.DType != tensor.F32 {
 				m := tensors(t, original)
@@ -174,9 +167,6 @@ func TestPlanSaved(t *testing.T) {
 			text, err := os.ReadFile(filepath.Join("testdata", name, "config.json"))
 			require.NoError(t, err)
 			config := account.QuantizationConfig()
-			if name == "nf4_storage" {
-				text = bytes.Replace(text, []byte(`storage": "bfloat16"`), []byte(`storage": "uint8"`), 1)
-			}
 			// In config.json it is one level deeper.
 			require.Contains(t, string(text), `"quantization_config": `+strings.ReplaceAll(string(config), "\n", "\n  "))
 		})
@@ -248,15 +238,47 @@ func TestPlanRoundTrip(t *testing.T) {
 	}
 }
 
+// Codes stored as another dtype are the same bytes.
+func TestPlanStorage(t *testing.T) {
+	src, o := one(t, tensortest.Normal("l.weight", tensor.Shape{6, 20}, 1, 1)) // 60 bytes
+	var want []byte
+	for d, shape := range map[tensor.DType]tensor.Shape{tensor.Invalid: {60, 1}, tensor.U8: {60, 1}, tensor.BF16: {30, 1}, tensor.F16: {30, 1}, tensor.F32: {15, 1}} {
+		o.Storage = d
+		p, account, err := Plan(src, codecs, o)
+		require.NoError(t, err)
+		got := run(t, p, src)
+		info, err := got.Info("l.weight")
+		require.NoError(t, err)
+		require.Equal(t, shape, info.Shape)
+		require.Equal(t, o.storage(), info.DType)
+		require.Contains(t, string(account.QuantizationConfig()), `"bnb_4bit_quant_storage": "`+storageName(o.storage())+`"`)
+		if want == nil {
+			want = tensortest.Bytes(t, got, "l.weight")
+		}
+		require.Equal(t, want, tensortest.Bytes(t, got, "l.weight"))
+		_, err = View(got, tensor.Invalid)
+		require.NoError(t, err)
+	}
+
+	src, o = one(t, tensortest.Normal("l.weight", tensor.Shape{5, 6}, 1, 1)) // 15 bytes
+	o.Storage = tensor.BF16
+	_, _, err := Plan(src, codecs, o)
+	require.ErrorIs(t, err, tensor.ErrUnsupported)
+	require.ErrorContains(t, err, `tensor "l.weight": unsupported input: 15 bytes of 4-bit codes are no whole number of BF16`)
+	require.Contains(t, hint.Of(err), "skip module l")
+}
+
 // A step takes no more memory than it says.
 func TestPlanScratch(t *testing.T) {
 	// The rows come from a codec that has no buffer of its own, since how often
 	// the pool of the real one allocates is not ours to say.
-	cs := tensor.NewCodecs(tensor.Codec(bare{}), codecs[tensor.BF16])
+	cs := tensor.NewCodecs(tensor.Codec(bare{}), codecs[tensor.BF16], codecs[tensor.F16])
 	src, o := one(t, tensortest.Normal("l.weight", tensor.Shape{1000, 3000}, 0.02, 1))
 	panel := 4 * pipeline.PanelRows(3000) * 3000
-	for _, dtype := range []tensor.DType{tensor.Invalid, tensor.BF16} {
-		o.BlockSize, o.DType = 32, dtype
+	for _, o := range []Options{
+		{Type: tensor.NF4, BlockSize: 32, DoubleQuant: true, Linear: o.Linear}, {Type: tensor.NF4, BlockSize: 32, DoubleQuant: true, DType: tensor.BF16, Linear: o.Linear},
+		{Type: tensor.INT8, Linear: o.Linear}, {Type: tensor.INT8, DType: tensor.BF16, Linear: o.Linear},
+	} {
 		p, _, err := Plan(src, cs, o)
 		require.NoError(t, err)
 		step := p.Steps[0]
@@ -300,11 +322,36 @@ func TestPlanNonFinite(t *testing.T) {
 		err = pipeline.Run(t.Context(), p, src, sink)
 		require.ErrorIs(t, err, tensor.ErrMalformed)
 		require.ErrorContains(t, err, `tensor "model.l.weight": element 537 is `)
-		require.Contains(t, hint.Of(err), "skip module model.l")
+		require.Contains(t, hint.Of(err), "--skip-modules model.l ")
 		left, err := os.ReadDir(filepath.Dir(path))
 		require.NoError(t, err)
 		require.Empty(t, left)
 	}
+}
+
+func TestPlanNonFiniteAsZero(t *testing.T) {
+	x := make([]float32, 10*100)
+	for i := range x {
+		x[i] = float32(i%37) - 17
+	}
+	x[537], x[538], x[999] = float32(math.NaN()), float32(math.Inf(-1)), float32(math.Inf(1))
+	zeros := slices.Clone(x)
+	zeros[537], zeros[538], zeros[999] = 0, 0, 0
+	var files [2][]byte
+	for i, values := range [][]float32{x, zeros} {
+		src, o := one(t, tensortest.Float32("model.l.weight", tensor.Shape{10, 100}, values))
+		o.NonFinite = &pipeline.NonFinite{AsZero: true}
+		p, _, err := Plan(src, codecs, o)
+		require.NoError(t, err)
+		path := filepath.Join(t.TempDir(), "out.safetensors")
+		sink, err := safetensors.Create(path, false)
+		require.NoError(t, err)
+		require.NoError(t, pipeline.Run(t.Context(), p, src, sink))
+		files[i], err = os.ReadFile(path)
+		require.NoError(t, err)
+		require.Len(t, o.NonFinite.Notes(), 1-i)
+	}
+	require.Equal(t, files[1], files[0])
 }
 
 func TestPlanSkips(t *testing.T) {
@@ -396,9 +443,11 @@ func TestPlanErrors(t *testing.T) {
 
 // A body that cannot be written to ends the step.
 func TestPlanWriteErrors(t *testing.T) {
-	for _, double := range []bool{false, true} {
-		src, o := one(t, tensortest.Normal("l.weight", tensor.Shape{4, 64}, 1, 1))
-		o.DoubleQuant = double
+	linear := []string{"l.weight"}
+	for _, o := range []Options{
+		{Type: tensor.NF4, BlockSize: 64, Linear: linear}, {Type: tensor.NF4, BlockSize: 64, DoubleQuant: true, Linear: linear}, {Type: tensor.INT8, Linear: linear},
+	} {
+		src, _ := one(t, tensortest.Normal("l.weight", tensor.Shape{4, 64}, 1, 1))
 		p, _, err := Plan(src, codecs, o)
 		require.NoError(t, err)
 		for i := range p.Steps[0].Out {

@@ -3,24 +3,19 @@ package bnb
 import (
 	"context"
 	"encoding/binary"
-	"errors"
+	"fmt"
 	"io"
 	"math"
 
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/nf4"
-	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
 )
 
-// quantizer makes the tensors of one weight.
+// quantizer makes the tensors of a weight of 4 bits.
 type quantizer struct {
-	o      Options
-	in     tensor.Info
-	source tensor.DType // what the weight is rounded to
-	codecs tensor.Codecs
-	out    []tensor.Info
-	done   func(text int64, relRMS float64)
+	*weight
+	out []tensor.Info
 }
 
 // The outputs, by their place. The last is the quant_state.
@@ -32,15 +27,21 @@ const (
 	outNestedMap
 )
 
-// layout describes the outputs.
-func (q *quantizer) layout() {
+// layout implements maker.
+func (q *quantizer) layout() ([]tensor.Info, error) {
 	elems := q.in.Shape.Elems()
 	h := nf4.Header{BlockSize: int64(q.o.BlockSize), Double: q.o.DoubleQuant, Source: q.source}
 	s := h.Sections(elems)
 	add := func(suffix string, d tensor.DType, shape ...int64) {
 		q.out = append(q.out, tensor.Info{Name: q.in.Name + suffix, DType: d, Shape: shape})
 	}
-	add("", tensor.U8, s.Codes, 1)
+	storage := q.o.storage()
+	_, width := storage.Block()
+	if s.Codes%width != 0 {
+		return nil, hint.Add(fmt.Errorf("%w: %d bytes of 4-bit codes are no whole number of %v", tensor.ErrUnsupported, s.Codes, storage),
+			"store them as uint8, or skip module %s", moduleOf(q.in.Name))
+	}
+	add("", storage, s.Codes/width, 1)
 	if q.o.DoubleQuant {
 		add(absmaxSuffix, tensor.U8, s.Absmax)
 	} else {
@@ -52,43 +53,43 @@ func (q *quantizer) layout() {
 		add(nestedMapSuffix, tensor.F32, s.Map/4)
 	}
 	q.out = append(q.out, tensor.NewLate(q.in.Name+stateInfix+kindOf(q.o.Type)))
-}
-
-// panel returns the number of elements decoded at a time.
-func (q *quantizer) panel() int64 {
-	return min(pipeline.PanelRows(q.in.Shape.Cols()), q.in.Shape.Rows()) * q.in.Shape.Cols()
+	return q.out, nil
 }
 
 // floatBytes is how many bytes of float32 are written at a time.
 const floatBytes = 32 << 10
 
-// scratch returns the most memory that run takes.
+// scratch implements maker.
 func (q *quantizer) scratch() int64 {
-	block, size := q.in.DType.Block()
-	panel := q.panel()
-	n := 4*panel + panel/block*size     // decoded and stored rows
-	n += panel/2 + int64(q.o.BlockSize) // codes
-	n += floatBytes + 2*256*4           // writing
+	n := q.weight.scratch() + q.panel()/2 + int64(q.o.BlockSize) // codes
+	n += floatBytes + 2*256*4                                    // writing
 	n += nf4.EncoderMemory(q.o.BlockSize, q.in.Shape.Elems())
-	if q.source != q.in.DType {
-		n += 4 * panel
-	}
 	if q.o.DoubleQuant {
 		n += q.out[outAbsmax].Size() + q.out[outNestedAbsmax].Size()
 	}
 	return n
 }
 
-// run implements pipeline.Step.Run.
+// run implements maker.
 func (q *quantizer) run(ctx context.Context, src tensor.Source, out []io.WriterAt) error {
-	enc, err := q.encode(ctx, src, out[outCodes])
+	enc, err := q.encode(out[outCodes], func(f func(x []float32, row int64) error) error { return q.panels(ctx, src, true, f) })
 	if err != nil {
-		var bad *nf4.NonFiniteError
-		if errors.As(err, &bad) {
-			err = hint.Add(err, "the checkpoint is damaged or its training diverged; to keep this layer as it is, skip module %s", moduleOf(q.in.Name))
-		}
 		return err
 	}
+	dq := q.double(enc)
+	return q.store(out, enc, dq, enc.RelRMS(dq))
+}
+
+// double returns the absmax after double quantization, nil without.
+func (q *quantizer) double(enc *nf4.Encoder) *nf4.DoubleQuant {
+	if !q.o.DoubleQuant {
+		return nil
+	}
+	return nf4.Double(enc.Absmax(), nf4.Mean(enc.Absmax()))
+}
+
+// store writes all tensors but the codes, and ends the account of the weight.
+func (q *quantizer) store(out []io.WriterAt, enc *nf4.Encoder, dq *nf4.DoubleQuant, relRMS float64) error {
 	values, err := nf4.Codebook(q.o.Type)
 	if err != nil {
 		return err
@@ -96,10 +97,8 @@ func (q *quantizer) run(ctx context.Context, src tensor.Source, out []io.WriterA
 	if err := writeFloats(out[outQuantMap], values[:]); err != nil {
 		return err
 	}
-	var dq *nf4.DoubleQuant
 	var offset *float32
-	if q.o.DoubleQuant {
-		dq = nf4.Double(enc.Absmax(), nf4.Mean(enc.Absmax()))
+	if dq != nil {
 		offset = &dq.Offset
 		if err := writeDouble(out, dq); err != nil {
 			return err
@@ -111,17 +110,14 @@ func (q *quantizer) run(ctx context.Context, src tensor.Source, out []io.WriterA
 	if _, err := out[len(out)-1].WriteAt(text, 0); err != nil {
 		return err
 	}
-	q.done(int64(len(text)), enc.RelRMS(dq))
+	q.done(int64(len(text)), relRMS)
 	return nil
 }
 
-// encode streams the weight through an Encoder and writes its codes.
-func (q *quantizer) encode(ctx context.Context, src tensor.Source, out io.WriterAt) (*nf4.Encoder, error) {
+// encode puts a matrix through an Encoder and writes its codes. each calls its argument
+// with the matrix, panel by panel.
+func (q *quantizer) encode(out io.WriterAt, each func(f func(x []float32, row int64) error) error) (*nf4.Encoder, error) {
 	enc, err := nf4.NewEncoder(q.o.Type, q.o.BlockSize, q.in.Shape.Elems())
-	if err != nil {
-		return nil, err
-	}
-	round, err := q.rounding()
 	if err != nil {
 		return nil, err
 	}
@@ -132,12 +128,9 @@ func (q *quantizer) encode(ctx context.Context, src tensor.Source, out io.Writer
 		at += int64(len(codes))
 		return err
 	}
-	err = pipeline.EachPanel(ctx, q.codecs, src, q.in.Name, func(w []float32, _ int64) error {
-		if err := round(w); err != nil {
-			return err
-		}
+	err = each(func(x []float32, _ int64) error {
 		var err error
-		if codes, err = enc.Append(codes[:0], w); err != nil {
+		if codes, err = enc.Append(codes[:0], x); err != nil {
 			return err
 		}
 		return write()
@@ -146,32 +139,9 @@ func (q *quantizer) encode(ctx context.Context, src tensor.Source, out io.Writer
 		return nil, err
 	}
 	if codes, err = enc.Finish(codes[:0]); err != nil {
-		return nil, err
+		return nil, q.explain(err)
 	}
 	return enc, write()
-}
-
-// rounding returns what rounds a panel to the source dtype, in place.
-func (q *quantizer) rounding() (func(w []float32) error, error) {
-	if q.source == q.in.DType {
-		return func([]float32) error { return nil }, nil
-	}
-	enc, err := q.codecs.Encoder(q.source)
-	if err != nil {
-		return nil, err
-	}
-	_, size := q.source.Block()
-	buf := make([]byte, q.panel()*size)
-	return func(w []float32) error {
-		b := buf[:int64(len(w))*size]
-		enc.Encode(b, w)
-		row := tensor.Info{Name: q.in.Name, DType: q.source, Shape: tensor.Shape{int64(len(w))}}
-		rows, err := enc.Open(row, tensor.Memory(b))
-		if err != nil {
-			return err
-		}
-		return rows.ReadRows(w, 0)
-	}, nil
 }
 
 func writeDouble(out []io.WriterAt, dq *nf4.DoubleQuant) error {
