@@ -59,6 +59,11 @@ func run(t *testing.T, method string, shape tensor.Shape, change func(p *Params)
 	return read(t, rows, shape)
 }
 
+// ofRows are the methods that combine any rows.
+func ofRows() []Method {
+	return slices.DeleteFunc(Methods(), func(m Method) bool { return m.LowRank })
+}
+
 var shapes = []tensor.Shape{{}, {1}, {7}, {5, 9}, {300, 1}, {3, 90000}, {2, 3, 4}, {0, 4}, {4, 0}}
 
 func TestLeadingSetsAreThoseOfASort(t *testing.T) {
@@ -155,7 +160,7 @@ func TestDensityOneIsTheSum(t *testing.T) {
 	}
 	// An input that has zeros may be left out.
 	zero := values{make([]float32, shape.Elems()), shape.Cols()}
-	for _, m := range Methods() {
+	for _, m := range ofRows() {
 		n := max(2, m.Least)
 		with, without := make([]tensor.Rows, n), make([]tensor.Rows, n)
 		for i := range with {
@@ -304,7 +309,7 @@ func TestRandomMethods(t *testing.T) {
 func TestAnyOrderOfReading(t *testing.T) {
 	shape := tensor.Shape{40, 9}
 	a, b := normal(shape, 1, 4), normal(shape, 2, 4)
-	for _, m := range Methods() {
+	for _, m := range ofRows() {
 		p := m.Defaults(2, false)
 		for i := range p.Each {
 			p.Each[i].Density = 0.4
@@ -334,7 +339,7 @@ func TestAnyOrderOfReading(t *testing.T) {
 
 func TestShapesOfAnyKind(t *testing.T) {
 	for _, shape := range shapes {
-		for _, m := range Methods() {
+		for _, m := range ofRows() {
 			p := m.Defaults(2, false)
 			for i := range p.Each {
 				p.Each[i].Density = 0.5
@@ -357,7 +362,7 @@ func TestWhatIsRefused(t *testing.T) {
 	v := normal(shape, 1, 4)
 	bad := normal(shape, 1, 4)
 	bad.data[7] = float32(math.NaN())
-	for _, m := range Methods() {
+	for _, m := range ofRows() {
 		p := m.Defaults(2, false)
 		for i := range p.Each {
 			p.Each[i].Density = 0.5
@@ -381,7 +386,7 @@ func TestWhatIsRefused(t *testing.T) {
 	}
 	m, err := ByName("slerp")
 	require.NoError(t, err)
-	require.ErrorContains(t, m.Check(3), "exactly 2, not 3")
+	require.ErrorContains(t, m.Check(3), "at most 2, not 3")
 	_, err = m.Parameter("weight")
 	require.ErrorContains(t, err, "slerp takes no weight")
 	require.Contains(t, hint.Of(err), "t")

@@ -41,10 +41,12 @@ func byRank(v *vector) (mask, error) {
 }
 
 // spreads returns an error if a probability would not be one.
-func spreads(e Each) error {
-	if e.Density > 0 && e.Density < 1 && (e.Density+e.Epsilon >= 1 || e.Density-e.Epsilon <= 0) {
-		return hint.Add(fmt.Errorf("density %v and epsilon %v: the probabilities must lie between 0 and 1", e.Density, e.Epsilon),
-			"choose an epsilon below %.4g", min(e.Density, 1-e.Density))
+func spreads(each []Each) error {
+	for _, e := range each {
+		if e.Density > 0 && e.Density < 1 && (e.Density+e.Epsilon >= 1 || e.Density-e.Epsilon <= 0) {
+			return hint.Add(fmt.Errorf("density %v and epsilon %v: the probabilities must lie between 0 and 1", e.Density, e.Epsilon),
+				"choose an epsilon below %.4g", min(e.Density, 1-e.Density))
+		}
 	}
 	return nil
 }

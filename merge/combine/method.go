@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/merge/factors"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -26,8 +27,11 @@ type Method struct {
 	// Absolute says that it combines weights as well as differences from a base.
 	Absolute bool
 
+	// LowRank says that it combines the factors of adapters, and so nothing else that is changed.
+	LowRank bool
+
 	// check returns an error for parameters that do not go together.
-	check func(e Each) error
+	check func(each []Each) error
 
 	normalize bool
 	rescale   Rescale
@@ -37,6 +41,7 @@ type Method struct {
 
 // task is one tensor that is made.
 type task struct {
+	name   string
 	shape  tensor.Shape
 	inputs []*vector // nil for zeros
 	params *Params
@@ -73,7 +78,23 @@ func Methods() []Method {
 			Least: 2, Most: 2, Absolute: true, prepare: between},
 		{Name: "model_stock", About: "the mean, nearer to the base the more they disagree", Uses: []string{"filter_wise"},
 			Least: 2, prepare: stock},
+		byFactors("cat", "weight"),
+		byFactors("svd", "weight", "rank"),
+		byFactors("peft-linear", "weight"),
+		byFactors("peft-ties", "weight", "density", "majority_sign_method"),
+		byFactors("peft-dare_linear", "weight", "density", "seed"),
+		byFactors("peft-dare_ties", "weight", "density", "seed", "majority_sign_method"),
+		byFactors("peft-magnitude_prune", "weight", "density"),
 	}
+}
+
+// byFactors is a method of package factors.
+func byFactors(name string, uses ...string) Method {
+	f, err := factors.ByName(name)
+	if err != nil {
+		panic("combine: " + err.Error())
+	}
+	return Method{Name: name, About: f.About, Uses: uses, Least: 1, LowRank: true, check: oneDensity, prepare: ofFactors(f)}
 }
 
 // ByName returns a method, or an error that lists them.
@@ -102,8 +123,8 @@ func (m *Method) Defaults(n int, absolute bool) Params {
 // Check returns an error if the method cannot combine n inputs.
 func (m *Method) Check(n int) error {
 	switch {
-	case m.Most > 0 && m.Least == m.Most && n != m.Most:
-		return fmt.Errorf("%s combines exactly %d, not %d", m.Name, m.Most, n)
+	case m.Most > 0 && n > m.Most:
+		return fmt.Errorf("%s combines at most %d, not %d", m.Name, m.Most, n)
 	case n < m.Least:
 		return fmt.Errorf("%s combines at least %d, not %d", m.Name, m.Least, n)
 	}
@@ -128,19 +149,25 @@ func (m *Method) Combine(name string, shape tensor.Shape, inputs []tensor.Rows, 
 	if err := m.Check(len(inputs)); err != nil {
 		return nil, err
 	}
-	t := &task{shape: shape, params: &p, inputs: make([]*vector, len(inputs))}
+	t := &task{name: name, shape: shape, params: &p, inputs: make([]*vector, len(inputs))}
 	if p.uniform == nil {
 		p.uniform = func(input int, target string) uniform { return draw(p.Seed, input, target) }
 	}
+	if m.check != nil {
+		if err := m.check(p.Each); err != nil {
+			return nil, fmt.Errorf("tensor %q: %w", name, err)
+		}
+	}
 	for i, rows := range inputs {
-		if m.check != nil {
-			if err := m.check(p.Each[i]); err != nil {
+		if rows == nil {
+			continue
+		}
+		if m.LowRank {
+			if err := lowRank(m.Name, rows); err != nil {
 				return nil, fmt.Errorf("tensor %q: %w", name, err)
 			}
 		}
-		if rows != nil {
-			t.inputs[i] = &vector{Each: p.Each[i], rows: rows, shape: shape, rescale: p.Rescale, chance: p.uniform(i, name)}
-		}
+		t.inputs[i] = &vector{Each: p.Each[i], rows: rows, shape: shape, rescale: p.Rescale, chance: p.uniform(i, name)}
 	}
 	return &opened{open: sync.OnceValues(func() (tensor.Rows, error) { return m.prepare(t) })}, nil
 }
