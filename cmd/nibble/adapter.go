@@ -85,7 +85,7 @@ func attach(base tensor.Source, m *arch.Model, path string) (trainmodel.Trainabl
 	return t, nil
 }
 
-// weighted is an adapter of merge, given as DIR or DIR:weight.
+// weighted is an adapter or a model that is merged, given as PATH or PATH:weight.
 type weighted struct {
 	path   string
 	weight float64
@@ -99,7 +99,7 @@ func parseWeighted(s string) (weighted, error) {
 	}
 	v, err := strconv.ParseFloat(s[at+1:], 64)
 	if err != nil || v-v != 0 {
-		return w, badUsage(hint.Add(fmt.Errorf("--adapter %s: %q is not a weight", s, s[at+1:]), "write DIR or DIR:weight, as in lora:0.5"))
+		return w, badUsage(hint.Add(fmt.Errorf("%s: %q is not a weight", s, s[at+1:]), "write the path alone, or with a weight as in lora:0.5"))
 	}
 	return weighted{s[:at], v}, nil
 }

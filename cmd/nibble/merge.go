@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -9,6 +10,7 @@ import (
 
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/merge"
+	"github.com/seed18967229/nibble/merge/recipe"
 	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
 )
@@ -18,6 +20,8 @@ type mergeOptions struct {
 	base, out, dtype, pre string
 	adapters              []string
 	maxShard              sizeFlag
+
+	methodOptions
 }
 
 func (a *app) mergeCommand() *cobra.Command {
@@ -42,7 +46,8 @@ another model is an error, never ignored.`,
 	f.StringVar(&o.dtype, "dtype", "auto", "f32, f16, bf16, auto (the base's); for .gguf also q8_0")
 	f.Var(&o.maxShard, "max-shard-size", "largest shard of a directory (default: the shards of the base, else 5GB)")
 	preFlag(cmd, &o.pre)
-	need(cmd, "base", "adapter", "out")
+	o.flags(f)
+	need(cmd, "out")
 	return cmd
 }
 
@@ -62,6 +67,13 @@ func (r *mergeResult) text(w io.Writer) {
 }
 
 func (a *app) merge(ctx context.Context, o *mergeOptions) error {
+	r, err := o.read(o.base, o.adapters)
+	if err != nil {
+		return err
+	}
+	if r != nil {
+		return a.mergeRecipe(ctx, r, o)
+	}
 	var list []weighted
 	inputs := []string{o.base}
 	for _, s := range o.adapters {
@@ -108,11 +120,59 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) error {
 	}
 	changes := merge.Sums(all)
 
-	r, err := a.writeMerged(ctx, m, changes, o)
+	w, err := a.writeMerged(ctx, m, changes, o)
 	if err != nil {
 		return err
 	}
-	return a.print(&mergeResult{writeResult: *r, Changed: len(changes), Unchanged: total(r.Actions) - r.Actions["drop"] - len(changes), Zero: zero})
+	return a.print(&mergeResult{writeResult: *w, Changed: len(changes), Unchanged: total(w.Actions) - w.Actions["drop"] - len(changes), Zero: zero})
+}
+
+// mergeRecipe merges what a recipe says.
+func (a *app) mergeRecipe(ctx context.Context, r *recipe.Recipe, o *mergeOptions) (err error) {
+	o.base = host(r)
+	if o.dtype == "auto" && r.DType != "" {
+		o.dtype = outTypes[r.DType]
+	}
+	inputs := []string{o.base}
+	for _, p := range r.Parts {
+		inputs = append(inputs, p.Path)
+	}
+	if err := fsx.CheckOutput(o.out, inputs...); err != nil {
+		return badUsage(err)
+	}
+	m, err := openModel(o.base)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	c, err := openParts(r, m)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	var adapters [][]merge.Change
+	zero := 0
+	for _, path := range adapterPaths(r) {
+		ad, err := openAdapter(path, m.arch)
+		if err != nil {
+			return err
+		}
+		defer ad.Close()
+		e, err := match(m.view, ad, path)
+		if err != nil {
+			return err
+		}
+		adapters = append(adapters, e.Changes)
+	}
+	changes, err := c.changes(m, adapters)
+	if err != nil {
+		return err
+	}
+	w, err := a.writeMerged(ctx, m, changes, o)
+	if err != nil {
+		return err
+	}
+	return a.print(&mergeResult{writeResult: *w, Changed: len(changes), Unchanged: total(w.Actions) - w.Actions["drop"] - len(changes), Zero: zero})
 }
 
 // nameActions says in a plan that copies a merged view what is behind it.

@@ -52,22 +52,27 @@ func fault(line int, format string, args ...any) error {
 	return fmt.Errorf("line %d: %w", line, fmt.Errorf(format, args...))
 }
 
-// value returns what a scalar means: a float64, a bool or a string.
+// value returns what a scalar means.
 func (n *node) value() any {
 	if n.quoted {
 		return n.text
 	}
+	return Value(n.text)
+}
+
+// Value returns what a value without quotes means: a float64, a bool or a string.
+func Value(text string) any {
 	// Numbers as PyYAML and pydantic read them between the two: 1e-3 is one.
-	if v, err := strconv.ParseFloat(n.text, 64); err == nil && !math.IsNaN(v) && !math.IsInf(v, 0) {
+	if v, err := strconv.ParseFloat(text, 64); err == nil && !math.IsNaN(v) && !math.IsInf(v, 0) {
 		return v
 	}
-	switch strings.ToLower(n.text) {
+	switch strings.ToLower(text) {
 	case "true", "yes", "on":
 		return true
 	case "false", "no", "off":
 		return false
 	}
-	return n.text
+	return text
 }
 
 // parse reads one document.
