@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/merge"
 	"github.com/seed18967229/nibble/merge/combine"
 	"github.com/seed18967229/nibble/merge/recipe"
 )
@@ -18,6 +19,9 @@ type methodOptions struct {
 	method, recipe string
 	models         []string
 	params         []*paramFlag
+
+	// plan is what they say; nil for the sum of adapters, which needs no method.
+	plan *recipe.Recipe
 }
 
 // paramFlag is the flag of a parameter of a method.
@@ -55,20 +59,58 @@ func (o *methodOptions) given() []*paramFlag {
 	return slices.DeleteFunc(slices.Clone(o.params), func(p *paramFlag) bool { return p.text == "" })
 }
 
-// read returns what is merged and how; nil if it is the sum of adapters, which needs no
-// method.
-func (o *methodOptions) read(base string, adapters []string) (*recipe.Recipe, error) {
-	r, err := o.fromFile(base, adapters)
-	if r == nil && err == nil {
-		r, err = o.fromFlags(base, adapters)
+// combined makes the plan, and returns the adapters of it and all paths that are read.
+func (o *mergeOptions) combined(arithmetic merge.Arithmetic) (list []weighted, inputs []string, err error) {
+	if o.plan, err = o.fromFile(o.base, o.adapters); o.plan == nil && err == nil {
+		o.plan, err = o.fromFlags(o.base, o.adapters)
 	}
-	if r == nil || err != nil {
-		return nil, err
+	if err != nil {
+		return nil, nil, err
 	}
-	if err := r.Plan(); err != nil {
-		return nil, badUsage(err)
+	if o.plan == nil {
+		return o.sum()
 	}
-	return r, nil
+	if err := o.plan.Plan(); err != nil {
+		return nil, nil, badUsage(err)
+	}
+	if arithmetic != merge.Once {
+		return nil, nil, badUsage(hint.Add(fmt.Errorf("--arithmetic %s is for the sum of adapters", o.arithmetic), "PEFT's ways to combine adapters are the methods that begin with peft-"))
+	}
+	o.base = host(o.plan)
+	if o.dtype == "auto" && o.plan.DType != "" {
+		o.dtype = outTypes[o.plan.DType]
+	}
+	inputs = []string{o.base}
+	for _, p := range o.plan.Parts {
+		if p.Adapter {
+			list = append(list, weighted{p.Path, 1}) // the method has the weights
+		}
+		inputs = append(inputs, p.Path)
+	}
+	return list, inputs, nil
+}
+
+// sum returns the adapters that are added.
+func (o *mergeOptions) sum() (list []weighted, inputs []string, err error) {
+	missing := ""
+	switch {
+	case len(o.adapters) == 0:
+		missing = "adapter"
+	case o.base == "":
+		missing = "base"
+	}
+	if missing != "" {
+		return nil, nil, badUsage(hint.Add(fmt.Errorf("--%s is missing", missing), "nibble merge --help has an example"))
+	}
+	inputs = []string{o.base}
+	for _, s := range o.adapters {
+		w, err := parseWeighted(s)
+		if err != nil {
+			return nil, nil, err
+		}
+		list, inputs = append(list, w), append(inputs, w.path)
+	}
+	return list, inputs, nil
 }
 
 func (o *methodOptions) fromFile(base string, adapters []string) (*recipe.Recipe, error) {

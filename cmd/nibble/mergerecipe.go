@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/seed18967229/nibble/arch"
@@ -17,14 +18,7 @@ import (
 // outTypes are the names that a recipe has for dtypes.
 var outTypes = map[string]string{"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
-// combination is a recipe whose models are open.
-type combination struct {
-	*recipe.Recipe
-	open []*model
-	of   []*model // of each part, nil for an adapter
-}
-
-// host returns the path of the model that the result is one of: the base, or else the first.
+// host returns the model that the result is one of: the base, or else the first.
 func host(r *recipe.Recipe) string {
 	if r.Base != "" {
 		return r.Base
@@ -32,37 +26,38 @@ func host(r *recipe.Recipe) string {
 	return r.Parts[0].Path
 }
 
-// adapterPaths returns those of a recipe.
-func adapterPaths(r *recipe.Recipe) []string {
-	var out []string
-	for _, p := range r.Parts {
-		if p.Adapter {
-			out = append(out, p.Path)
-		}
+// combine returns what a recipe makes of the tensors of the model, to which the adapters, in
+// their order, do what is said of each. The models of the recipe stay open.
+func (x *adapted) combine(r *recipe.Recipe, adapters [][]merge.Change) ([]merge.Change, error) {
+	if err := r.Covers(int(x.model.arch.NumHiddenLayers)); err != nil {
+		return nil, badUsage(err)
 	}
-	return out
-}
-
-// openParts opens the models of a recipe. base is its host, which is open.
-func openParts(r *recipe.Recipe, base *model) (*combination, error) {
-	c := &combination{Recipe: r}
-	for _, p := range r.Parts {
-		var m *model
-		if !p.Adapter {
-			if m = base; p.Path != host(r) {
-				var err error
-				if m, err = openPart(p.Path); err != nil {
-					return nil, errors.Join(err, c.close())
-				}
-				c.open = append(c.open, m)
+	c := &combination{Recipe: r, base: x.model, of: make([]*model, len(r.Parts))}
+	for i, p := range r.Parts {
+		switch {
+		case p.Adapter:
+		case p.Path == host(r):
+			c.of[i] = x.model
+		default:
+			m, err := openPart(p.Path)
+			if err != nil {
+				return nil, err
 			}
+			x.open = append(x.open, m)
+			if c.of[i], err = m.withoutTiedHead(); err != nil {
+				return nil, err
+			}
+			if err := c.sameTensors(c.of[i]); err != nil {
+				return nil, err
+			}
+			x.notes = append(x.notes, differences(x.model, m)...)
 		}
-		c.of = append(c.of, m)
 	}
-	if err := r.Covers(int(base.arch.NumHiddenLayers)); err != nil {
-		return nil, errors.Join(badUsage(err), c.close())
+	var err error
+	if c.added, err = byTarget(x.model.view, adapters); err != nil {
+		return nil, err
 	}
-	return c, nil
+	return c.changes()
 }
 
 // openPart opens a model of a recipe. What mergekit writes for one with a revision or with an
@@ -75,49 +70,34 @@ func openPart(path string) (*model, error) {
 	return m, err
 }
 
-func (c *combination) close() error {
-	var errs []error
-	for _, m := range c.open {
-		errs = append(errs, m.Close())
+// differences says in which hyperparameters a model is not what the base is: the result has
+// those of the base.
+func differences(base, m *model) []string {
+	var names []string
+	for _, d := range compareConfigs(base, m) {
+		names = append(names, d.Key)
 	}
-	return errors.Join(errs...)
+	if len(names) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s differs from %s in %s; the result has what the latter has", m.Path, base.Path, strings.Join(names, ", "))}
 }
 
-// changes returns what is done to the tensors of base, to which the adapters do what is said of
-// each, in the order of the recipe.
-func (c *combination) changes(base *model, adapters [][]merge.Change) ([]merge.Change, error) {
-	for i, m := range c.of {
-		if m != nil && m != base {
-			if err := c.sameShape(base, m, c.Parts[i].Path); err != nil {
-				return nil, err
-			}
-		}
-	}
-	added, err := byTarget(base.view, adapters)
-	if err != nil {
-		return nil, err
-	}
-	places := placesOf(base.arch)
+// combination is a recipe whose models are open.
+type combination struct {
+	*recipe.Recipe
+	base  *model
+	of    []*model                   // of each part, nil for an adapter
+	added []map[string][]merge.Delta // of each adapter, by target
+}
+
+// changes returns what is done to the base.
+func (c *combination) changes() ([]merge.Change, error) {
+	places := placesOf(c.base.arch)
 	var out []merge.Change
-	for info := range base.view.All() {
-		inputs, any := make([]tensor.Rows, len(c.Parts)), false
-		next := 0
-		for i, m := range c.of {
-			switch {
-			case m == nil:
-				if ds := added[next][info.Name]; ds != nil {
-					inputs[i] = combine.Of(ds...)
-				}
-				next++
-			case !computable(base.view, info):
-			case c.Absolute:
-				inputs[i] = combine.Opened(m.view, codecs, info.Name)
-			default:
-				inputs[i] = combine.Difference(combine.Opened(m.view, codecs, info.Name), combine.Opened(base.view, codecs, info.Name))
-			}
-			any = any || inputs[i] != nil
-		}
-		if !any {
+	for info := range c.base.view.All() {
+		inputs := c.inputs(info)
+		if !slices.ContainsFunc(inputs, func(r tensor.Rows) bool { return r != nil }) {
 			continue
 		}
 		place, ok := places[info.Name]
@@ -143,9 +123,26 @@ func (c *combination) changes(base *model, adapters [][]merge.Change) ([]merge.C
 	return out, nil
 }
 
-// computable reports whether a tensor has numbers that are combined.
-func computable(src tensor.Source, info tensor.Info) bool {
-	return floatOf(src, info) != tensor.Invalid || blockType(info.DType)
+// inputs returns what the parts have for a tensor, nil where one has nothing.
+func (c *combination) inputs(info tensor.Info) []tensor.Rows {
+	inputs := make([]tensor.Rows, len(c.Parts))
+	adapter := 0
+	for i, m := range c.of {
+		switch {
+		case m == nil:
+			if ds := c.added[adapter][info.Name]; ds != nil {
+				inputs[i] = combine.Of(ds...)
+			}
+			adapter++
+		case floatOf(c.base.view, info) == tensor.Invalid && !blockType(info.DType):
+			// No numbers that are combined: as in the base.
+		case c.Absolute:
+			inputs[i] = combine.Opened(m.view, codecs, info.Name)
+		default:
+			inputs[i] = combine.Difference(combine.Opened(m.view, codecs, info.Name), combine.Opened(c.base.view, codecs, info.Name))
+		}
+	}
+	return inputs
 }
 
 // byTarget returns what each adapter adds to each tensor. Deltas that are known to be zero are
@@ -181,12 +178,13 @@ func placesOf(m *arch.Model) map[string]recipe.Place {
 	return out
 }
 
-// sameShape returns an error unless two models have the same tensors.
-func (c *combination) sameShape(base, m *model, path string) error {
+// sameTensors returns an error unless a model has the tensors of the base.
+func (c *combination) sameTensors(m *model) error {
+	base, path := c.base, m.Path
 	if base.arch.Name != m.arch.Name {
 		return fmt.Errorf("%s: %w: a model of the family %s, where %s is of %s", path, tensor.ErrUnsupported, m.arch.Name, base.Path, base.arch.Name)
 	}
-	var tokens = map[string]bool{}
+	tokens := make(map[string]bool)
 	for _, t := range append(base.arch.Tensors(), base.arch.Extras()...) {
 		tokens[t.Name] = t.Role == arch.Embedding || t.Role == arch.Head
 	}
