@@ -89,15 +89,12 @@ func lowRank(method string, rows tensor.Rows) error {
 func (v *vector) factors(rows, cols int) ([]*pair, error) {
 	var out []*pair
 	for _, d := range v.rows.(sumOfDeltas) {
-		b, a, rank, scale, err := d.(merge.LowRank).Factors()
+		l := d.(merge.LowRank)
+		b, a, rank, scale, err := l.Factors()
 		if err != nil {
 			return nil, err
 		}
-		p := &pair{Pair: factors.Pair{Out: rows, In: cols, Rank: rank, B: b, A: a, Scale: float64(scale)}}
-		if x, ok := d.(interface{ Across() bool }); ok {
-			p.across = x.Across()
-		}
-		out = append(out, p)
+		out = append(out, &pair{factors.Pair{Out: rows, In: cols, Rank: rank, B: b, A: a, Scale: float64(scale)}, l.Across()})
 	}
 	return out, nil
 }
