@@ -60,8 +60,8 @@ one too. A recipe says the same in a file, by layer and by tensor, and reads as
 mergekit's configurations do.`,
 		Example: "  nibble merge --base stories260K --adapter adapters --out merged\n  nibble merge --base base --adapter style:0.7 --adapter facts:0.3 --out merged.gguf --dtype f16\n" +
 			"  nibble merge --base base --model chat --model code:0.5 --method ties --density 0.3 --out both\n  nibble merge --recipe recipe.yaml --out merged",
-		Args:    exactArgs(0),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.merge(cmd.Context(), &o) },
+		Args: exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.merge(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.base, "base", "", "the model that the adapters were trained on")
