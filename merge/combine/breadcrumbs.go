@@ -14,5 +14,11 @@ func outliers(v *vector) (mask, error) {
 	if err := lead(v.shape, v.rows, []*count{drop, upTo}); err != nil {
 		return nil, err
 	}
-	return v.masked(func(x float32, at int64) bool { return upTo.has(x, at) && !drop.has(x, at) }), nil
+	least, most, factor, cols := drop.leading, upTo.leading, v.factor(), v.shape.Cols()
+	return func(w []float32, row int64) {
+		for i, x := range w {
+			at := row*cols + int64(i)
+			w[i] = factor * masked(x, most.has(x, at)&^least.has(x, at))
+		}
+	}, nil
 }

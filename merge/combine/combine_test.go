@@ -79,13 +79,13 @@ func TestLeadingSetsAreThoseOfASort(t *testing.T) {
 				copy(v.data, []float32{0, float32(math.Copysign(0, -1)), math.SmallestNonzeroFloat32, -math.MaxFloat32})
 			}
 			order := make([]int, n)
-			for _, descending := range []bool{false, true} {
+			for _, direction := range []uint32{ascending, descending} {
 				for i := range order {
 					order[i] = i
 				}
 				slices.SortStableFunc(order, func(a, b int) int {
 					c := cmp.Compare(math.Abs(float64(v.data[a])), math.Abs(float64(v.data[b])))
-					if descending {
+					if direction == descending {
 						return -c
 					}
 					return c
@@ -96,13 +96,13 @@ func TestLeadingSetsAreThoseOfASort(t *testing.T) {
 				}
 				counts := []*count{}
 				for _, k := range []int64{-1, 0, 1, int64(n) / 3, int64(n) / 2, int64(n) - 1, int64(n), int64(n) + 1, rng.Int64N(int64(n) + 1)} {
-					counts = append(counts, &count{n: k, leading: leading{descending: descending}})
+					counts = append(counts, &count{n: k, leading: leading{order: direction}})
 				}
 				require.NoError(t, lead(shape, v, counts))
 				for _, c := range counts {
 					for i, x := range v.data {
-						if c.has(x, int64(i)) != (place[i] < c.n) {
-							require.Equal(t, place[i] < c.n, c.has(x, int64(i)), "%v: %v in the first %d", shape, x, c.n)
+						if has := c.has(x, int64(i)); has != 0 != (place[i] < c.n) {
+							require.Equal(t, place[i] < c.n, has != 0, "%v: %v in the first %d", shape, x, c.n)
 						}
 					}
 				}

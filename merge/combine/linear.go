@@ -23,16 +23,25 @@ func weighted(p *Params) mixer {
 		}
 	}
 	return func(dst []float32, w [][]float32) {
+		w, weights := present(p, w)
 		for i := range dst {
 			var sum float64
 			for k, x := range w {
-				if x != nil {
-					sum += p.Each[k].Weight * float64(x[i])
-				}
+				sum += weights[k] * float64(x[i])
 			}
 			dst[i] = float32(factor * sum)
 		}
 	}
+}
+
+// present returns those of the inputs that have rows, and their weights.
+func present(p *Params, w [][]float32) (rows [][]float32, weights []float64) {
+	for k, x := range w {
+		if x != nil {
+			rows, weights = append(rows, x), append(weights, p.Each[k].Weight)
+		}
+	}
+	return rows, weights
 }
 
 // mixed is how a sum or an election makes a combination: prune each input, then mix.

@@ -10,24 +10,27 @@ import (
 // of equal magnitude in the order in which they lie. It is told by one magnitude and one
 // place, whatever its size.
 type leading struct {
-	descending bool
-	key        uint32 // of the last in the set
-	last       int64  // where that is
+	order uint32
+	key   uint32 // of the last in the set
+	last  int64  // where that is
 }
 
-// magnitude returns what magnitudes are ordered by: their bits.
-func (l *leading) magnitude(x float32) uint32 {
-	bits := math.Float32bits(x) &^ (1 << 31)
-	if l.descending {
-		return 1<<31 - 1 - bits
+// The orders: what the bits of a magnitude are changed by.
+const (
+	ascending  = 0
+	descending = 1<<31 - 1
+)
+
+// of returns what an element is ordered by.
+func (l leading) of(x float32) uint32 { return math.Float32bits(x)&(1<<31-1) ^ l.order }
+
+// has has all bits set if an element is in the set, and none if not.
+func (l leading) has(x float32, at int64) uint32 {
+	k := l.of(x)
+	if k == l.key && at <= l.last {
+		return math.MaxUint32
 	}
-	return bits
-}
-
-// has reports whether an element is in the set.
-func (l *leading) has(x float32, at int64) bool {
-	k := l.magnitude(x)
-	return k < l.key || k == l.key && at <= l.last
+	return below(uint64(k), uint64(l.key))
 }
 
 // A count asks for the set of so many elements, and is given it.
@@ -63,7 +66,7 @@ func lead(shape tensor.Shape, rows tensor.Rows, counts []*count) error {
 	var upper [1 << (31 - low)]int64
 	err := each(shape, []tensor.Rows{rows}, func(w [][]float32, _ int64) {
 		for _, x := range w[0] {
-			upper[math.Float32bits(x)&^(1<<31)>>low]++
+			upper[math.Float32bits(x)&(1<<31-1)>>low]++
 		}
 	})
 	if err != nil {
@@ -72,18 +75,16 @@ func lead(shape tensor.Shape, rows tensor.Rows, counts []*count) error {
 	lower := make([][]int64, len(open))
 	for i, c := range open {
 		at := find(len(upper), c, func(k int) int64 {
-			if c.descending {
-				return upper[len(upper)-1-k]
-			}
-			return upper[k]
+			return upper[k^int(c.order>>low)]
 		})
 		c.key, lower[i] = uint32(at)<<low, make([]int64, 1<<low)
 	}
 	err = each(shape, []tensor.Rows{rows}, func(w [][]float32, _ int64) {
 		for i, c := range open {
+			set, in := c.leading, lower[i]
 			for _, x := range w[0] {
-				if k := c.magnitude(x); k>>low == c.key>>low {
-					lower[i][k&(1<<low-1)]++
+				if k := set.of(x); k>>low == set.key>>low {
+					in[k&(1<<low-1)]++
 				}
 			}
 		}
@@ -105,7 +106,7 @@ func lead(shape tensor.Shape, rows tensor.Rows, counts []*count) error {
 	return each(shape, []tensor.Rows{rows}, func(w [][]float32, at int64) {
 		for _, c := range split {
 			for i, x := range w[0] {
-				if c.before < c.n && c.magnitude(x) == c.key {
+				if c.before < c.n && c.of(x) == c.key {
 					c.before, c.last = c.before+1, at+int64(i)
 				}
 			}

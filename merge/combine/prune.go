@@ -79,24 +79,13 @@ func (p *pruned) ReadRows(dst []float32, row int64) error {
 	return nil
 }
 
-// masked returns the mask of the elements that stay, each divided by the density if what stays
-// is to make up for the others that way.
-func (v *vector) masked(stays func(x float32, at int64) bool) mask {
-	cols := v.shape.Cols()
-	factor := float32(1)
+// factor returns what that which stays is multiplied by to make up for the rest, if every element
+// had the same probability.
+func (v *vector) factor() float32 {
 	if v.rescale == RescaleDensity && v.Density > 0 {
-		factor = float32(1 / v.Density)
+		return float32(1 / v.Density)
 	}
-	return func(w []float32, row int64) {
-		at := row * cols
-		for i, x := range w {
-			if stays(x, at+int64(i)) {
-				w[i] = x * factor
-			} else {
-				w[i] = 0
-			}
-		}
-	}
+	return 1
 }
 
 // shareOf returns how many of n elements a share of them is, as mergekit and PEFT round it.
