@@ -331,21 +331,26 @@ func (m *matcher) checkTargets() error {
 		found, _ := m.names.find(strings.ReplaceAll(name, baseLayer, ""))
 		have[strings.TrimSuffix(found, ".weight")] = true
 	}
-	var experts []string
+	kinds := make(map[string]bool)
+	for module := range have {
+		kinds[kindOf(module)] = true
+	}
+	missing := make(map[string]int)
 	for info := range m.base.All() {
 		module, ok := strings.CutSuffix(info.Name, ".weight")
 		if !ok || len(info.Shape) < 2 || have[module] || !m.cfg.Targeted(module) {
 			continue
 		}
-		if strings.Contains(module, ".experts.") {
-			experts = append(experts, module) // one tensor, and no layer, since transformers 5
-			continue
+		kind := kindOf(module)
+		if kinds[kind] {
+			return hint.Add(fmt.Errorf("%w: the configuration means %q to have an adapter as other layers have, and there are no tensors for it", tensor.ErrMalformed, module),
+				"the weights are incomplete, or adapter_config.json does not belong to them")
 		}
-		return hint.Add(fmt.Errorf("%w: the configuration means %q to have an adapter, of which there are no tensors", tensor.ErrMalformed, module),
-			"the weights are incomplete, or adapter_config.json does not belong to them")
+		missing[kind]++
 	}
-	if len(experts) > 0 {
-		m.note("the configuration could mean experts too, of which the adapter has no tensors: %s and %d others", experts[0], len(experts)-1)
+	for _, kind := range slices.Sorted(maps.Keys(missing)) {
+		maps.DeleteFunc(matched, func(t string, _ bool) bool { return strings.HasSuffix(kind, "."+t) })
+		m.note("target_modules could mean %s too, %d of them, of which the adapter has none", kind, missing[kind])
 	}
 	for _, t := range slices.Sorted(maps.Keys(matched)) {
 		if !matched[t] {
@@ -353,4 +358,16 @@ func (m *matcher) checkTargets() error {
 		}
 	}
 	return nil
+}
+
+// kindOf returns a module's name without the numbers in it: what modules of all
+// layers have in common.
+func kindOf(module string) string {
+	parts := strings.Split(module, ".")
+	for i, p := range parts {
+		if strings.Trim(p, "0123456789") == "" {
+			parts[i] = "*"
+		}
+	}
+	return strings.Join(parts, ".")
 }
