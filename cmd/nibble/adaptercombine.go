@@ -131,7 +131,7 @@ func (a *app) adapterCombine(ctx context.Context, args []string, o *combineOptio
 	if err := a.combine(ctx, list, method, opts, d, r); err != nil {
 		return err
 	}
-	if err := combineRest(list, d, c); err != nil {
+	if err := combineRest(ctx, list, d, c); err != nil {
 		return err
 	}
 	var modules []string
@@ -240,7 +240,7 @@ func (a *app) combine(ctx context.Context, list []*combined, method *factors.Met
 
 // combineRest carries over what is stored whole: a replacement of a weight can be no part of
 // a sum, so only one adapter may have it, at its own weight, or all the same.
-func combineRest(list []*combined, d *draft, c *peft.Config) error {
+func combineRest(ctx context.Context, list []*combined, d *draft, c *peft.Config) error {
 	from := make(map[string]*combined)
 	for _, x := range list {
 		for _, info := range x.factors.Rest {
@@ -261,10 +261,7 @@ func combineRest(list []*combined, d *draft, c *peft.Config) error {
 					"merge the adapter into the base, at any weight")
 			}
 			from[info.Name] = x
-			d.rest = append(d.rest, draftTensor{
-				info: tensor.Info{Name: info.Name, DType: tensor.F32, Shape: info.Shape},
-				read: func() ([]float32, error) { return x.factors.ReadWhole(codecs, info) },
-			})
+			d.copied(ctx, x.factors.Source, info, info.Name, 1)
 		}
 		for _, m := range x.Config.ModulesToSave {
 			if !slices.Contains(c.ModulesToSave, m) {

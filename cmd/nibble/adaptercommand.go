@@ -13,6 +13,6 @@ or MLX, a .safetensors file of kohya's scripts or of diffusers, a .gguf file.`,
 		Args: exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.adapterInspectCommand(), a.adapterConvertCommand(), a.adapterCombineCommand(), a.adapterResizeCommand())
+	cmd.AddCommand(a.adapterInspectCommand(), a.adapterConvertCommand(), a.adapterCombineCommand(), a.adapterResizeCommand(), a.adapterExtractCommand(), a.adapterRankCommand())
 	return cmd
 }

@@ -11,8 +11,10 @@ import (
 
 	"github.com/seed18967229/nibble/formats/peft"
 	"github.com/seed18967229/nibble/internal/fsx"
+	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/merge/factors"
+	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -34,10 +36,10 @@ type draftModule struct {
 	at       int64            // in the file: B, then A
 }
 
-// draftTensor is a tensor that is stored whole.
+// draftTensor is a tensor that is stored whole. each gives its values in parts.
 type draftTensor struct {
 	info tensor.Info
-	read func() ([]float32, error)
+	each func(f func(values []float32, at int64) error) error
 }
 
 // newDraft returns a draft of what will be at out, which is checked to be free: what comes
@@ -187,14 +189,12 @@ func (d *draft) put(ctx context.Context, w *peft.Writer, ranks []int, bar *bar) 
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		values, err := x.read()
-		if err != nil {
+		if err := x.each(func(values []float32, at int64) error {
+			bar.add(4 * int64(len(values)))
+			return w.PutAt(x.info.Name, values, at)
+		}); err != nil {
 			return err
 		}
-		if err := w.Put(x.info.Name, values); err != nil {
-			return err
-		}
-		bar.add(4 * int64(len(values)))
 	}
 	return nil
 }
@@ -211,22 +211,34 @@ func (d *draft) candidates() []factors.Candidate {
 // carry adds the tensors of an adapter that are stored whole. Biases that are scaled like a
 // product become what they add, times what their module's product was multiplied by if it is
 // not any more: by says that for a module.
-func (d *draft) carry(f *factors.Adapter, by func(module string) float64) {
+func (d *draft) carry(ctx context.Context, f *factors.Adapter, by func(module string) float64) {
 	for _, info := range f.Rest {
-		x := draftTensor{info: tensor.Info{Name: info.Name, DType: tensor.F32, Shape: info.Shape}}
 		s := 1.0
 		if module, ok := strings.CutSuffix(info.Name, ".lora_B.bias"); ok {
 			s = by(module)
 		}
-		x.read = func() ([]float32, error) {
-			values, err := f.ReadWhole(codecs, info)
-			for i, v := range values {
-				values[i] = float32(s * float64(v))
-			}
-			return values, err
-		}
-		d.rest = append(d.rest, x)
+		d.copied(ctx, f.Source, info, info.Name, s)
 	}
+}
+
+// copied adds a tensor of a source under a name, times a number. A value that is not finite is an error.
+func (d *draft) copied(ctx context.Context, src tensor.Source, info tensor.Info, as string, times float64) {
+	cols := info.Shape.Cols()
+	d.rest = append(d.rest, draftTensor{
+		info: tensor.Info{Name: as, DType: tensor.F32, Shape: info.Shape},
+		each: func(f func(values []float32, at int64) error) error {
+			return pipeline.EachPanel(ctx, codecs, src, info.Name, func(w []float32, row int64) error {
+				for i, v := range w {
+					if v-v != 0 { // NaN or Inf
+						return hint.Add(fmt.Errorf("tensor %q: %w: element %d is %v", info.Name, tensor.ErrMalformed, row*cols+int64(i), v),
+							"nibble verify lists every tensor with NaN or Inf")
+					}
+					w[i] = float32(times * float64(v))
+				}
+				return f(w, row*cols)
+			})
+		},
+	})
 }
 
 // budgetFlags are the flags that say what ranks modules get.

@@ -181,7 +181,7 @@ func (a *app) adapterResize(ctx context.Context, path, out, base string, o *budg
 	if len(r.Dropped) > 0 {
 		c.TargetModules = peft.TargetsOf(kept)
 	}
-	d.carry(f, func(module string) float64 { return by[module] })
+	d.carry(ctx, f, func(module string) float64 { return by[module] })
 	for _, x := range d.rest {
 		r.Bytes += 4 * x.info.Shape.Elems()
 		r.Was += 4 * x.info.Shape.Elems()
