@@ -65,7 +65,7 @@ func attach(base tensor.Source, m *arch.Model, path string) (trainmodel.Trainabl
 		return t, err
 	}
 	for info := range ad.All() {
-		module, ok := layerOf(info.Name)
+		module, ok := moduleOfPair(info.Name)
 		if !ok || !tensor.Has(base, module+".weight") {
 			return t, hint.Add(fmt.Errorf("%s: %w: %q is no matrix of a layer that can be computed beside the base", path, tensor.ErrUnsupported, info.Name),
 				"merge the adapter into the base, and take the result")
@@ -88,8 +88,8 @@ func attach(base tensor.Source, m *arch.Model, path string) (trainmodel.Trainabl
 	return t, nil
 }
 
-// layerOf returns the layer that one of the two matrices of a pair is for.
-func layerOf(name string) (string, bool) {
+// moduleOfPair returns the layer that one of the two matrices of a pair is for.
+func moduleOfPair(name string) (string, bool) {
 	module, ok := strings.CutSuffix(name, ".lora_A.weight")
 	if !ok {
 		module, ok = strings.CutSuffix(name, ".lora_B.weight")
