@@ -111,7 +111,7 @@ func parseWeighted(s string) (weighted, error) {
 	}
 	v, err := strconv.ParseFloat(s[at+1:], 64)
 	if err != nil || v-v != 0 {
-		return w, badUsage(hint.Add(fmt.Errorf("%s: %q is not a weight", s, s[at+1:]), "write the path alone, or with a weight as in lora:0.5"))
+		return w, badUsage(hint.Add(fmt.Errorf("%s: %q is not a weight", s, s[at+1:]), "write DIR or DIR:weight, as in lora:0.5"))
 	}
 	return weighted{s[:at], v}, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -27,12 +28,15 @@ type methodOptions struct {
 // paramFlag is the flag of a parameter of a method.
 type paramFlag struct{ name, text string }
 
+// sum is the method of adapters that are added.
+const sum = "linear"
+
 // notFlags are parameters that have no flag: weights stand behind what they are for.
 var notFlags = []string{"weight", "int8_mask"}
 
 // flags adds those that say how several are combined.
 func (o *methodOptions) flags(f *pflag.FlagSet) {
-	f.StringVar(&o.method, "method", "linear", "how several are combined: "+strings.Join(methodNames(), ", "))
+	f.StringVar(&o.method, "method", "", "how several are combined: "+strings.Join(methodNames(), ", ")+" (default linear)")
 	f.StringVar(&o.recipe, "recipe", "", "a file that says what is merged and how, as mergekit's configurations do")
 	f.StringArrayVar(&o.models, "model", nil, "a fine-tuned model, with :weight if not 1; may be repeated")
 	for _, q := range combine.Parameters() {
@@ -68,7 +72,7 @@ func (o *mergeOptions) combined(arithmetic merge.Arithmetic) (list []weighted, i
 		return nil, nil, err
 	}
 	if o.plan == nil {
-		return o.sum()
+		return o.added()
 	}
 	if err := o.plan.Plan(); err != nil {
 		return nil, nil, badUsage(err)
@@ -90,8 +94,8 @@ func (o *mergeOptions) combined(arithmetic merge.Arithmetic) (list []weighted, i
 	return list, inputs, nil
 }
 
-// sum returns the adapters that are added.
-func (o *mergeOptions) sum() (list []weighted, inputs []string, err error) {
+// added returns the adapters of a sum.
+func (o *mergeOptions) added() (list []weighted, inputs []string, err error) {
 	missing := ""
 	switch {
 	case len(o.adapters) == 0:
@@ -119,7 +123,7 @@ func (o *methodOptions) fromFile(base string, adapters []string) (*recipe.Recipe
 	}
 	beside := ""
 	switch set := o.given(); {
-	case o.method != "linear":
+	case o.method != "":
 		beside = "method"
 	case len(adapters) > 0:
 		beside = "adapter"
@@ -146,12 +150,12 @@ func (o *methodOptions) fromFile(base string, adapters []string) (*recipe.Recipe
 }
 
 func (o *methodOptions) fromFlags(base string, adapters []string) (*recipe.Recipe, error) {
-	m, err := combine.ByName(o.method)
+	m, err := combine.ByName(cmp.Or(o.method, sum))
 	if err != nil {
 		return nil, badUsage(err)
 	}
 	set := o.given()
-	if m.Name == "linear" && len(o.models) == 0 && len(set) == 0 {
+	if m.Name == sum && len(o.models) == 0 && len(set) == 0 {
 		return nil, nil
 	}
 	var parts []recipe.Part
