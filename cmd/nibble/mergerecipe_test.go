@@ -159,6 +159,8 @@ func TestMethodsOfAdaptersAndModels(t *testing.T) {
 		}
 	}
 	near(t, one, mean, 1e-6, "a mean")
+	put(t, at("r.yaml"), fmt.Sprintf("merge_method: linear\nadapters:\n- {adapter: %s, parameters: {weight: 0.75}}\n- {adapter: %s, parameters: {weight: [{filter: mlp, value: -0.5}, {value: [-0.5, -0.5]}]}}\n", a, b))
+	near(t, sum, merged("listed", "--recipe", at("r.yaml")), 1e-5, "adapters of a recipe")
 	near(t, sum, merged("mixed", "--model", at("one")+":0.75", "--adapter", b+":-0.5", "--method", "task_arithmetic"), 1e-5, "a model and an adapter")
 	story := filepath.Join(workspace(t), "stories260K")
 	ok(t, "merge", "--model", story, "--model", story+":3", "--out", at("mean.gguf"), "--dtype", "f32")

@@ -51,12 +51,12 @@ type task struct {
 func Methods() []Method {
 	sum := []string{"weight", "lambda", "normalize"}
 	sparse := func(more ...string) []string {
-		return append(append([]string{"density", "rescale", "int8_mask"}, sum...), more...)
+		return append(append([]string{"density", "rescale"}, sum...), more...)
 	}
 	return []Method{
 		{Name: "linear", About: "the exact weighted sum; of models without a base the weighted mean", Uses: []string{"weight", "normalize"},
 			Least: 1, Absolute: true, prepare: mixed(nil, weighted)},
-		{Name: "task_arithmetic", About: "the weighted sum of the differences, times lambda", Uses: append(sum, "int8_mask"),
+		{Name: "task_arithmetic", About: "the weighted sum of the differences, times lambda", Uses: sum,
 			Least: 1, prepare: mixed(nil, weighted)},
 		{Name: "ties", About: "the largest of each, and of those the ones that agree on a sign", Uses: sparse("majority_sign_method"),
 			Least: 1, normalize: true, prepare: mixed(smallest, elected)},
@@ -131,9 +131,9 @@ func (m *Method) Check(n int) error {
 	return nil
 }
 
-// Parameter returns a parameter that the method takes.
+// Parameter returns a parameter that the method takes, or that makes no difference to any.
 func (m *Method) Parameter(name string) (*Parameter, error) {
-	if slices.Contains(m.Uses, name) {
+	if name == idle || slices.Contains(m.Uses, name) {
 		return ParameterByName(name), nil
 	}
 	fault := fmt.Errorf("unknown parameter %q", name)

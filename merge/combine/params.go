@@ -93,6 +93,9 @@ func (q *Parameter) Set(p *Params, input int, value any) error {
 	return nil
 }
 
+// idle is a parameter that is often set in mergekit's configurations.
+const idle = "int8_mask"
+
 // Parameters returns all there are.
 func Parameters() []Parameter {
 	each := func(name, about string, check func(float64) error, field func(e *Each) *float64) Parameter {
@@ -130,7 +133,7 @@ func Parameters() []Parameter {
 		{"rank", false, "what the combination is cut to", func(p *Params, _ int, v any) error {
 			return whole64(v, 1<<20, func(n uint64) { p.Rank = int(n) })
 		}},
-		{"int8_mask", false, "mergekit saves memory by it; here it changes nothing", func(p *Params, _ int, v any) error {
+		{idle, false, "mergekit saves memory by it; here it changes nothing", func(p *Params, _ int, v any) error {
 			var none bool
 			return choose(&none, v, choice[bool]{true, true}, choice[bool]{false, false})
 		}},
