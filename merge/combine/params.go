@@ -130,7 +130,7 @@ func Parameters() []Parameter {
 		{"seed", false, "which elements are dropped at random (default 0)", func(p *Params, _ int, v any) error {
 			return whole64(v, 1<<53, func(n uint64) { p.Seed = n })
 		}},
-		{"rank", false, "what the combination is cut to", func(p *Params, _ int, v any) error {
+		{"rank", false, "what the combination is cut to (default the largest rank there is)", func(p *Params, _ int, v any) error {
 			return whole64(v, 1<<20, func(n uint64) { p.Rank = int(n) })
 		}},
 		{idle, false, "mergekit saves memory by it; here it changes nothing", func(p *Params, _ int, v any) error {
