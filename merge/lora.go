@@ -33,6 +33,9 @@ func (LoRA) Match(base, adapter tensor.Source, codecs tensor.Codecs, cfg Config)
 	if m.base, err = replicate(base, cfg.Replication, m.effect); err != nil {
 		return nil, err
 	}
+	if n := len(m.parts.unused); n > 0 {
+		m.note("%d tensors of the adapter were for its training alone: %s and its like", n, m.parts.unused[0])
+	}
 	m.names.has = func(name string) bool { return tensor.Has(m.base, name) }
 	for _, step := range []func() error{m.scanAll, m.matchWhole, m.matchPairs, m.matchTokens, m.checkTargets, m.checkInitial} {
 		if err := step(); err != nil {
@@ -148,7 +151,7 @@ func (m *matcher) matchPairs() error {
 		}
 		return -1
 	})
-	embedding := false
+	var embedding *pair
 	for _, p := range list {
 		if names := m.parameters(p.module); len(names) > 0 {
 			if err := m.matchParameter(p, names); err != nil {
@@ -157,15 +160,23 @@ func (m *matcher) matchPairs() error {
 			continue
 		}
 		shared := head(p)
-		if shared && embedding && m.cfg.TiedAdapter && m.cfg.Arithmetic == Once {
-			m.note("the embedding's adapter is the head's too, which are one tensor: it is added once (PEFT's merge adds it twice)")
-			continue
+		if shared && embedding != nil && m.cfg.TiedAdapter && m.cfg.Arithmetic == Once {
+			equal, err := m.samePair(embedding, p)
+			if err != nil {
+				return err
+			}
+			if equal {
+				m.note("the embedding's adapter is the head's too, which are one tensor: it is added once (PEFT's merge adds it twice)")
+				continue
+			}
 		}
 		target, err := m.target(p.module+".weight", p.a)
 		if err != nil {
 			return err
 		}
-		embedding = embedding || target == m.cfg.Embedding
+		if target == m.cfg.Embedding && p.embedding {
+			embedding = p
+		}
 		if shared {
 			m.note("the head is the embedding, so what the adapter adds to the head is added to the embedding too, as PEFT's merge does; --untie gives the head a tensor of its own")
 		} else if target == m.cfg.Embedding && m.tied() && !m.cfg.TiedAdapter {

@@ -93,6 +93,7 @@ func (x *adapted) match(m *model, list []weighted, arithmetic merge.Arithmetic, 
 			return fmt.Errorf("%s: %w", w.path, err)
 		}
 		x.tokenizer(w.path, o.out)
+		x.chained(w.path, ad.Config, list)
 	}
 	if len(initial) > 0 {
 		return badUsage(hint.Add(fmt.Errorf("--initial-adapter %s: no adapter is left that changed its base when training began", initial[0]),
@@ -126,6 +127,34 @@ func (x *adapted) initial(ad *peft.Adapter, path string, list []string) (tensor.
 			"is it the initial adapter of another training?")
 	}
 	return first, list[1:], nil
+}
+
+// chained notes that an adapter was trained on top of another one that is not
+// merged before it.
+func (x *adapted) chained(path string, c *peft.Config, list []weighted) {
+	below := localBase(c.BaseModel)
+	if below == "" {
+		return
+	}
+	if _, err := os.Stat(filepath.Join(below, peft.ConfigName)); err != nil {
+		return
+	}
+	for _, w := range list {
+		if sameFile(w.path, below) {
+			return
+		}
+	}
+	x.notes = append(x.notes, fmt.Sprintf("%s was trained on top of the adapter %s, which is not merged", path, below))
+}
+
+// sameFile reports whether two paths are of one file or directory.
+func sameFile(a, b string) bool {
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
 }
 
 // tokenizerFiles are what trainers save of a tokenizer beside an adapter.

@@ -47,7 +47,7 @@ func mergeCases(t *testing.T) []peftMerge {
 	t.Helper()
 	list, err := os.ReadDir(filepath.Join(goldens, "merge", "cases"))
 	require.NoError(t, err)
-	require.Len(t, list, 40)
+	require.Len(t, list, 44)
 	var out []peftMerge
 	for _, e := range list {
 		out = append(out, mergeCase(t, e.Name()))

@@ -521,6 +521,21 @@ func TestMergeLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestChainedAdapters notes an adapter that is missing below another.
+func TestChainedAdapters(t *testing.T) {
+	c := mergeCase(t, "two")
+	o := c.options(t)
+	base := openCaseBase(t, o, c.DType)
+	below := o.adapters[0]
+	o.adapters[1] = editAdapter(t, o.adapters[1], map[string]any{"base_model_name_or_path": below})
+	x, _ := mergeView(t, base, o)
+	require.Empty(t, x.notes)
+	o.adapters = o.adapters[1:]
+	x, _ = mergeView(t, base, o)
+	require.Len(t, x.notes, 1)
+	require.Contains(t, x.notes[0], "was trained on top of the adapter "+below)
+}
+
 // TestAdapterTokenizer puts the tokenizer of the training into the directory.
 func TestAdapterTokenizer(t *testing.T) {
 	c := mergeCase(t, "plain")
