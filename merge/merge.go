@@ -1,16 +1,13 @@
 package merge
 
 import (
-	"fmt"
-	"io"
 	"math"
 
-	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/tensor"
 )
 
 // Config is what an adapter's arithmetic depends on, whatever file it was
-// written in.
+// written in, and what has to be known of the base.
 type Config struct {
 	// Rank and Alpha give the scale alpha/rank, or alpha/sqrt(rank) if
 	// UseRSLoRA is set (Kalajdzievski, 2023).
@@ -18,30 +15,100 @@ type Config struct {
 	Alpha     float64
 	UseRSLoRA bool
 
+	// Pattern returns the rank and the alpha of a module, or of a parameter, if
+	// they differ from module to module; it may be nil.
+	Pattern func(name string) (rank int, alpha float64)
+
 	// FanInFanOut says that the base stores weights as [in, out], as GPT-2's
-	// Conv1D does.
+	// Conv1D does. Transposed says it of one tensor, and counts where it is known.
 	FanInFanOut bool
+	Transposed  func(tensor string) bool
+
+	// DoRA says that there are magnitudes, LoRABias that biases have deltas.
+	DoRA, LoRABias bool
+
+	// Saved names the modules that are trained whole, Bias those of which the
+	// bias is: "none", "all" or "lora_only".
+	Saved []string
+	Bias  string
+
+	// Tokens are the rows of embeddings that the adapter replaces.
+	Tokens []Tokens
+
+	// Parameters names the tensors that have deltas without being a layer's
+	// weight: stacks of experts. Stacked returns of which tensors of the base one
+	// consists, if it is not one itself: for each of the projections that lie one
+	// after the other in it, those of the experts in order. It may be nil.
+	Parameters []string
+	Stacked    func(parameter string) [][]string
+
+	// SwappedExperts says that the adapter is from PEFT 0.19 or later, where the
+	// sides of a stack of experts change places; nil is that it is not known.
+	SwappedExperts *bool
+
+	// Replication makes the layers of the adapted model of those of the base:
+	// those from the first number of each pair to before the second.
+	Replication [][2]int64
+
+	// Targeted reports whether the configuration means a module to have a pair;
+	// nil if that is not known. Targets has the endings of names it goes by,
+	// if it does.
+	Targeted func(module string) bool
+	Targets  []string
+
+	// Embedding names the embedding of a base whose head is the same tensor, and
+	// Head what the head would be called. Untie makes it a tensor of its own.
+	// TiedAdapter says that the adapter of the embedding is that of the head too.
+	Embedding, Head string
+	Untie           bool
+	TiedAdapter     bool
+
+	// Initial holds what the pairs were before training, where the base was
+	// changed so that they made no difference then (PiSSA and its like): the
+	// adapter is the difference. It may be nil.
+	Initial tensor.Source
+
+	// Arithmetic says where sums are rounded. Held returns the type that the
+	// tensor has in PEFT's memory; nil is its own, or F32 if that is no
+	// floating-point type.
+	Arithmetic Arithmetic
+	Held       func(tensor.Info) tensor.DType
 }
 
-// Scale returns what the product of the low-rank matrices is multiplied by.
-func (c Config) Scale() float64 {
+// Tokens are rows of the embedding that a module has.
+type Tokens struct {
+	Module string
+	Rows   []int64
+}
+
+// Scale returns what the product of the low-rank matrices is multiplied by where
+// no pattern says otherwise.
+func (c Config) Scale() float64 { return c.scale(c.Rank, c.Alpha) }
+
+func (c Config) scale(rank int, alpha float64) float64 {
 	if c.UseRSLoRA {
-		return c.Alpha / math.Sqrt(float64(c.Rank))
+		return alpha / math.Sqrt(float64(rank))
 	}
-	return c.Alpha / float64(c.Rank)
+	return alpha / float64(rank)
 }
 
-// A Delta is what an adapter adds to one base tensor.
-type Delta interface {
-	// Target names the base tensor.
-	Target() string
+// of returns the rank and the scale of a module.
+func (c Config) of(name string) (rank int, scale float64) {
+	rank, alpha := c.Rank, c.Alpha
+	if c.Pattern != nil {
+		rank, alpha = c.Pattern(name)
+	}
+	return rank, c.scale(rank, alpha)
+}
 
-	// AddRows adds sign times the delta to whole rows of the target, w, the
-	// first of which is row. It is called concurrently.
-	AddRows(w []float32, row int64, sign float32) error
-
-	// Zero reports whether the delta changes nothing.
-	Zero() bool
+func (c Config) held(info tensor.Info) tensor.DType {
+	switch {
+	case c.Held != nil:
+		return c.Held(info)
+	case info.DType.Float():
+		return info.DType
+	}
+	return tensor.F32
 }
 
 // A Method reads the adapters of one kind.
@@ -49,78 +116,13 @@ type Method interface {
 	// Name is PEFT's peft_type in lower case.
 	Name() string
 
-	// Match returns the deltas of an adapter to the tensors of a base. It
-	// reads the adapter's tensors and checks everything there is to check, of
-	// the base its headers only: that every adapter tensor is used, that its
-	// target is there and that the shapes fit.
-	Match(base, adapter tensor.Source, codecs tensor.Codecs, cfg Config) ([]Delta, error)
+	// Match returns what an adapter does to a base. It reads the adapter's
+	// tensors and checks everything there is to check, of the base its headers
+	// only: that every adapter tensor is used, that its target is there and that
+	// the shapes fit. The adapter is read again when the changes are made, and
+	// must stay open until then.
+	Match(base, adapter tensor.Source, codecs tensor.Codecs, cfg Config) (*Effect, error)
 }
 
 // Methods returns every method there is.
 func Methods() []Method { return []Method{LoRA{}} }
-
-// View returns base with the deltas added, times sign. Each tensor gets the
-// DType that dtype gives for it; one that keeps its own and has no delta is
-// passed on as it is stored.
-//
-// Sums are taken in float32 and rounded once. A value that is not finite,
-// before or after, is an error of the read.
-func View(base tensor.Source, codecs tensor.Codecs, deltas []Delta, sign float32, dtype func(tensor.Info) tensor.DType) (tensor.Source, error) {
-	byTarget := make(map[string][]Delta)
-	for _, d := range deltas {
-		byTarget[d.Target()] = append(byTarget[d.Target()], d)
-	}
-	var entries []tensor.Entry
-	for info := range base.All() {
-		out := dtype(info)
-		own := byTarget[info.Name]
-		delete(byTarget, info.Name)
-		if len(own) == 0 && out == info.DType {
-			entries = append(entries, tensor.Forward(base, info, info.Name))
-			continue
-		}
-		enc, err := codecs.Encoder(out)
-		if err != nil {
-			return nil, fmt.Errorf("tensor %q: %w", info.Name, err)
-		}
-		change := func(w []float32, row int64) error {
-			if err := finite(info, w, row, "the base"); err != nil {
-				return err
-			}
-			for _, d := range own {
-				if err := d.AddRows(w, row, sign); err != nil {
-					return err
-				}
-			}
-			return finite(info, w, row, "the sum of base and adapter")
-		}
-		entries = append(entries, lazy(base, codecs, info, tensor.Info{Name: info.Name, DType: out, Shape: info.Shape}, change, enc))
-	}
-	for name := range byTarget {
-		return nil, fmt.Errorf("tensor %q: %w in the base", name, tensor.ErrNotFound)
-	}
-	return tensor.NewTable(base.Meta(), entries)
-}
-
-// lazy is tensor.Compute over a tensor of base that is opened when it is read.
-func lazy(base tensor.Source, codecs tensor.Codecs, in, out tensor.Info, change func([]float32, int64) error, enc tensor.Encoder) tensor.Entry {
-	return tensor.Entry{Info: out, Open: func() (io.ReaderAt, error) {
-		_, rows, err := codecs.OpenFrom(base, in.Name)
-		if err != nil {
-			return nil, err
-		}
-		return tensor.Compute(out, rows, change, enc).Open()
-	}}
-}
-
-// finite returns an error that gives the first element that is not finite.
-func finite(info tensor.Info, w []float32, row int64, of string) error {
-	for i, v := range w {
-		if v-v != 0 { // NaN or Inf
-			at := row*info.Shape.Cols() + int64(i)
-			return hint.Add(fmt.Errorf("%w: element %d of %s is %v", tensor.ErrMalformed, at, of, v),
-				"nibble verify lists every tensor with NaN or Inf")
-		}
-	}
-	return nil
-}

@@ -30,11 +30,30 @@ func base(t *testing.T) tensor.Source {
 		tensortest.Normal("norm.weight", tensor.Shape{7}, 1, 4))
 }
 
-func pair(module string, out, in, rank int64, seed uint64) []tensortest.Tensor {
+func lowRankPair(module string, out, in, rank int64, seed uint64) []tensortest.Tensor {
 	return []tensortest.Tensor{
 		tensortest.Normal(module+suffixA, tensor.Shape{rank, in}, 1, seed),
 		tensortest.Normal(module+suffixB, tensor.Shape{out, rank}, 1, seed+1),
 	}
+}
+
+// deltas returns all that an adapter adds.
+func deltas(t *testing.T, b tensor.Source, e *Effect) []Delta {
+	var out []Delta
+	for _, c := range e.Changes {
+		ds, err := Deltas(b, codecs, c)
+		require.NoError(t, err)
+		out = append(out, ds...)
+	}
+	return out
+}
+
+func scaled(t *testing.T, b tensor.Source, e *Effect, factor float32) []Change {
+	var out []Delta
+	for _, d := range deltas(t, b, e) {
+		out = append(out, Scaled(d, factor))
+	}
+	return Sums(out)
 }
 
 // merged is W + scale*B·A in float64.
@@ -60,11 +79,11 @@ func TestFanInFanOut(t *testing.T) {
 	w := tensortest.Normal("c.weight", tensor.Shape{9, 7}, 1, 1)
 	plain := tensortest.NewSource(t, nil, w)
 	stored := tensortest.NewSource(t, nil, tensortest.Float32("c.weight", tensor.Shape{7, 9}, transposed(tensortest.Floats(t, plain, "c.weight"), 9, 7)))
-	a := tensortest.NewSource(t, nil, pair("c", 9, 7, 3, 10)...)
+	a := tensortest.NewSource(t, nil, lowRankPair("c", 9, 7, 3, 10)...)
 	want := merged(t, plain, a, "c", 2)
 	ds, err := LoRA{}.Match(stored, a, codecs, Config{Rank: 3, Alpha: 6, FanInFanOut: true})
 	require.NoError(t, err)
-	v, err := View(stored, codecs, ds, 1, keep)
+	v, err := View(stored, codecs, ds.Changes, keep)
 	require.NoError(t, err)
 	tensortest.TestSource(t, v)
 	for i, got := range tensortest.Floats(t, v, "c.weight") {
@@ -85,12 +104,12 @@ func TestLoRA(t *testing.T) {
 		{Config{Rank: 1, Alpha: 2}, 2},
 	} {
 		t.Run(fmt.Sprintf("%+v", c.cfg), func(t *testing.T) {
-			a := tensortest.NewSource(t, nil, append(pair("a.q", 9, 7, int64(c.cfg.Rank), 10), pair("a.k", 4, 7, int64(c.cfg.Rank), 20)...)...)
+			a := tensortest.NewSource(t, nil, append(lowRankPair("a.q", 9, 7, int64(c.cfg.Rank), 10), lowRankPair("a.k", 4, 7, int64(c.cfg.Rank), 20)...)...)
 			ds, err := LoRA{}.Match(b, a, codecs, c.cfg)
 			require.NoError(t, err)
-			require.Len(t, ds, 2)
-			require.False(t, ds[0].Zero())
-			v, err := View(b, codecs, ds, 1, keep)
+			require.Len(t, ds.Changes, 2)
+			require.False(t, deltas(t, b, ds)[0].Zero())
+			v, err := View(b, codecs, ds.Changes, keep)
 			require.NoError(t, err)
 			tensortest.TestSource(t, v)
 			require.Equal(t, b.Meta(), v.Meta())
@@ -106,12 +125,12 @@ func TestLoRA(t *testing.T) {
 
 			// Subtracting comes back to within rounding; other dtypes round
 			// once at the end.
-			back, err := View(v, codecs, ds, -1, keep)
+			back, err := View(v, codecs, scaled(t, b, ds, -1), keep)
 			require.NoError(t, err)
 			for i, want := range tensortest.Floats(t, b, "a.q.weight") {
 				require.InDelta(t, want, tensortest.Floats(t, back, "a.q.weight")[i], 1e-5)
 			}
-			half, err := View(b, codecs, ds, 1, to(tensor.BF16))
+			half, err := View(b, codecs, ds.Changes, to(tensor.BF16))
 			require.NoError(t, err)
 			want := tensortest.Floats(t, v, "a.q.weight")
 			kernel.RoundBF16(want)
@@ -127,13 +146,13 @@ func TestLoRA(t *testing.T) {
 
 func TestTwoAdaptersAdd(t *testing.T) {
 	b := base(t)
-	one := tensortest.NewSource(t, nil, pair("a.q", 9, 7, 2, 10)...)
-	two := tensortest.NewSource(t, nil, pair("a.q", 9, 7, 2, 20)...)
+	one := tensortest.NewSource(t, nil, lowRankPair("a.q", 9, 7, 2, 10)...)
+	two := tensortest.NewSource(t, nil, lowRankPair("a.q", 9, 7, 2, 20)...)
 	d1, err := LoRA{}.Match(b, one, codecs, Config{Rank: 2, Alpha: 2})
 	require.NoError(t, err)
 	d2, err := LoRA{}.Match(b, two, codecs, Config{Rank: 2, Alpha: 6})
 	require.NoError(t, err)
-	v, err := View(b, codecs, append(d1, d2...), 1, keep)
+	v, err := View(b, codecs, Sums(append(deltas(t, b, d1), deltas(t, b, d2)...)), keep)
 	require.NoError(t, err)
 	w, m1, m2 := tensortest.Floats(t, b, "a.q.weight"), merged(t, b, one, "a.q", 1), merged(t, b, two, "a.q", 3)
 	for i, got := range tensortest.Floats(t, v, "a.q.weight") {
@@ -144,15 +163,15 @@ func TestTwoAdaptersAdd(t *testing.T) {
 func TestZeroDelta(t *testing.T) {
 	b := base(t)
 	zero := tensortest.Float32("a.q"+suffixB, tensor.Shape{9, 2}, make([]float32, 18))
-	a := tensortest.NewSource(t, nil, pair("a.q", 9, 7, 2, 1)[0], zero)
+	a := tensortest.NewSource(t, nil, lowRankPair("a.q", 9, 7, 2, 1)[0], zero)
 	ds, err := LoRA{}.Match(b, a, codecs, Config{Rank: 2, Alpha: 2})
 	require.NoError(t, err)
-	require.True(t, ds[0].Zero(), "an adapter that was never trained")
+	require.True(t, deltas(t, b, ds)[0].Zero(), "an adapter that was never trained")
 }
 
 func TestRefused(t *testing.T) {
 	b := base(t)
-	q := pair("a.q", 9, 7, 2, 1)
+	q := lowRankPair("a.q", 9, 7, 2, 1)
 	nan := tensortest.Float32("a.q"+suffixB, tensor.Shape{9, 2}, append(make([]float32, 17), float32(math.NaN())))
 	for name, c := range map[string]struct {
 		adapter []tensortest.Tensor
@@ -161,14 +180,14 @@ func TestRefused(t *testing.T) {
 		hint    string
 	}{
 		"empty":                  {nil, tensor.ErrMalformed, "no tensors", ""},
-		"another model":          {pair("b.q", 9, 7, 2, 1), tensor.ErrMalformed, `the base has no tensor "b.q.weight"`, "another model"},
-		"another width":          {pair("a.q", 9, 8, 2, 1), tensor.ErrMalformed, "[9, 8], the base's a.q.weight has shape [9, 7]", "another model"},
-		"another height":         {pair("a.q", 8, 7, 2, 1), tensor.ErrMalformed, "[8, 7]", "another model"},
-		"rank of config":         {pair("a.q", 9, 7, 3, 1), tensor.ErrMalformed, "its rank is 3, the configuration says 2", "adapter_config.json"},
-		"ranks differ":           {[]tensortest.Tensor{q[0], pair("a.q", 9, 7, 3, 1)[1]}, tensor.ErrMalformed, "[2, 7] and [9, 3]", ""},
+		"another model":          {lowRankPair("b.q", 9, 7, 2, 1), tensor.ErrMalformed, `the base has no tensor "b.q.weight"`, "another model"},
+		"another width":          {lowRankPair("a.q", 9, 8, 2, 1), tensor.ErrMalformed, "[9, 8], the base's a.q.weight has shape [9, 7]", "another model"},
+		"another height":         {lowRankPair("a.q", 8, 7, 2, 1), tensor.ErrMalformed, "[8, 7]", "another model"},
+		"rank of config":         {lowRankPair("a.q", 9, 7, 3, 1), tensor.ErrMalformed, "its rank is 3, the configuration says 2", "adapter_config.json"},
+		"ranks differ":           {[]tensortest.Tensor{q[0], lowRankPair("a.q", 9, 7, 3, 1)[1]}, tensor.ErrMalformed, "[2, 7] and [9, 3]", ""},
 		"A alone":                {q[:1], tensor.ErrMalformed, "there is no a.q.lora_B.weight", ""},
 		"B alone":                {q[1:], tensor.ErrMalformed, "there is no a.q.lora_A.weight", ""},
-		"unknown tensor":         {append(pair("a.q", 9, 7, 2, 1), tensortest.Normal("a.q.lora_magnitude_vector", tensor.Shape{9}, 1, 1)), tensor.ErrUnsupported, "lora_magnitude_vector", ""},
+		"unknown tensor":         {append(lowRankPair("a.q", 9, 7, 2, 1), tensortest.Normal("a.q.lora_diag", tensor.Shape{9}, 1, 1)), tensor.ErrUnsupported, "lora_diag", ""},
 		"NaN":                    {[]tensortest.Tensor{q[0], nan}, tensor.ErrMalformed, "element 17 of the adapter is NaN", "verify"},
 		"A vector, not a matrix": {[]tensortest.Tensor{tensortest.Normal("a.q"+suffixA, tensor.Shape{14}, 1, 1), q[1]}, tensor.ErrMalformed, "[rank, in]", ""},
 	} {
@@ -185,9 +204,9 @@ func TestNaNInTheBase(t *testing.T) {
 	w := make([]float32, 63)
 	w[40] = float32(math.Inf(1))
 	b := tensortest.NewSource(t, nil, tensortest.Float32("a.q.weight", tensor.Shape{9, 7}, w))
-	ds, err := LoRA{}.Match(b, tensortest.NewSource(t, nil, pair("a.q", 9, 7, 2, 1)...), codecs, Config{Rank: 2, Alpha: 2})
+	ds, err := LoRA{}.Match(b, tensortest.NewSource(t, nil, lowRankPair("a.q", 9, 7, 2, 1)...), codecs, Config{Rank: 2, Alpha: 2})
 	require.NoError(t, err)
-	v, err := View(b, codecs, ds, 1, keep)
+	v, err := View(b, codecs, ds.Changes, keep)
 	require.NoError(t, err)
 	_, _, err = codecs.ReadAll(v, "a.q.weight")
 	require.ErrorIs(t, err, tensor.ErrMalformed)
@@ -197,11 +216,11 @@ func TestNaNInTheBase(t *testing.T) {
 
 func TestViewRefuses(t *testing.T) {
 	b := base(t)
-	_, err := View(b, codecs, nil, 1, to(tensor.Q4_K))
+	_, err := View(b, codecs, nil, to(tensor.Q4_K))
 	require.ErrorIs(t, err, tensor.ErrUnsupported)
-	ds, err := LoRA{}.Match(b, tensortest.NewSource(t, nil, pair("a.q", 9, 7, 2, 1)...), codecs, Config{Rank: 2, Alpha: 2})
+	ds, err := LoRA{}.Match(b, tensortest.NewSource(t, nil, lowRankPair("a.q", 9, 7, 2, 1)...), codecs, Config{Rank: 2, Alpha: 2})
 	require.NoError(t, err)
-	_, err = View(tensortest.NewSource(t, nil, tensortest.Normal("norm.weight", tensor.Shape{7}, 1, 4)), codecs, ds, 1, keep)
+	_, err = View(tensortest.NewSource(t, nil, tensortest.Normal("norm.weight", tensor.Shape{7}, 1, 4)), codecs, ds.Changes, keep)
 	require.ErrorIs(t, err, tensor.ErrNotFound)
 }
 

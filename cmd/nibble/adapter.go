@@ -14,38 +14,33 @@ import (
 	"github.com/seed18967229/nibble/train/optim"
 )
 
-// openAdapter opens an adapter of any format and checks that nothing in its configuration
-// asks for arithmetic that nibble does not do. m is the model that it is put on, which a
-// GGUF file takes its names from.
-func openAdapter(path string, m *arch.Model) (*peft.Adapter, error) {
+// openAdapter opens an adapter of any format. m is the model that it is put on, which a GGUF
+// file takes its names from; check says what its configuration asks for that the caller
+// cannot do.
+func openAdapter(path string, m *arch.Model, check func(*peft.Config) error) (*peft.Adapter, error) {
 	ad, err := readAdapter(path, m)
 	if err != nil {
 		return nil, err
 	}
-	if err := ad.Config.Unsupported(); err != nil {
+	if err := check(ad.Config); err != nil {
 		ad.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return ad, nil
 }
 
-// mergeConfig is what the arithmetic of an adapter depends on.
-func mergeConfig(c *peft.Config) merge.Config {
-	return merge.Config{Rank: int(c.R), Alpha: c.LoraAlpha, UseRSLoRA: c.UseRSLoRA, FanInFanOut: c.FanInFanOut}
-}
-
-// deltas reads an adapter and matches it with a base.
-func deltas(base tensor.Source, ad *peft.Adapter, path string) ([]merge.Delta, error) {
+// match reads an adapter and matches it with a base.
+func match(base tensor.Source, ad *peft.Adapter, cfg merge.Config, path string) (*merge.Effect, error) {
 	kind := strings.ToLower(ad.Config.PeftType)
 	for _, method := range merge.Methods() {
 		if method.Name() != kind {
 			continue
 		}
-		ds, err := method.Match(base, ad, codecs, mergeConfig(ad.Config))
+		e, err := method.Match(base, ad, codecs, cfg)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		return ds, nil
+		return e, nil
 	}
 	return nil, fmt.Errorf("%s: %w: peft_type %s", path, tensor.ErrUnsupported, ad.Config.PeftType)
 }
@@ -56,17 +51,25 @@ func attach(base tensor.Source, m *arch.Model, path string) (trainmodel.Trainabl
 	if path == "" {
 		return t, nil
 	}
-	ad, err := openAdapter(path, m)
+	ad, err := openAdapter(path, m, (*peft.Config).Unsupported)
 	if err != nil {
 		return t, err
 	}
 	defer ad.Close()
+	cfg, err := mergeConfig(ad.Config)
+	if err != nil {
+		return t, fmt.Errorf("%s: %w", path, err)
+	}
 	// Matching checks everything there is to check.
-	if _, err := deltas(base, ad, path); err != nil {
+	if _, err := match(base, ad, cfg, path); err != nil {
 		return t, err
 	}
 	for info := range ad.All() {
-		module, _ := merge.ModuleOf(info.Name)
+		module, ok := layerOf(info.Name)
+		if !ok || !tensor.Has(base, module+".weight") {
+			return t, hint.Add(fmt.Errorf("%s: %w: %q is no matrix of a layer that can be computed beside the base", path, tensor.ErrUnsupported, info.Name),
+				"merge the adapter into the base, and take the result")
+		}
 		if t.Adapters[module] == nil {
 			t.Adapters[module] = &trainmodel.Adapter{Scale: float32(ad.Config.Scaling())}
 		}
@@ -83,6 +86,15 @@ func attach(base tensor.Source, m *arch.Model, path string) (trainmodel.Trainabl
 		}
 	}
 	return t, nil
+}
+
+// layerOf returns the layer that one of the two matrices of a pair is for.
+func layerOf(name string) (string, bool) {
+	module, ok := strings.CutSuffix(name, ".lora_A.weight")
+	if !ok {
+		module, ok = strings.CutSuffix(name, ".lora_B.weight")
+	}
+	return module, ok
 }
 
 // weighted is an adapter of merge, given as DIR or DIR:weight.
@@ -102,15 +114,4 @@ func parseWeighted(s string) (weighted, error) {
 		return w, badUsage(hint.Add(fmt.Errorf("--adapter %s: %q is not a weight", s, s[at+1:]), "write DIR or DIR:weight, as in lora:0.5"))
 	}
 	return weighted{s[:at], v}, nil
-}
-
-// weightedDelta is a delta times a weight.
-type weightedDelta struct {
-	merge.Delta
-	weight float32
-}
-
-// AddRows implements merge.Delta.
-func (d weightedDelta) AddRows(w []float32, row int64, sign float32) error {
-	return d.Delta.AddRows(w, row, sign*d.weight)
 }

@@ -155,7 +155,7 @@ func (r *adapterRankResult) measure(f *factors.Adapter, spectra []factors.Spectr
 			Module: m.Name, Rank: m.Rank, Suggest: max(1, s.EnergyRank(r.Energy)), Norm: s.Norm(), Entropy: s.EntropyRank(), Spectrum: s,
 			of: factors.Candidate{Out: m.Out, In: m.In, Spectrum: s},
 		}
-		x.layer, x.kind = layerOf(m.Name)
+		x.layer, x.kind = placeOf(m.Name)
 		x.KeptHalf = 1 - math.Pow(s.Lost((m.Rank+1)/2), 2)
 		// Beyond the sides of the matrix there is nothing.
 		if last := min(m.Rank, m.Out, m.In) - 1; s[0] > 0 {
@@ -180,8 +180,8 @@ func (r *adapterRankResult) measure(f *factors.Adapter, spectra []factors.Spectr
 	}
 }
 
-// layerOf returns the number of a module's layer, -1 for none, and what it is called within.
-func layerOf(module string) (int, string) {
+// placeOf returns the number of a module's layer, -1 for none, and what it is called within.
+func placeOf(module string) (int, string) {
 	parts := strings.Split(module, ".")
 	for i, p := range parts {
 		if n, err := strconv.Atoi(p); err == nil && n >= 0 && i+1 < len(parts) {

@@ -173,9 +173,7 @@ func fromMLX(src tensor.Source, c *mlxConfig) (*Config, *tensor.Table, error) {
 	config.TaskType, config.InferenceMode, config.BaseModel, config.LoraDropout = "CAUSAL_LM", true, c.Model, c.Parameters.Dropout
 	config.TargetModules = TargetsOf(modules)
 	config.SetModules(list)
-	if c.FineTuneType == "dora" {
-		config.Set("use_dora", "true")
-	}
+	config.UseDoRA = c.FineTuneType == "dora"
 	return config, table, nil
 }
 
@@ -195,7 +193,7 @@ func cutMLX(name string) (module, half string) {
 // with zeros, and what a scale differs by goes into B, which rounds unless it is a power of
 // two.
 func ToMLX(a *Adapter, list []ModuleScale) (*tensor.Table, []byte, error) {
-	dora := a.Config.On("use_dora")
+	dora := a.Config.UseDoRA
 	rank, scale := 0, commonScale(list)
 	var entries []tensor.Entry
 	used := make(map[string]bool)

@@ -14,13 +14,15 @@ type variant struct {
 	name string
 	convertLoops
 	quantLoops
+	block32Loops
+	kquantLoops
 	elementLoops
 	gemmLoops
 	attentionLoops
 	peakLoops
 }
 
-var plain = variant{"go", convertGo, quantGo, elementGo, gemmGo, attentionGo, peakGo}
+var plain = variant{"go", convertGo, quantGo, block32Go, kquantGo, elementGo, gemmGo, attentionGo, peakGo}
 
 // variantEnv names a variant to use instead of the best that the machine has.
 const variantEnv = "NIBBLE_KERNEL"

@@ -1,6 +1,10 @@
 package ggml
 
-import "math"
+import (
+	"math"
+
+	"github.com/seed18967229/nibble/internal/kernel"
+)
 
 // An MXFP4 block is 32 values: a byte e, the scale 2^(e-127), then 16 bytes of
 // numbers in E2M1, packed as those of Q4_0 (ggml-common.h, block_mxfp4). The
@@ -13,6 +17,9 @@ import "math"
 const (
 	budgetMXFP4 = 0.115
 	budgetNVFP4 = 0.098
+
+	// What is just below 8 times the scale becomes 6 times.
+	largestMXFP4 = 0.25 + 1e-6
 )
 
 // valuesE2M1 is twice what the codes stand for, and the scales below are half
@@ -35,6 +42,10 @@ func halfE8M0(e byte) float32 {
 	}
 	return math.Float32frombits(uint32(e-1) << 23)
 }
+
+// encodeMXFP4 is quantize_row_mxfp4_ref, save that a value that is not finite spoils its
+// block: all of it becomes infinite.
+func encodeMXFP4(dst []byte, src []float32) { kernel.Encode32(kernel.MXFP4, dst, src) }
 
 // decodeNVFP4 is dequantize_row_nvfp4.
 func decodeNVFP4(dst []float32, src []byte) {

@@ -1,6 +1,10 @@
 package ggml
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/seed18967229/nibble/internal/kernel"
+)
 
 // A Q5_0 block is 32 values: the scale d as a float16, a uint32 whose bit j is
 // the highest bit of value j, then the low four bits of each as in a Q4_0 block.
@@ -11,6 +15,10 @@ import "encoding/binary"
 const (
 	budgetQ5_0 = 0.0435
 	budgetQ5_1 = 0.039
+
+	// As for Q4_0 and Q4_1.
+	largestQ5_0 = 1.0/16 + 1.0/(1<<11) + 1e-6
+	largestQ5_1 = 1.0/31 + 3.0/(1<<11) + 1e-6
 )
 
 // decodeQ5_0 is dequantize_row_q5_0.
@@ -37,4 +45,21 @@ func decodeQ5_1(dst []float32, src []byte) {
 		}
 		dst, src = dst[len(y):], src[len(b):]
 	}
+}
+
+// encodeQ5_0 is quantize_row_q5_0_ref.
+func encodeQ5_0(dst []byte, src []float32) { kernel.Encode32(kernel.Q5_0, dst, src) }
+
+// encodeQ5_1 is quantize_row_q5_1_ref.
+func encodeQ5_1(dst []byte, src []float32) { kernel.Encode32(kernel.Q5_1, dst, src) }
+
+// encodeQ5_0Weighted is quantize_row_q5_0_impl, save that a NaN or an infinity spoils
+// its block.
+func encodeQ5_0Weighted(dst []byte, src, importance []float32) {
+	weighted32{bytes: 22, levels: 16, fifth: true}.encode(dst, src, importance)
+}
+
+// encodeQ5_1Weighted is quantize_row_q5_1_impl, save the same.
+func encodeQ5_1Weighted(dst []byte, src, importance []float32) {
+	weighted32{bytes: 24, levels: 31, low: true, fifth: true}.encode(dst, src, importance)
 }

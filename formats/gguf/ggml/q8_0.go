@@ -1,11 +1,6 @@
 package ggml
 
-import (
-	"encoding/binary"
-	"math"
-
-	"github.com/seed18967229/nibble/internal/kernel"
-)
+import "github.com/seed18967229/nibble/internal/kernel"
 
 // A Q8_0 block is 32 values: the scale d as a float16, then a signed byte q for
 // each. The value is d*q (ggml-common.h, block_q8_0).
@@ -24,32 +19,6 @@ const (
 // decodeQ8_0 is dequantize_row_q8_0.
 func decodeQ8_0(dst []float32, src []byte) { kernel.DecodeQ8(dst, src) }
 
-// encodeQ8_0 is quantize_row_q8_0_ref, save that a NaN spoils its block. From
-// 65520*127 on, about 8.3e6, the scale is infinite as a float16, and so are the
-// values, or NaN.
-func encodeQ8_0(dst []byte, src []float32) {
-	for len(src) > 0 {
-		d := kernel.Absmax(src[:q8_0Block]) / 127
-		var id float32
-		if d != 0 {
-			id = 1 / d
-		}
-		binary.LittleEndian.PutUint16(dst, kernel.F32ToF16(d))
-		for i, x := range src[:q8_0Block] {
-			dst[2+i] = byte(roundInt8(float32(x * id)))
-		}
-		dst, src = dst[q8_0Bytes:], src[q8_0Block:]
-	}
-}
-
-// roundInt8 rounds to the nearest integer, ties away from zero, as C's roundf.
-// What is NaN or infinite, as it is where 1/d overflows, becomes 0: C leaves
-// that to the processor, and it is what ggml gets on x86.
-func roundInt8(x float32) int8 {
-	// The sum is exact, save where x is so small that it cannot matter.
-	r := float64(x) + math.Copysign(0.5, float64(x))
-	if !(math.Abs(r) < 129) {
-		return 0
-	}
-	return int8(r)
-}
+// encodeQ8_0 is quantize_row_q8_0_ref. From 65520*127 on, about 8.3e6, the scale is
+// infinite as a float16, and so are the values, or NaN.
+func encodeQ8_0(dst []byte, src []float32) { kernel.Encode32(kernel.Q8_0, dst, src) }

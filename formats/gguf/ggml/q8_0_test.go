@@ -3,10 +3,12 @@ package ggml
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
-	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed18967229/nibble/internal/kernel"
 )
 
 // The error is bounded block by block for any finite values that the scale can
@@ -20,7 +22,7 @@ func TestLargestError(t *testing.T) {
 		elems, size := typ.dtype.Block()
 		x, y, q := make([]float32, elems), make([]float32, elems), make([]byte, size)
 		worst, limit := 0.0, largest[typ.dtype]
-		for range 20000 {
+		for range 640000 / elems {
 			scale := math.Exp2(float64(rng.IntN(20) - 5))
 			for i := range x {
 				x[i] = float32((2*rng.Float64() - 1) * scale)
@@ -46,6 +48,9 @@ func TestNotFinite(t *testing.T) {
 		}
 		elems, size := typ.dtype.Block()
 		for _, bad := range []float32{nan, -nan, inf, -inf, math.MaxFloat32} {
+			if bad == math.MaxFloat32 && slices.Contains(overflows, typ.dtype) {
+				continue
+			}
 			for _, at := range []int64{0, elems / 2, elems - 1} {
 				x := make([]float32, 2*elems)
 				for i := range x {
@@ -65,23 +70,6 @@ func TestNotFinite(t *testing.T) {
 				other := make([]byte, size)
 				typ.encode(other, x[elems:])
 				require.Equal(t, other, q[size:], "the next block is not touched")
-			}
-		}
-	}
-}
-
-func TestRoundInt8(t *testing.T) {
-	for x, want := range map[float32]int8{
-		0: 0, 0.49999997: 0, 0.5: 1, -0.5: -1, 1.5: 2, 2.5: 3, -2.5: -3, 126.49999: 126, 127: 127, -127: -127,
-		127.00001: 127, 1e-45: 0, -1e-45: 0, float32(math.Inf(1)): 0, float32(math.Inf(-1)): 0, float32(math.NaN()): 0,
-	} {
-		require.Equal(t, want, roundInt8(x), "%v", x)
-	}
-	for i := range 1 << 16 { // every tie and its neighbours
-		x := float32(i-1<<15) / 256
-		for _, v := range []float32{math.Nextafter32(x, -200), x, math.Nextafter32(x, 200)} {
-			if math.Abs(float64(v)) <= 127 {
-				require.Equal(t, int8(math.Round(float64(v))), roundInt8(v), "%v", v)
 			}
 		}
 	}
@@ -109,16 +97,4 @@ func FuzzSettles(f *testing.F) {
 			}
 		}
 	})
-}
-
-func BenchmarkEncodeQ8_0(b *testing.B) {
-	x := make([]float32, 1<<20)
-	for i := range x {
-		x[i] = float32(i%255) - 127
-	}
-	q := make([]byte, len(x)/q8_0Block*q8_0Bytes)
-	b.SetBytes(int64(4 * len(x)))
-	for b.Loop() {
-		encodeQ8_0(q, x)
-	}
 }

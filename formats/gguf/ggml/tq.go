@@ -1,5 +1,7 @@
 package ggml
 
+import "github.com/seed18967229/nibble/internal/kernel"
+
 // A TQ1_0 block is 256 values of -d, 0 and d: 48 bytes of five values each, four
 // bytes of four, and the float16 d. A byte is a fraction of 256 in base 3, the
 // first value its highest digit (ggml-common.h, block_tq1_0). The first 32 bytes
@@ -12,6 +14,9 @@ package ggml
 const (
 	budgetTQ1_0 = 0.85
 	budgetTQ2_0 = 0.85
+
+	// Half of d, and the rounding of d.
+	largestTQ = 0.5 + 1.0/(1<<11) + 1e-6
 )
 
 var powersOf3 = [5]byte{1, 3, 9, 27, 81}
@@ -55,4 +60,55 @@ func decodeTQ2_0(dst []float32, src []byte) {
 		}
 		dst, src = dst[len(y):], src[len(b):]
 	}
+}
+
+// encodeTQ1_0 is quantize_row_tq1_0_ref.
+func encodeTQ1_0(dst []byte, src []float32) {
+	for len(src) > 0 {
+		b := (*[54]byte)(dst)
+		var t [256]byte
+		putHalf(b[52:54], trits(&t, src))
+		for m := range 32 {
+			b[m] = fraction(t[m], t[32+m], t[64+m], t[96+m], t[128+m])
+		}
+		for m := range 16 {
+			b[32+m] = fraction(t[160+m], t[176+m], t[192+m], t[208+m], t[224+m])
+		}
+		for m := range 4 {
+			b[48+m] = fraction(t[240+m], t[244+m], t[248+m], t[252+m], 0)
+		}
+		dst, src = dst[len(b):], src[len(t):]
+	}
+}
+
+// fraction returns five digits in base 3 as a fraction of 256, rounded up so that the
+// products of trit have them whole.
+func fraction(a, b, c, d, e byte) byte {
+	q := ((((int(a)*3+int(b))*3+int(c))*3 + int(d)) * 3) + int(e)
+	return byte((q*256 + 242) / 243)
+}
+
+// encodeTQ2_0 is quantize_row_tq2_0_ref.
+func encodeTQ2_0(dst []byte, src []float32) {
+	for len(src) > 0 {
+		b := (*[66]byte)(dst)
+		var t [256]byte
+		putHalf(b[64:66], trits(&t, src))
+		for m := range 32 {
+			b[m] = t[m] | t[32+m]<<2 | t[64+m]<<4 | t[96+m]<<6
+			b[32+m] = t[128+m] | t[160+m]<<2 | t[192+m]<<4 | t[224+m]<<6
+		}
+		dst, src = dst[len(b):], src[len(t):]
+	}
+}
+
+// trits stores the first values of x rounded to -d, 0 or d, as 0, 1 or 2, and returns
+// d, their largest magnitude.
+func trits(dst *[256]byte, x []float32) float32 {
+	d := kernel.Absmax(x[:256])
+	kernel.Round8(dst[:], x[:256], inverse(d))
+	for i := range dst {
+		dst[i]++
+	}
+	return d
 }
