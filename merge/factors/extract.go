@@ -110,12 +110,6 @@ func (d *Difference) Energy(room []float32) (float64, error) {
 	return energy, nil
 }
 
-// Equal reports whether the tensors have the same values.
-func (d *Difference) Equal() (bool, error) {
-	energy, err := d.Energy(nil)
-	return energy == 0, err
-}
-
 // Extract returns the pair of at most that rank that is nearest to the difference, with a
 // scale of 1, its singular values, and the sum of the squares of what it lacks, which is
 // measured: the difference is read once more for it.
