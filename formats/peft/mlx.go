@@ -187,6 +187,10 @@ func cutMLX(name string) (module, half string) {
 	return "", ""
 }
 
+// maxFilled is the most numbers that a factor may have when it is filled up with zeros to many
+// times its size: no file is to ask for more memory than it has bytes, by far.
+const maxFilled = 1 << 28
+
 // ToMLX returns the tensors and the configuration of an MLX adapter. list has its modules.
 //
 // MLX has one rank and one scale for all modules. Where they differ, factors are filled up
@@ -215,6 +219,9 @@ func ToMLX(a *Adapter, list []ModuleScale) (*tensor.Table, []byte, error) {
 			return nil, nil, fmt.Errorf("adapter tensor %q: %w: MLX has no such adapter of %s", nameA, tensor.ErrUnsupported, m.Module)
 		}
 		in, out, module := infoA.Shape[1], infoB.Shape[0], toMLX(m.Module)
+		if most := max(in, out); int64(rank)*most > maxFilled && rank > 16*m.Rank {
+			return nil, nil, fmt.Errorf("adapter tensor %q: %w: its rank is %d, that of another module %d, and MLX has one for all", nameA, tensor.ErrUnsupported, m.Rank, rank)
+		}
 		used[nameA], used[nameB] = true, true
 		entries = append(entries,
 			computed(a, nameA, tensor.Info{Name: module + ".lora_a", Shape: tensor.Shape{in, int64(rank)}}, func(x []float32) []float32 {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -129,12 +130,12 @@ func (c *Config) SetModules(list []ModuleScale) {
 func alphaOf(m ModuleScale) float64 { return m.Scale * float64(m.Rank) }
 
 // keyOf returns the key of a pattern for one module alone. PEFT before 0.14 compares it with
-// the whole name only, so it begins with no ^ unless another module's name ends in it.
+// the whole name only, so it is the name unless that, as an expression, is another module's
+// too or none's.
 func keyOf(module string, list []ModuleScale) string {
-	for _, m := range list {
-		if strings.HasSuffix(m.Module, "."+module) {
-			return "^" + module
-		}
+	plain := literal(module)
+	if plain == nil || slices.ContainsFunc(list, func(m ModuleScale) bool { return m.Module != module && plain(m.Module) }) {
+		return "^" + regexp.QuoteMeta(module)
 	}
 	return module
 }
