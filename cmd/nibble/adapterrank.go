@@ -298,7 +298,7 @@ func (r *adapterRankResult) draw(svg bool) ([]byte, error) {
 		own := slices.DeleteFunc(slices.Clone(r.Modules), func(m *moduleRank) bool { return m.kind != k.Kind })
 		values, texts := fieldsOf(own, layers)
 		grid.Rows, grid.Values, grid.Texts = append(grid.Rows, k.Kind), append(grid.Values, values), append(grid.Texts, texts)
-		curves = append(curves, chart.Curve{Name: k.Kind, Points: lossOf(own)})
+		curves = append(curves, chart.Curve{Name: k.Kind, Points: curveOf(own)})
 	}
 	return chart.CurvesAndGrid("Error of what is added, by rank", "rank", "share of the norm that is lost", curves, grid, svg)
 }
@@ -322,8 +322,8 @@ func fieldsOf(own []*moduleRank, layers []int) ([]float64, []string) {
 	return values, texts
 }
 
-// lossOf returns the error of what modules add together at each rank.
-func lossOf(own []*moduleRank) []chart.Point {
+// curveOf returns the error of what modules add together at each rank.
+func curveOf(own []*moduleRank) []chart.Point {
 	var out []chart.Point
 	most := 0
 	for _, m := range own {
