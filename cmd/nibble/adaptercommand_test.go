@@ -18,21 +18,6 @@ import (
 	"github.com/seed18967229/nibble/tensor"
 )
 
-// values returns the numbers of all float tensors at a path.
-func values(t *testing.T, path string) map[string][]float32 {
-	t.Helper()
-	in, err := formats.Open(path)
-	require.NoError(t, err)
-	defer in.Close()
-	out := make(map[string][]float32)
-	for info := range in.All() {
-		_, x, err := codecs.ReadAll(in, info.Name)
-		require.NoError(t, err)
-		out[info.Name] = x
-	}
-	return out
-}
-
 // distance returns the norm of the difference of two models to that of the first.
 func distance(want, got map[string][]float32) float64 {
 	var diff, all float64

@@ -98,6 +98,10 @@ func (x *adapted) match(m *model, list []weighted, arithmetic merge.Arithmetic, 
 		return badUsage(hint.Add(fmt.Errorf("--initial-adapter %s: no adapter is left that changed its base when training began", initial[0]),
 			"leave it out: init_lora_weights of the adapters does not ask for it"))
 	}
+	if o.plan != nil {
+		x.changes, err = x.combine(o.plan, changes)
+		return err
+	}
 	x.changes, err = merge.Join(x.model.view, codecs, arithmetic, changes...)
 	return err
 }
