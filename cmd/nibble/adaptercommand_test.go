@@ -273,3 +273,39 @@ func TestAdapterRank(t *testing.T) {
 	}
 	require.Contains(t, ok(t, "adapter", "rank", from), "adapter resize --max-size")
 }
+
+// Methods that combine what is added make an adapter of what merging with them makes, the
+// same numbers dropped at random, as far as its rank allows.
+func TestAdapterCombineByMethod(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	base, from := family("qwen2"), familyAdapter("qwen2-lora")
+	ok(t, "adapter", "resize", from, at("other"), "--rank", "3")
+	plain := values(t, base)
+	for i, method := range [][]string{{"ties", "--density", "0.5"}, {"dare_linear", "--density", "0.6", "--seed", "3"}, {"slerp", "--t", "0.3"}} {
+		args := append([]string{"--method"}, method...)
+		one, two := from+":0.8", at("other")+":0.3"
+		if method[0] == "slerp" {
+			one, two = from, at("other")
+		}
+		merged := at(method[0])
+		ok(t, append([]string{"merge", "--base", base, "--adapter", one, "--adapter", two, "--out", merged, "--dtype", "f32"}, args...)...)
+		want := values(t, merged)
+		for name, x := range plain {
+			for j, v := range x {
+				want[name][j] -= v
+			}
+		}
+		for _, rank := range []int{3, 1000} {
+			out := at(method[0] + itoa(rank))
+			var r adapterWritten
+			okJSON(t, &r, append([]string{"adapter", "combine", one, two, "--out", out, "--rank", itoa(rank)}, args...)...)
+			require.InDelta(t, r.Error, distance(want, added(t, base, out)), 1e-4, method[0])
+			if rank == 1000 {
+				require.Less(t, r.Error, 1e-5, "%d", i)
+			} else {
+				require.Greater(t, r.Error, 0.01, "%d", i)
+			}
+		}
+	}
+}

@@ -84,6 +84,9 @@ func TestBadAdapters(t *testing.T) {
 		"no such method":   {only, []string{"adapter", "combine", "lora", "--out", "out", "--method", "mean"}, exitUsage, []string{`"mean"`}, "cat"},
 		"no density":       {only, []string{"adapter", "combine", "lora", "--out", "out", "--method", "peft-ties"}, exitUsage, []string{"--density"}, "default"},
 		"idle rank":        {only, []string{"adapter", "combine", "lora", "--out", "out", "--rank", "3"}, exitUsage, []string{"--rank is not for"}, "svd"},
+		"weight of slerp":  {only, []string{"adapter", "combine", "lora:0.5", "lora", "--out", "out", "--method", "slerp"}, exitUsage, []string{"takes no weight"}, "t"},
+		"three of two":     {only, []string{"adapter", "combine", "lora", "lora", "lora", "--out", "out", "--method", "slerp"}, exitUsage, []string{"at most 2"}, ""},
+		"idle lambda":      {only, []string{"adapter", "combine", "lora", "--out", "out", "--lambda", "2"}, exitUsage, []string{"--lambda 2"}, "takes"},
 		"not a weight":     {only, []string{"adapter", "combine", "lora:much", "--out", "out"}, exitUsage, []string{"much"}, "weight"},
 		"ranks differ": {func(t *testing.T, dir string) {
 			ok(t, "adapter", "resize", lora(t, dir), filepath.Join(dir, "less"), "--rank", "2")
