@@ -20,9 +20,7 @@ import (
 type combineOptions struct {
 	out, method, base string
 	rank              int
-	density           float64
-	seed              uint64
-	sign              string
+	params            methodOptions
 }
 
 func (a *app) adapterCombineCommand() *cobra.Command {
@@ -39,8 +37,12 @@ write it as a PEFT directory. Ranks, scales and modules may differ.
 
 ` + about.String() + `
 The methods of PEFT work on A and B apart from each other, as its
-add_weighted_adapter does, and are there to give what it gives.`,
-		Example: "  nibble adapter combine style:0.7 facts:0.3 --out both\n  nibble adapter combine style facts --out both --method svd --rank 16",
+add_weighted_adapter does, and are there to give what it gives. Others combine what
+is added itself, as nibble merge --method does, and cut it to --rank; the error is
+the distance to what they make:
+
+  ` + strings.Join(wholeMethods(), ", "),
+		Example: "  nibble adapter combine style:0.7 facts:0.3 --out both\n  nibble adapter combine style facts --out both --method ties --density 0.3 --rank 16",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return badUsage(hint.Add(fmt.Errorf("no adapters are given"), "usage: %s", cmd.UseLine()))
@@ -52,33 +54,11 @@ add_weighted_adapter does, and are there to give what it gives.`,
 	f := cmd.Flags()
 	f.StringVar(&o.out, "out", "", "where to write the adapter")
 	f.StringVar(&o.method, "method", factors.Methods()[0].Name, "how: see above")
-	f.IntVar(&o.rank, "rank", 0, "highest rank of a module, with svd (default: that of the largest adapter)")
-	f.Float64Var(&o.density, "density", 0, "share of the numbers that is kept, with methods that prune")
-	f.Uint64Var(&o.seed, "seed", 42, "of what is dropped at random")
-	f.StringVar(&o.sign, "majority-sign", "total", "what decides the sign with ties: total, frequency")
+	f.IntVar(&o.rank, "rank", 0, "highest rank of a module, with methods that cut (default: that of the largest adapter)")
+	o.params.paramFlags(f, "rank")
 	baseFlag(cmd, &o.base)
 	need(cmd, "out")
 	return cmd
-}
-
-// check returns the method, with flags that it would not heed refused.
-func (o *combineOptions) check() (*factors.Method, factors.Options, error) {
-	opts := factors.Options{Rank: o.rank, Density: o.density, Seed: o.seed, Frequency: o.sign == "frequency"}
-	m, err := factors.ByName(o.method)
-	switch {
-	case err != nil:
-	case o.rank < 0:
-		err = fmt.Errorf("--rank is %d, want 1 or more", o.rank)
-	case o.rank > 0 && !m.Ranked:
-		err = hint.Add(fmt.Errorf("--rank is not for --method %s", m.Name), "--method svd cuts the sum to a rank")
-	case m.Prunes && !(o.density > 0 && o.density <= 1):
-		err = hint.Add(fmt.Errorf("--density is %v, want a share above 0 and at most 1", o.density), "--method %s has no default of it", m.Name)
-	case !m.Prunes && o.density != 0:
-		err = fmt.Errorf("--density is not for --method %s", m.Name)
-	case o.sign != "total" && o.sign != "frequency":
-		err = fmt.Errorf("--majority-sign is %q, want total or frequency", o.sign)
-	}
-	return m, opts, badUsage(err)
 }
 
 // combined is one of the adapters.
@@ -90,7 +70,7 @@ type combined struct {
 }
 
 func (a *app) adapterCombine(ctx context.Context, args []string, o *combineOptions) (err error) {
-	method, opts, err := o.check()
+	method, err := o.combiner(ctx, len(args))
 	if err != nil {
 		return err
 	}
@@ -118,7 +98,7 @@ func (a *app) adapterCombine(ctx context.Context, args []string, o *combineOptio
 			x.modules[f.Modules[i].Name] = &f.Modules[i]
 		}
 	}
-	r := &adapterWritten{Out: o.out, exact: method.Exact}
+	r := &adapterWritten{Out: o.out, exact: method.exact}
 	c, err := combinedConfig(list, r)
 	if err != nil {
 		return err
@@ -128,7 +108,7 @@ func (a *app) adapterCombine(ctx context.Context, args []string, o *combineOptio
 		return err
 	}
 	defer d.Close()
-	if err := a.combine(ctx, list, method, opts, d, r); err != nil {
+	if err := a.combine(ctx, list, method, d, r); err != nil {
 		return err
 	}
 	if err := combineRest(ctx, list, d, c); err != nil {
@@ -185,7 +165,7 @@ func combinedTargets(list []*combined, modules []string) peft.Modules {
 }
 
 // combine makes the pairs, module by module.
-func (a *app) combine(ctx context.Context, list []*combined, method *factors.Method, opts factors.Options, d *draft, r *adapterWritten) error {
+func (a *app) combine(ctx context.Context, list []*combined, method *combiner, d *draft, r *adapterWritten) error {
 	var all []factors.Module
 	seen := make(map[string]bool)
 	for _, x := range list {
@@ -208,6 +188,9 @@ func (a *app) combine(ctx context.Context, list []*combined, method *factors.Met
 		for _, x := range list {
 			own := x.modules[m.Name]
 			if own == nil {
+				if method.zeros {
+					parts = append(parts, factors.Part{Weight: x.weight})
+				}
 				continue
 			}
 			p, err := x.factors.Read(codecs, own)
@@ -220,16 +203,11 @@ func (a *app) combine(ctx context.Context, list []*combined, method *factors.Met
 			parts = append(parts, factors.Part{Pair: p, Weight: x.weight})
 			most = max(most, own.Rank)
 		}
-		opts.Module = uint64(i)
-		p, err := method.Combine(parts, opts)
+		p, norm, apart, err := method.combine(m.Name, i, parts)
 		if err != nil {
 			return fmt.Errorf("module %s: %w", m.Name, err)
 		}
-		size := &moduleSize{Module: m.Name, Was: most, Rank: p.Rank}
-		r.Modules = append(r.Modules, size)
-		if size.Norm, size.Error, err = method.Apart(parts, p); err != nil {
-			return err
-		}
+		r.Modules = append(r.Modules, &moduleSize{Module: m.Name, Was: most, Rank: p.Rank, Norm: norm, Error: apart})
 		if err := d.add(m, p, nil); err != nil {
 			return err
 		}

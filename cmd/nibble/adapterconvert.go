@@ -133,9 +133,9 @@ func (a *app) writeAdapter(ctx context.Context, in *formats.Input, ad *peft.Adap
 	if err := ad.Config.UnsupportedBut(follows...); err != nil {
 		return nil, fmt.Errorf("%s: %w", in.Path, err)
 	}
-	f, err := factors.Inventory(ad, ad.Config.ScaleOf)
+	f, err := inventory(in.Path, ad)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", in.Path, err)
+		return nil, err
 	}
 	list := scalesOf(f)
 	switch to {

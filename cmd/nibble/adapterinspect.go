@@ -89,7 +89,7 @@ func (a *app) adapterInspect(ctx context.Context, path, base string) error {
 	}
 	c := ad.Config
 	r := &adapterInspectResult{
-		Path: path, Format: adapterFormat(in), UseRSLoRA: c.UseRSLoRA, UseDoRA: c.On("use_dora"),
+		Path: path, Format: adapterFormat(in), UseRSLoRA: c.UseRSLoRA, UseDoRA: c.UseDoRA,
 		adapterFacts: adapterFacts{Type: c.PeftType, Base: c.BaseModel, Rank: c.R, Alpha: c.LoraAlpha, Scale: c.Scaling(), Targets: targets(ad)},
 	}
 	if err := c.Unsupported(); err != nil {
@@ -136,9 +136,9 @@ func inspected(in *formats.Input, base string) (*peft.Adapter, *factors.Adapter,
 	if err != nil {
 		return nil, nil, err
 	}
-	f, err := factors.Inventory(ad, ad.Config.ScaleOf)
+	f, err := inventory(in.Path, ad)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", in.Path, err)
+		return nil, nil, err
 	}
 	return ad, f, nil
 }

@@ -118,12 +118,25 @@ func openFactors(path, base string, follows ...string) (*peft.Adapter, *factors.
 		ad.Close()
 		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
-	a, err := factors.Inventory(ad, ad.Config.ScaleOf)
+	a, err := inventory(path, ad)
 	if err != nil {
 		ad.Close()
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
+		return nil, nil, err
 	}
 	return ad, a, nil
+}
+
+// inventory returns the modules of an adapter with their scales.
+func inventory(path string, ad *peft.Adapter) (*factors.Adapter, error) {
+	scales, err := ad.Config.Scales()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	a, err := factors.Inventory(ad, scales)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return a, nil
 }
 
 // modelOf returns what the model at a path is, nil for none.

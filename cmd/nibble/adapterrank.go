@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -155,7 +156,7 @@ func (r *adapterRankResult) measure(f *factors.Adapter, spectra []factors.Spectr
 			Module: m.Name, Rank: m.Rank, Suggest: max(1, s.EnergyRank(r.Energy)), Norm: s.Norm(), Entropy: s.EntropyRank(), Spectrum: s,
 			of: factors.Candidate{Out: m.Out, In: m.In, Spectrum: s},
 		}
-		x.layer, x.kind = layerOf(m.Name)
+		x.layer, x.kind = placeOf(m.Name)
 		x.KeptHalf = 1 - math.Pow(s.Lost((m.Rank+1)/2), 2)
 		// Beyond the sides of the matrix there is nothing.
 		if last := min(m.Rank, m.Out, m.In) - 1; s[0] > 0 {
@@ -180,15 +181,22 @@ func (r *adapterRankResult) measure(f *factors.Adapter, spectra []factors.Spectr
 	}
 }
 
-// layerOf returns the number of a module's layer, -1 for none, and what it is called within.
-func layerOf(module string) (int, string) {
+// placeOf returns the number of a module's layer, -1 for none, and what it is called within,
+// with a star for another number, as of an expert.
+func placeOf(module string) (int, string) {
 	parts := strings.Split(module, ".")
+	layer, from := -1, 0
 	for i, p := range parts {
-		if n, err := strconv.Atoi(p); err == nil && n >= 0 && i+1 < len(parts) {
-			return n, strings.Join(parts[i+1:], ".")
+		n, err := strconv.Atoi(p)
+		switch {
+		case err != nil || n < 0 || i+1 == len(parts):
+		case layer < 0:
+			layer, from = n, i+1
+		default:
+			parts[i] = "*"
 		}
 	}
-	return -1, module
+	return layer, strings.Join(parts[from:], ".")
 }
 
 func (r *adapterRankResult) kinds(all float64) {
@@ -213,15 +221,7 @@ func (r *adapterRankResult) kinds(all float64) {
 		k.Suggest /= float64(k.Modules)
 		k.Entropy /= float64(k.Modules)
 	}
-	slices.SortStableFunc(r.Kinds, func(x, y *kindRank) int {
-		switch {
-		case x.Worth > y.Worth:
-			return -1
-		case x.Worth < y.Worth:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(r.Kinds, func(x, y *kindRank) int { return cmp.Compare(y.Worth, x.Worth) })
 }
 
 // try compares rank k everywhere with as many numbers spent by module.
@@ -267,11 +267,17 @@ func (r *adapterRankResult) text(w io.Writer) {
 	}
 }
 
+// mostKinds is how many kinds of modules a picture has: those with the most energy.
+const mostKinds = 12
+
 // draw draws, by kind, the error that is left at each rank, and in a grid of layers and kinds
 // the norms, with the suggested ranks.
 func (r *adapterRankResult) draw(svg bool) ([]byte, error) {
-	var curves []chart.Curve
-	grid := chart.Grid{Title: "Suggested rank; the darker, the larger is what is added", X: "layer", Y: ""}
+	kinds := slices.Clone(r.Kinds)
+	if len(kinds) > mostKinds {
+		slices.SortStableFunc(kinds, func(x, y *kindRank) int { return cmp.Compare(y.Energy, x.Energy) })
+		kinds = kinds[:mostKinds]
+	}
 	layers := []int{}
 	for _, m := range r.Modules {
 		if !slices.Contains(layers, m.layer) {
@@ -279,6 +285,7 @@ func (r *adapterRankResult) draw(svg bool) ([]byte, error) {
 		}
 	}
 	slices.Sort(layers)
+	grid := chart.Grid{Title: "Suggested rank; the darker, the larger is what is added", X: "layer"}
 	for _, l := range layers {
 		name := strconv.Itoa(l)
 		if l < 0 {
@@ -286,34 +293,51 @@ func (r *adapterRankResult) draw(svg bool) ([]byte, error) {
 		}
 		grid.Columns = append(grid.Columns, name)
 	}
-	for _, k := range r.Kinds {
-		values, texts := make([]float64, len(layers)), make([]string, len(layers))
-		for i := range values {
-			values[i] = math.NaN()
-		}
-		var own []*moduleRank
-		most := 0
-		for _, m := range r.Modules {
-			if m.kind == k.Kind {
-				own = append(own, m)
-				most = max(most, m.Rank)
-				at := slices.Index(layers, m.layer)
-				values[at], texts[at] = m.Norm, strconv.Itoa(m.Suggest)
-			}
-		}
+	var curves []chart.Curve
+	for _, k := range kinds {
+		own := slices.DeleteFunc(slices.Clone(r.Modules), func(m *moduleRank) bool { return m.kind != k.Kind })
+		values, texts := fieldsOf(own, layers)
 		grid.Rows, grid.Values, grid.Texts = append(grid.Rows, k.Kind), append(grid.Values, values), append(grid.Texts, texts)
-		c := chart.Curve{Name: k.Kind}
-		for rank := range most + 1 {
-			var all, lost float64
-			for _, m := range own {
-				all += m.Norm * m.Norm
-				lost += math.Pow(m.Norm*m.Spectrum.Lost(rank), 2)
-			}
-			if all > 0 {
-				c.Points = append(c.Points, chart.Point{X: float64(rank), Y: math.Sqrt(lost / all)})
-			}
-		}
-		curves = append(curves, c)
+		curves = append(curves, chart.Curve{Name: k.Kind, Points: curveOf(own)})
 	}
 	return chart.CurvesAndGrid("Error of what is added, by rank", "rank", "share of the norm that is lost", curves, grid, svg)
+}
+
+// fieldsOf returns the norm of what modules add in each layer, and the mean of the ranks that
+// are suggested.
+func fieldsOf(own []*moduleRank, layers []int) ([]float64, []string) {
+	values, texts := make([]float64, len(layers)), make([]string, len(layers))
+	for i, l := range layers {
+		var squares, ranks, n float64
+		for _, m := range own {
+			if m.layer == l {
+				squares, ranks, n = squares+m.Norm*m.Norm, ranks+float64(m.Suggest), n+1
+			}
+		}
+		values[i] = math.NaN()
+		if n > 0 {
+			values[i], texts[i] = math.Sqrt(squares), strconv.FormatFloat(math.Round(ranks/n), 'f', 0, 64)
+		}
+	}
+	return values, texts
+}
+
+// curveOf returns the error of what modules add together at each rank.
+func curveOf(own []*moduleRank) []chart.Point {
+	var out []chart.Point
+	most := 0
+	for _, m := range own {
+		most = max(most, m.Rank)
+	}
+	for rank := range most + 1 {
+		var all, lost float64
+		for _, m := range own {
+			all += m.Norm * m.Norm
+			lost += math.Pow(m.Norm*m.Spectrum.Lost(rank), 2)
+		}
+		if all > 0 {
+			out = append(out, chart.Point{X: float64(rank), Y: math.Sqrt(lost / all)})
+		}
+	}
+	return out
 }

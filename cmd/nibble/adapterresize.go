@@ -190,7 +190,7 @@ func (a *app) adapterResize(ctx context.Context, path, out, base string, o *budg
 	if err := a.writeDraft(ctx, d, out, c, ranks); err != nil {
 		return err
 	}
-	if c.On("use_dora") {
+	if c.UseDoRA {
 		r.Notes = append(r.Notes, "magnitudes of DoRA stay; the error is that of the product, before it is brought to their norm")
 	}
 	r.account()

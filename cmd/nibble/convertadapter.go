@@ -18,7 +18,6 @@ import (
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/safeio"
-	"github.com/seed18967229/nibble/merge/factors"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -97,9 +96,9 @@ func oneAlpha(path string, ad *peft.Adapter) (*peft.Adapter, convert.AdapterScal
 		return ad, convert.AdapterScale{Rank: c.R, Alpha: c.LoraAlpha, UseRSLoRA: c.UseRSLoRA}, nil
 	}
 	var scale convert.AdapterScale
-	f, err := factors.Inventory(ad, c.ScaleOf)
+	f, err := inventory(path, ad)
 	if err != nil {
-		return nil, scale, fmt.Errorf("%s: %w", path, err)
+		return nil, scale, err
 	}
 	even, alpha, err := peft.OneAlpha(ad, scalesOf(f))
 	if err != nil {

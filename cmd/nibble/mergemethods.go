@@ -39,8 +39,13 @@ func (o *methodOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.method, "method", "", "how several are combined: "+strings.Join(methodNames(), ", ")+" (default linear)")
 	f.StringVar(&o.recipe, "recipe", "", "a file that says what is merged and how, as mergekit's configurations do")
 	f.StringArrayVar(&o.models, "model", nil, "a fine-tuned model, with :weight if not 1; may be repeated")
+	o.paramFlags(f)
+}
+
+// paramFlags adds those of the methods' parameters, but for some.
+func (o *methodOptions) paramFlags(f *pflag.FlagSet, but ...string) {
 	for _, q := range combine.Parameters() {
-		if !slices.Contains(notFlags, q.Name) {
+		if !slices.Contains(notFlags, q.Name) && !slices.Contains(but, q.Name) {
 			p := &paramFlag{name: q.Name}
 			o.params = append(o.params, p)
 			f.StringVar(&p.text, p.flag(), "", q.About)

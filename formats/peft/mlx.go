@@ -173,9 +173,7 @@ func fromMLX(src tensor.Source, c *mlxConfig) (*Config, *tensor.Table, error) {
 	config.TaskType, config.InferenceMode, config.BaseModel, config.LoraDropout = "CAUSAL_LM", true, c.Model, c.Parameters.Dropout
 	config.TargetModules = TargetsOf(modules)
 	config.SetModules(list)
-	if c.FineTuneType == "dora" {
-		config.Set("use_dora", "true")
-	}
+	config.UseDoRA = c.FineTuneType == "dora"
 	return config, table, nil
 }
 
@@ -189,13 +187,17 @@ func cutMLX(name string) (module, half string) {
 	return "", ""
 }
 
+// maxFilled is the most numbers that a factor may have when it is filled up with zeros to many
+// times its size: no file is to ask for more memory than it has bytes, by far.
+const maxFilled = 1 << 28
+
 // ToMLX returns the tensors and the configuration of an MLX adapter. list has its modules.
 //
 // MLX has one rank and one scale for all modules. Where they differ, factors are filled up
 // with zeros, and what a scale differs by goes into B, which rounds unless it is a power of
 // two.
 func ToMLX(a *Adapter, list []ModuleScale) (*tensor.Table, []byte, error) {
-	dora := a.Config.On("use_dora")
+	dora := a.Config.UseDoRA
 	rank, scale := 0, commonScale(list)
 	var entries []tensor.Entry
 	used := make(map[string]bool)
@@ -217,6 +219,9 @@ func ToMLX(a *Adapter, list []ModuleScale) (*tensor.Table, []byte, error) {
 			return nil, nil, fmt.Errorf("adapter tensor %q: %w: MLX has no such adapter of %s", nameA, tensor.ErrUnsupported, m.Module)
 		}
 		in, out, module := infoA.Shape[1], infoB.Shape[0], toMLX(m.Module)
+		if most := max(in, out); int64(rank)*most > maxFilled && rank > 16*m.Rank {
+			return nil, nil, fmt.Errorf("adapter tensor %q: %w: its rank is %d, that of another module %d, and MLX has one for all", nameA, tensor.ErrUnsupported, m.Rank, rank)
+		}
 		used[nameA], used[nameB] = true, true
 		entries = append(entries,
 			computed(a, nameA, tensor.Info{Name: module + ".lora_a", Shape: tensor.Shape{in, int64(rank)}}, func(x []float32) []float32 {

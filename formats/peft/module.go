@@ -9,7 +9,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/seed18967229/nibble/internal/hint"
@@ -25,88 +27,62 @@ func NewAdapter(c *Config, t *tensor.Table, path string, file io.Closer) *Adapte
 	return &Adapter{Table: t, Config: c, path: path, file: file}
 }
 
-// ScaleOf returns by what the product of a module is multiplied, whose matrices have that
-// rank: by its own alpha and rank where a pattern gives it one.
-func (c *Config) ScaleOf(module string, rank int) (float64, error) {
-	want, err := c.RankPattern.of(module, float64(c.R))
+// Scales returns what gives by what the product of a module is multiplied, whose matrices have
+// that rank: alpha over rank, or over its root, both as patterns may give them to the module.
+func (c *Config) Scales() (func(module string, rank int) (float64, error), error) {
+	of, err := c.Patterns()
 	if err != nil {
-		return 0, fmt.Errorf("rank_pattern: %w", err)
+		return nil, err
 	}
-	if want != float64(rank) {
-		return 0, hint.Add(fmt.Errorf("%w: its rank is %d, the configuration says %v", tensor.ErrMalformed, rank, want),
-			"adapter_config.json does not belong to these tensors")
-	}
-	alpha, err := c.AlphaPattern.of(module, c.LoraAlpha)
-	if err != nil {
-		return 0, fmt.Errorf("alpha_pattern: %w", err)
-	}
-	if c.UseRSLoRA {
-		return alpha / math.Sqrt(want), nil
-	}
-	return alpha / want, nil
+	return func(module string, rank int) (float64, error) {
+		want, alpha := c.R, c.LoraAlpha
+		if of != nil {
+			want, alpha = of(module)
+		}
+		if want != int64(rank) {
+			return 0, hint.Add(fmt.Errorf("%w: its rank is %d, the configuration says %d", tensor.ErrMalformed, rank, want),
+				"adapter_config.json does not belong to these tensors")
+		}
+		if c.UseRSLoRA {
+			return alpha / math.Sqrt(float64(want)), nil
+		}
+		return alpha / float64(want), nil
+	}, nil
 }
 
-// of returns the value that the first key gives that matches, or else the default.
-func (p Pattern) of(module string, otherwise float64) (float64, error) {
-	for _, e := range p {
-		ok, err := matches(e.Key, module)
-		if err != nil {
-			return 0, err
-		}
-		if ok {
-			return e.Value, nil
-		}
+// literal returns a match for the key of nearly every pattern, at the end of a name: letters,
+// and dots that stand for anything. It is nil for what is more of an expression.
+func literal(key string) func(name string) bool {
+	if strings.ContainsAny(key, `\+*?()|[]{}^$`) || !utf8.ValidString(key) {
+		return nil
 	}
-	return otherwise, nil
-}
-
-// matches reports whether the key of a pattern is for a module: at the end of its name, after
-// a dot.
-func matches(key, module string) (bool, error) {
-	plain, whole := strings.CutPrefix(key, "^")
-	if !strings.ContainsAny(plain, `\+*?()|[]{}^$`) {
-		// The key of nearly every file: letters, and dots that stand for anything.
-		key = plain
-		at := len(module) - len(key)
-		if at < 0 || at > 0 && (whole || module[at-1] != '.') {
-			return false, nil
+	return func(name string) bool {
+		at := len(name) - len(key)
+		if at < 0 || at > 0 && name[at-1] != '.' {
+			return false
 		}
 		for i := range len(key) {
-			if key[i] != '.' && key[i] != module[at+i] {
-				return false, nil
+			if key[i] != name[at+i] && (key[i] != '.' || name[at+i] == '\n' || name[at+i] >= utf8.RuneSelf) {
+				return false
 			}
 		}
-		return true, nil
+		return true
 	}
-	re, err := regexp.Compile(`^(?:.*\.)?(?:` + key + `)$`)
-	if err != nil {
-		return false, fmt.Errorf("%w: the key %s is no regular expression that is known here", tensor.ErrUnsupported, strconv.Quote(key))
-	}
-	return re.MatchString(module), nil
 }
 
 // UnsupportedBut is Unsupported for who follows some of the keys that others must refuse.
 func (c *Config) UnsupportedBut(follows ...string) error {
 	less := *c
 	less.other = maps.Clone(c.other)
-	plain := NewConfig()
 	for _, k := range keys() {
-		if !slices.Contains(follows, k.name) {
-			continue
-		}
-		if k.field == nil {
+		switch {
+		case !slices.Contains(follows, k.name):
+		case k.field == nil:
 			delete(less.other, k.name)
-			continue
-		}
-		switch to := k.field(&less).(type) {
-		case *Pattern:
-			*to = nil
-		case *[]string:
-			*to = nil
-		case *string:
-			*to = *k.field(plain).(*string)
-		case *Init:
-			*to = *k.field(plain).(*Init)
+		default:
+			if err := json.Unmarshal([]byte(k.def), k.field(&less)); err != nil {
+				return fmt.Errorf("%s: %w", k.name, err)
+			}
 		}
 	}
 	return less.Unsupported()
@@ -119,16 +95,7 @@ func (c *Config) repeats(name string, value jsontext.Value) bool {
 	return name == "alpha" && err == nil && v == c.LoraAlpha
 }
 
-// On reports whether a key without a field of its own is set to anything.
-func (c *Config) On(name string) bool {
-	v, ok := c.other[name]
-	return ok && !off(v)
-}
-
-// Set sets a key without a field of its own; value is JSON.
-func (c *Config) Set(name, value string) { c.other[name] = jsontext.Value(value) }
-
-// Clone returns a copy that shares nothing that SetModules or Set changes.
+// Clone returns a copy that shares nothing that SetModules changes.
 func (c *Config) Clone() *Config {
 	out := *c
 	out.other = maps.Clone(c.other)
@@ -163,12 +130,12 @@ func (c *Config) SetModules(list []ModuleScale) {
 func alphaOf(m ModuleScale) float64 { return m.Scale * float64(m.Rank) }
 
 // keyOf returns the key of a pattern for one module alone. PEFT before 0.14 compares it with
-// the whole name only, so it begins with no ^ unless another module's name ends in it.
+// the whole name only, so it is the name unless that, as an expression, is another module's
+// too or none's.
 func keyOf(module string, list []ModuleScale) string {
-	for _, m := range list {
-		if strings.HasSuffix(m.Module, "."+module) {
-			return "^" + module
-		}
+	plain := literal(module)
+	if plain == nil || slices.ContainsFunc(list, func(m ModuleScale) bool { return m.Module != module && plain(m.Module) }) {
+		return "^" + regexp.QuoteMeta(module)
 	}
 	return module
 }

@@ -43,6 +43,11 @@ func NewDifference(ctx context.Context, base, tuned tensor.Source, codecs tensor
 	return &Difference{Name: name, rows: int(b.Shape.Rows()), cols: int(b.Shape.Cols()), ctx: ctx, base: rowsB, tune: rowsT}, nil
 }
 
+// NewSum returns a matrix of computed rows, which is decomposed as a difference is.
+func NewSum(ctx context.Context, name string, rows tensor.Rows, out, in int) *Difference {
+	return &Difference{Name: name, rows: out, cols: in, ctx: ctx, tune: rows}
+}
+
 // Dims implements kernel.Matrix.
 func (d *Difference) Dims() (rows, cols int) { return d.rows, d.cols }
 
@@ -54,6 +59,9 @@ func (d *Difference) DecodeRows(dst []float32, row int) error {
 	}
 	if err := d.ctx.Err(); err != nil {
 		return err
+	}
+	if d.base == nil {
+		return d.tune.ReadRows(dst, int64(row))
 	}
 	if err := d.tune.ReadRows(dst, int64(row)); err != nil {
 		return fmt.Errorf("the fine-tuned model: tensor %q: %w", d.Name, err)
@@ -108,12 +116,6 @@ func (d *Difference) Energy(room []float32) (float64, error) {
 		d.held = room[:d.rows*d.cols]
 	}
 	return energy, nil
-}
-
-// Equal reports whether the tensors have the same values.
-func (d *Difference) Equal() (bool, error) {
-	energy, err := d.Energy(nil)
-	return energy == 0, err
 }
 
 // Extract returns the pair of at most that rank that is nearest to the difference, with a

@@ -121,3 +121,13 @@ func (s Spectrum) StableRank() float64 {
 	}
 	return s.squares(0) / (s[0] * s[0])
 }
+
+// ReadRows implements tensor.Rows: the rows of the delta.
+func (p *Pair) ReadRows(dst []float32, row int64) error {
+	n := len(dst) / p.In
+	if err := kernel.Mul(dst, p.B[int(row)*p.Rank:][:n*p.Rank], n, kernel.Dense{Data: p.A, Rows: p.Rank, Cols: p.In}, false); err != nil {
+		return err
+	}
+	kernel.Scale(dst, float32(p.Scale))
+	return nil
+}
