@@ -27,6 +27,10 @@ type Delta interface {
 type LowRank interface {
 	Delta
 	Factors() (b, a []float32, rank int, scale float32, err error)
+
+	// Across reports whether the target holds its weight as [in, out]: then b is
+	// what the adapter calls A, transposed.
+	Across() bool
 }
 
 // Scaled returns a delta times a factor. What is low-rank stays so.
@@ -63,6 +67,9 @@ func (d scaledLowRank) Factors() (b, a []float32, rank int, scale float32, err e
 	b, a, rank, scale, err = d.of.Factors()
 	return b, a, rank, scale * d.factor, err
 }
+
+// Across implements LowRank.
+func (d scaledLowRank) Across() bool { return d.of.Across() }
 
 // Deltas returns what a change adds to the tensor of base that it is done to:
 // the deltas of a sum, and of any other change one, which reads the base again.

@@ -12,7 +12,7 @@ type lowRank struct {
 	target           string
 	rows, cols, rank int
 	scale            float64
-	zero             bool
+	zero, across     bool
 
 	load  func() (b, a []float32, err error)
 	cache *cache
@@ -43,6 +43,9 @@ func (d *lowRank) Factors() (b, a []float32, rank int, scale float32, err error)
 	return f.b, f.a, d.rank, float32(d.scale), err
 }
 
+// Across implements LowRank.
+func (d *lowRank) Across() bool { return d.across }
+
 // AddRows implements Delta: the product is taken first and scaled then, as PEFT
 // does it.
 func (d *lowRank) AddRows(w []float32, row int64, scale float32) error {
@@ -70,7 +73,7 @@ func (d *lowRank) times(factor float64) Delta {
 	}
 	return &lowRank{
 		target: d.target, rows: d.rows, cols: d.cols, rank: d.rank,
-		scale: d.scale * factor, zero: d.zero, load: d.load, cache: d.cache,
+		scale: d.scale * factor, zero: d.zero, across: d.across, load: d.load, cache: d.cache,
 	}
 }
 

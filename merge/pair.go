@@ -41,7 +41,7 @@ func (m *matcher) newPair(p *pair, target string) (*lowRank, error) {
 	}
 	in, out := int(a.Shape[1]), int(b.Shape[0])
 	d := &lowRank{
-		target: target, rows: int(fits[0]), cols: int(fits[1]), rank: rank, scale: scale, cache: m.cache,
+		target: target, rows: int(fits[0]), cols: int(fits[1]), rank: rank, scale: scale, cache: m.cache, across: across,
 		zero: m.cfg.Initial == nil && (m.zero[p.a] || m.zero[p.b]),
 	}
 	if m.cfg.Initial != nil {

@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/seed18967229/nibble/formats"
+	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats/peft"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/merge"
@@ -14,23 +14,19 @@ import (
 	"github.com/seed18967229/nibble/train/optim"
 )
 
-// openAdapter opens a PEFT adapter. check says what its configuration asks for
-// that the caller cannot do.
-func openAdapter(path string, check func(*peft.Config) error) (*peft.Adapter, error) {
-	in, err := formats.Open(path)
+// openAdapter opens an adapter of any format. m is the model that it is put on,
+// which a GGUF file takes its names from, and check says what its configuration
+// asks for that the caller cannot do.
+func openAdapter(path string, m *arch.Model, check func(*peft.Config) error) (*peft.Adapter, error) {
+	ad, err := readAdapter(path, m)
 	if err != nil {
 		return nil, err
 	}
-	if in.Adapter == nil {
-		in.Close()
-		return nil, hint.Add(fmt.Errorf("%s: %w: a %s, where an adapter is needed", path, tensor.ErrUnsupported, in.Kind),
-			"an adapter is a directory with %s and %s", peft.ConfigName, peft.WeightsName)
-	}
-	if err := check(in.Adapter.Config); err != nil {
-		in.Close()
+	if err := check(ad.Config); err != nil {
+		ad.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return in.Adapter, nil
+	return ad, nil
 }
 
 // match reads an adapter and matches it with a base.
@@ -50,12 +46,12 @@ func match(base tensor.Source, ad *peft.Adapter, cfg merge.Config, path string) 
 }
 
 // attach returns an adapter to be computed on top of a base, "" being none.
-func attach(base tensor.Source, path string) (trainmodel.Trainable, error) {
+func attach(base tensor.Source, m *arch.Model, path string) (trainmodel.Trainable, error) {
 	t := trainmodel.Trainable{Adapters: make(map[string]*trainmodel.Adapter)}
 	if path == "" {
 		return t, nil
 	}
-	ad, err := openAdapter(path, (*peft.Config).Unsupported)
+	ad, err := openAdapter(path, m, (*peft.Config).Unsupported)
 	if err != nil {
 		return t, err
 	}
@@ -69,7 +65,7 @@ func attach(base tensor.Source, path string) (trainmodel.Trainable, error) {
 		return t, err
 	}
 	for info := range ad.All() {
-		module, ok := layerOf(info.Name)
+		module, ok := moduleOfPair(info.Name)
 		if !ok || !tensor.Has(base, module+".weight") {
 			return t, hint.Add(fmt.Errorf("%s: %w: %q is no matrix of a layer that can be computed beside the base", path, tensor.ErrUnsupported, info.Name),
 				"merge the adapter into the base, and take the result")
@@ -92,8 +88,8 @@ func attach(base tensor.Source, path string) (trainmodel.Trainable, error) {
 	return t, nil
 }
 
-// layerOf returns the layer that one of the two matrices of a pair is for.
-func layerOf(name string) (string, bool) {
+// moduleOfPair returns the layer that one of the two matrices of a pair is for.
+func moduleOfPair(name string) (string, bool) {
 	module, ok := strings.CutSuffix(name, ".lora_A.weight")
 	if !ok {
 		module, ok = strings.CutSuffix(name, ".lora_B.weight")
@@ -101,7 +97,7 @@ func layerOf(name string) (string, bool) {
 	return module, ok
 }
 
-// weighted is an adapter of merge, given as DIR or DIR:weight.
+// weighted is an adapter or a model that is merged, given as PATH or PATH:weight.
 type weighted struct {
 	path   string
 	weight float64
@@ -115,7 +111,7 @@ func parseWeighted(s string) (weighted, error) {
 	}
 	v, err := strconv.ParseFloat(s[at+1:], 64)
 	if err != nil || v-v != 0 {
-		return w, badUsage(hint.Add(fmt.Errorf("--adapter %s: %q is not a weight", s, s[at+1:]), "write DIR or DIR:weight, as in lora:0.5"))
+		return w, badUsage(hint.Add(fmt.Errorf("%s: %q is not a weight", s, s[at+1:]), "write DIR or DIR:weight, as in lora:0.5"))
 	}
 	return weighted{s[:at], v}, nil
 }

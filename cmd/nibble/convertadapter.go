@@ -21,13 +21,15 @@ import (
 	"github.com/seed18967229/nibble/tensor"
 )
 
-// convertAdapter converts an adapter of PEFT into a GGUF file, or back.
+// convertAdapter converts an adapter of PEFT or MLX into a GGUF file, or a GGUF file into an
+// adapter of PEFT.
 func (a *app) convertAdapter(ctx context.Context, in *formats.Input, out string, o *convertOptions) (*writeResult, error) {
 	if in.Adapter != nil {
 		if !isGGUF(out) {
-			return nil, badUsage(hint.Add(fmt.Errorf("%s is an adapter and can only become a .gguf file", in.Path), "give an OUT that ends in .gguf"))
+			return nil, badUsage(hint.Add(fmt.Errorf("%s is an adapter and can only become a .gguf file", in.Path),
+				"give an OUT that ends in .gguf; nibble adapter convert knows more formats"))
 		}
-		return a.adapterToGGUF(ctx, in, out, o)
+		return a.adapterToGGUF(ctx, in, in.Adapter, out, o)
 	}
 	if isGGUF(out) {
 		return nil, badUsage(hint.Add(fmt.Errorf("%s is a GGUF adapter, whose types stay as they are", in.Path), "leave out --outtype"))
@@ -35,15 +37,16 @@ func (a *app) convertAdapter(ctx context.Context, in *formats.Input, out string,
 	return a.adapterFromGGUF(ctx, in, out, o)
 }
 
-func (a *app) adapterToGGUF(ctx context.Context, in *formats.Input, out string, o *convertOptions) (*writeResult, error) {
+// adapterToGGUF writes an adapter, which in is, as a GGUF file.
+func (a *app) adapterToGGUF(ctx context.Context, in *formats.Input, ad *peft.Adapter, out string, o *convertOptions) (*writeResult, error) {
 	if err := checkGGUFType(o.outType); err != nil {
 		return nil, err
 	}
 	if o.pre != "" {
 		return nil, badUsage(fmt.Errorf("--pre is of tokenizers, and an adapter has none"))
 	}
-	c := in.Adapter.Config
-	if err := c.Unsupported(); err != nil {
+	c := ad.Config
+	if err := c.UnsupportedBut("rank_pattern", "alpha_pattern"); err != nil {
 		return nil, fmt.Errorf("%s: %w", in.Path, err)
 	}
 	base := o.base
@@ -69,8 +72,11 @@ func (a *app) adapterToGGUF(ctx context.Context, in *formats.Input, out string, 
 		of:    func(p modelcard.Params) (tensor.Meta, []string) { return card.GGUF((&model{Input: in}).name(), p) },
 		notes: card.Notes,
 	}
-	scale := convert.AdapterScale{Rank: c.R, Alpha: c.LoraAlpha, UseRSLoRA: c.UseRSLoRA}
-	g, err := convert.AdapterToGGUF(in.Adapter, codecs, m, scale, convert.GGUFOptions{OutType: o.outType, General: general.meta})
+	ad, scale, err := oneAlpha(in.Path, ad)
+	if err != nil {
+		return nil, err
+	}
+	g, err := convert.AdapterToGGUF(ad, codecs, m, scale, convert.GGUFOptions{OutType: o.outType, General: general.meta})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", in.Path, err)
 	}
@@ -80,6 +86,25 @@ func (a *app) adapterToGGUF(ctx context.Context, in *formats.Input, out string, 
 	}
 	r.Notes = slices.Concat(r.Notes, general.notes, g.Notes)
 	return r, nil
+}
+
+// oneAlpha returns an adapter as GGUF can say its scale: all modules have one alpha, over
+// which each has its own rank. What the patterns of a configuration make different goes into B.
+func oneAlpha(path string, ad *peft.Adapter) (*peft.Adapter, convert.AdapterScale, error) {
+	c := ad.Config
+	if len(c.RankPattern)+len(c.AlphaPattern) == 0 {
+		return ad, convert.AdapterScale{Rank: c.R, Alpha: c.LoraAlpha, UseRSLoRA: c.UseRSLoRA}, nil
+	}
+	var scale convert.AdapterScale
+	f, err := inventory(path, ad)
+	if err != nil {
+		return nil, scale, err
+	}
+	even, alpha, err := peft.OneAlpha(ad, scalesOf(f))
+	if err != nil {
+		return nil, scale, fmt.Errorf("%s: %w", path, err)
+	}
+	return even, convert.AdapterScale{Alpha: alpha}, nil
 }
 
 // localBase returns the path of the model that a configuration names, "" if it
@@ -121,23 +146,35 @@ func (a *app) adapterFromGGUF(ctx context.Context, in *formats.Input, out string
 		return nil, badUsage(hint.Add(fmt.Errorf("no output type %q for an adapter's directory", o.outType), "PEFT stores adapters as f32"))
 	}
 	if o.base == "" {
-		return nil, badUsage(hint.Add(fmt.Errorf("%s: a GGUF adapter does not say enough of the model that it belongs to", in.Path),
-			"give its directory or .gguf file with --base; config.json alone is enough"))
+		return nil, badUsage(needsBase(in.Path))
 	}
 	m, err := hyperparameters(o.base)
 	if err != nil {
 		return nil, err
 	}
-	view, scale, err := convert.AdapterFromGGUF(in.GGUF, codecs, m)
+	ad, origin, err := fromGGUF(in, m)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", in.Path, err)
+		return nil, err
 	}
-	c := peft.NewConfig()
-	c.TaskType, c.R, c.LoraAlpha, c.InferenceMode = "CAUSAL_LM", scale.Rank, scale.Alpha, true
-	c.BaseModel = baseName(in.Meta(), o.base)
-	c.TargetModules.Names = targets(view)
-	c.FanInFanOut = m.FanInFanOut()
-	plan, err := castPlan(view, func(tensor.Info) tensor.DType { return tensor.F32 }, view.Origin)
+	ad.Config.BaseModel = baseName(in.Meta(), o.base)
+	return a.writePEFT(ctx, in, ad, origin, out)
+}
+
+// originOf says what a tensor of an adapter is made of; nil is that its name and bytes are
+// those of the input.
+type originOf func(string) convert.Origin
+
+// source returns what the account of a conversion names tensors of.
+func (f originOf) source(in *formats.Input, ad *peft.Adapter) tensor.Source {
+	if f == nil {
+		return ad
+	}
+	return in
+}
+
+// writePEFT writes an adapter, which in is, as a directory of PEFT.
+func (a *app) writePEFT(ctx context.Context, in *formats.Input, ad *peft.Adapter, origin originOf, out string) (*writeResult, error) {
+	plan, err := castPlan(ad, func(tensor.Info) tensor.DType { return tensor.F32 }, origin)
 	if err != nil {
 		return nil, err
 	}
@@ -145,13 +182,13 @@ func (a *app) adapterFromGGUF(ctx context.Context, in *formats.Input, out string
 	if err != nil {
 		return nil, err
 	}
-	if err := peft.Write(ctx, d.Temp(), c, view, false); err != nil {
+	if err := peft.Write(ctx, d.Temp(), ad.Config, ad, false); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", in.Path, err), d.Abort())
 	}
 	if err := d.Commit(); err != nil {
 		return nil, err
 	}
-	return newWriteResult(job{in.Path, plan, view, in, view.Origin}, out), nil
+	return newWriteResult(job{in.Path, plan, ad, origin.source(in, ad), origin}, out), nil
 }
 
 // holdsAdapter reports whether a directory of these files is one that --force may

@@ -26,13 +26,15 @@ type mergeOptions struct {
 	untie      bool
 	initial    []string
 	residual   bool
+
+	methodOptions
 }
 
 func (a *app) mergeCommand() *cobra.Command {
 	var o mergeOptions
 	cmd := &cobra.Command{
 		Use:   "merge --base IN --adapter DIR[:weight] ... --out OUT",
-		Short: "Merge LoRA adapters into base weights",
+		Short: "Merge LoRA adapters into base weights, or models with each other",
 		Long: `Add adapters to the weights of a base, row by row. Sums are taken in 32 bits and
 rounded once. A quantized base is decoded first. OUT ending in .gguf becomes a
 GGUF file, anything else a Hugging Face directory.
@@ -50,10 +52,16 @@ a tensor of its own, which is what the adapter was trained as.
 
 PiSSA, OLoRA, CorDA and LoRA-GA change the base when training begins. Give the
 adapter as it was then with --initial-adapter, or that changed base as --base
-with --residual-base.`,
-		Example: "  nibble merge --base stories260K --adapter adapters --out merged\n  nibble merge --base base --adapter style:0.7 --adapter facts:0.3 --out merged.gguf --dtype f16",
-		Args:    exactArgs(0),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.merge(cmd.Context(), &o) },
+with --residual-base.
+
+Several adapters are added unless --method says otherwise; --model stands beside
+--adapter for fine-tuned models of the base, which linear and slerp combine without
+one too. A recipe says the same in a file, by layer and by tensor, and reads as
+mergekit's configurations do.`,
+		Example: "  nibble merge --base stories260K --adapter adapters --out merged\n  nibble merge --base base --adapter style:0.7 --adapter facts:0.3 --out merged.gguf --dtype f16\n" +
+			"  nibble merge --base base --model chat --model code:0.5 --method ties --density 0.3 --out both\n  nibble merge --recipe recipe.yaml --out merged",
+		Args: exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.merge(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.base, "base", "", "the model that the adapters were trained on")
@@ -66,7 +74,8 @@ with --residual-base.`,
 	f.StringArrayVar(&o.initial, "initial-adapter", nil, "a PiSSA adapter as it was before training; for each such adapter, in their order")
 	f.BoolVar(&o.residual, "residual-base", false, "the base is the one that the training of a PiSSA or LoftQ adapter changed")
 	preFlag(cmd, &o.pre)
-	need(cmd, "base", "adapter", "out")
+	o.flags(f)
+	need(cmd, "out")
 	return cmd
 }
 
@@ -92,15 +101,9 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	var list []weighted
-	inputs := []string{o.base}
-	for _, s := range o.adapters {
-		w, err := parseWeighted(s)
-		if err != nil {
-			return err
-		}
-		list = append(list, w)
-		inputs = append(inputs, w.path)
+	list, inputs, err := o.combined(arithmetic)
+	if err != nil {
+		return err
 	}
 	if err := fsx.CheckOutput(o.out, append(inputs, o.initial...)...); err != nil {
 		return badUsage(err)

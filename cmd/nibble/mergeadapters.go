@@ -62,7 +62,7 @@ func (x *adapted) match(m *model, list []weighted, arithmetic merge.Arithmetic, 
 	initial := slices.Clone(o.initial)
 	var changes [][]merge.Change
 	for i, w := range list {
-		ad, err := openAdapter(w.path, (*peft.Config).Unmergeable)
+		ad, err := openAdapter(w.path, m.arch, (*peft.Config).Unmergeable)
 		if err != nil {
 			return err
 		}
@@ -99,6 +99,10 @@ func (x *adapted) match(m *model, list []weighted, arithmetic merge.Arithmetic, 
 		return badUsage(hint.Add(fmt.Errorf("--initial-adapter %s: no adapter is left that changed its base when training began", initial[0]),
 			"leave it out: init_lora_weights of the adapters does not ask for it"))
 	}
+	if o.plan != nil {
+		x.changes, err = x.combine(o.plan, changes)
+		return err
+	}
 	x.changes, err = merge.Join(x.model.view, codecs, arithmetic, changes...)
 	return err
 }
@@ -113,7 +117,7 @@ func (x *adapted) initial(ad *peft.Adapter, path string, list []string) (tensor.
 	// PEFT has such an adapter say that it was made with init_lora_weights = true,
 	// so that loading it does not change the base again. What it says does not
 	// matter here.
-	first, err := openAdapter(list[0], (*peft.Config).Unmergeable)
+	first, err := openAdapter(list[0], x.model.arch, (*peft.Config).Unmergeable)
 	if err != nil {
 		return nil, nil, err
 	}

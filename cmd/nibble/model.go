@@ -393,7 +393,7 @@ func (m *model) filesFromGGUF(o dirOptions) ([]hf.SideFile, error) {
 // named, on sequences of up to that many tokens; watch, which may be nil, is told
 // what goes into the linear layers.
 func (m *model) engine(adapter string, positions int, budget int64, watch trainmodel.Observer) (*engine.Engine, error) {
-	trained, err := attach(m.view, adapter)
+	trained, err := attach(m.view, m.arch, adapter)
 	if err != nil {
 		return nil, err
 	}

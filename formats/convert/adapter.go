@@ -26,17 +26,26 @@ const (
 
 // AdapterScale is by what an adapter's product is multiplied.
 type AdapterScale struct {
-	Rank      int64
+	Rank      int64 // 0 for one whose modules have ranks of their own
 	Alpha     float64
 	UseRSLoRA bool
+}
+
+// Of returns by what the product of a module of that rank is multiplied, as llama.cpp does
+// it: alpha over rank, and 1 for an alpha of 0.
+func (s AdapterScale) Of(rank int) float64 {
+	if s.Alpha == 0 {
+		return 1
+	}
+	return s.Alpha / float64(rank)
 }
 
 // AdapterToGGUF plans the GGUF file of a LoRA adapter of the model m, given
 // its tensors by the names of the model's modules: MODULE.lora_A.weight [r, in]
 // and MODULE.lora_B.weight [out, r]. The rows of B go the way of the weight's.
 //
-// llama.cpp multiplies by alpha/r. Of an adapter that is scaled by alpha/sqrt(r)
-// the alpha that is written makes up for it.
+// llama.cpp multiplies by alpha/r, r being that of each pair. Of an adapter that is scaled
+// by alpha/sqrt(r) the alpha that is written makes up for it.
 func AdapterToGGUF(src tensor.Source, codecs tensor.Codecs, m *arch.Model, scale AdapterScale, o GGUFOptions) (*GGUF, error) {
 	pairs, err := adapterPairs(src, m, scale.Rank)
 	if err != nil {
@@ -119,14 +128,18 @@ func adapterPairs(src tensor.Source, m *arch.Model, rank int64) ([]*pair, error)
 			byName[t.GGUFName] = x
 			out = append(out, x)
 		}
-		want, at := tensor.Shape{rank, int64(t.In())}, &x.a[max(t.Expert, 0)]
+		own := rank
+		if half := map[bool]int{true: 1}[isB]; own == 0 && len(info.Shape) == 2 {
+			own = info.Shape[half]
+		}
+		want, at := tensor.Shape{own, int64(t.In())}, &x.a[max(t.Expert, 0)]
 		if isB {
-			want, at = tensor.Shape{int64(t.Out()), rank}, &x.b[max(t.Expert, 0)]
+			want, at = tensor.Shape{int64(t.Out()), own}, &x.b[max(t.Expert, 0)]
 		}
 		if embedding { // a table of vocab rows is a layer from vocab to hidden
-			want = tensor.Shape{rank, int64(t.Out())}
+			want = tensor.Shape{own, int64(t.Out())}
 			if isB {
-				want = tensor.Shape{int64(t.In()), rank}
+				want = tensor.Shape{int64(t.In()), own}
 			}
 		}
 		if !info.Shape.Equal(want) {
@@ -139,6 +152,9 @@ func adapterPairs(src tensor.Source, m *arch.Model, rank int64) ([]*pair, error)
 		for i := range x.a {
 			if x.a[i].Name == "" || x.b[i].Name == "" {
 				return nil, fmt.Errorf("adapter of %q: %w: A or B of it is missing (GGUF needs both, and those of all experts of a layer)", x.Module(), tensor.ErrUnsupported)
+			}
+			if x.a[i].Shape[0] != x.b[0].Shape[1] || x.b[i].Shape[1] != x.b[0].Shape[1] {
+				return nil, fmt.Errorf("adapter of %q: %w: A and B have different ranks, or those of experts that are one tensor in GGUF", x.Module(), tensor.ErrUnsupported)
 			}
 		}
 	}
@@ -199,6 +215,7 @@ func AdapterFromGGUF(g tensor.Source, codecs tensor.Codecs, m *arch.Model) (*Vie
 	}
 	view := &View{Origins: make(map[string]Origin)}
 	var entries []tensor.Entry
+	first := true
 	for info := range g.All() {
 		name, isA := strings.CutSuffix(info.Name, suffixA)
 		if !isA {
@@ -215,11 +232,11 @@ func AdapterFromGGUF(g tensor.Source, codecs tensor.Codecs, m *arch.Model) (*Vie
 		if err != nil {
 			return nil, scale, err
 		}
-		if scale.Rank == 0 {
-			scale.Rank = rank
+		if !first && rank != scale.Rank {
+			scale.Rank = 0
 		}
-		if rank != scale.Rank {
-			return nil, scale, fmt.Errorf("tensor %q: %w: its rank is %d, that of others %d", info.Name, tensor.ErrUnsupported, rank, scale.Rank)
+		if first {
+			scale.Rank, first = rank, false
 		}
 		for _, e := range list {
 			view.Origins[e.Info.Name] = Origin{[]string{info.Name}, change}
@@ -229,8 +246,7 @@ func AdapterFromGGUF(g tensor.Source, codecs tensor.Codecs, m *arch.Model) (*Vie
 	if len(entries) == 0 {
 		return nil, scale, fmt.Errorf("%w: the adapter has no tensors", tensor.ErrMalformed)
 	}
-	scale.Alpha = float64(alpha)
-	if alpha == 0 {
+	if scale.Alpha = float64(alpha); alpha == 0 {
 		scale.Alpha = float64(scale.Rank) // llama.cpp then takes 1 for alpha/r
 	}
 	stored, err := tensor.NewTable(tensor.Meta{{Key: "format", Value: "pt"}}, entries)
@@ -333,4 +349,42 @@ func DescribeAdapter(g tensor.Source) AdapterFacts {
 		}
 	}
 	return f
+}
+
+// AdapterAsNamed returns a GGUF adapter in the form that AdapterToGGUF takes, but with the
+// names that it has, each expert of a stack a module of its own, and rows in GGUF's order; and
+// its scale. It is for those who look at an adapter without its model.
+func AdapterAsNamed(g tensor.Source, codecs tensor.Codecs) (*tensor.Table, AdapterScale, error) {
+	alpha, _ := tensor.Lookup[float32](g.Meta(), keyAdapterAlpha)
+	scale := AdapterScale{Alpha: float64(alpha)}
+	var entries []tensor.Entry
+	for info := range g.All() {
+		nameA, isA := strings.CutSuffix(info.Name, suffixA)
+		nameB, isB := strings.CutSuffix(info.Name, suffixB)
+		module, suffix := strings.TrimSuffix(nameA, ".weight"), hfSuffixA
+		if isB {
+			module, suffix = strings.TrimSuffix(nameB, ".weight"), hfSuffixB
+		}
+		switch {
+		case !isA && !isB:
+			return nil, scale, fmt.Errorf("tensor %q: %w: neither a %s nor a %s", info.Name, tensor.ErrUnsupported, suffixA, suffixB)
+		case len(info.Shape) == 3 && info.Shape.Elems() > 0:
+			for e := range info.Shape[0] {
+				part := tensor.Info{Name: fmt.Sprintf("%s.%d%s", module, e, suffix), DType: info.DType, Shape: info.Shape[1:]}
+				entries = append(entries, slice(g, info.Name, part, e*part.Size()))
+			}
+		case isA && turned(g, info, nameA+suffixB):
+			entries = append(entries, transposed(g, codecs, info, module+suffix))
+		default:
+			entries = append(entries, tensor.Forward(g, info, module+suffix))
+		}
+	}
+	t, err := tensor.NewTable(g.Meta(), entries)
+	return t, scale, err
+}
+
+// turned reports whether A is stored as [in, r], as that of the embeddings is.
+func turned(g tensor.Source, a tensor.Info, nameB string) bool {
+	b, err := g.Info(nameB)
+	return err == nil && len(a.Shape) == 2 && len(b.Shape) == 2 && a.Shape[0] != b.Shape[1] && a.Shape[1] == b.Shape[1]
 }

@@ -60,14 +60,22 @@ type Adapter struct {
 var _ tensor.Source = (*Adapter)(nil)
 
 // Open opens an adapter directory, with adapter_model.safetensors or, as before
-// there was that, adapter_model.bin. Errors begin with the path and wrap
+// there was that, adapter_model.bin; or that of an MLX adapter, whose tensors and
+// configuration are given as PEFT would have them. Errors begin with the path and wrap
 // tensor.ErrMalformed, or tensor.ErrUnsupported for another kind of adapter or
 // weights in another format. An adapter without tensors, or with an empty A or
 // B, is malformed: merging it would change nothing, or not be possible.
 func Open(dir string) (*Adapter, error) {
-	config, err := readConfig(dir)
+	text, err := readConfig(dir)
 	if err != nil {
 		return nil, err
+	}
+	if isMLX(text) {
+		return openMLX(dir, text)
+	}
+	config, err := ParseConfig(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, ConfigName), err)
 	}
 	a := &Adapter{Config: config, path: filepath.Join(dir, WeightsName)}
 	var stored tensor.Source
@@ -96,7 +104,7 @@ func (a *Adapter) Path() string { return a.path }
 // Close closes the adapter's file.
 func (a *Adapter) Close() error { return a.file.Close() }
 
-func readConfig(dir string) (*Config, error) {
+func readConfig(dir string) ([]byte, error) {
 	if st, err := os.Stat(dir); err != nil {
 		return nil, safeio.WithPath(dir, err)
 	} else if !st.IsDir() {
@@ -117,11 +125,7 @@ func readConfig(dir string) (*Config, error) {
 	case err != nil:
 		return nil, err
 	}
-	c, err := ParseConfig(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return c, nil
+	return text, nil
 }
 
 // noWeights says what is there instead of weights that can be read.

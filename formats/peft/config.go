@@ -192,7 +192,7 @@ func (c *Config) unsupported(rules ...rule) error {
 	}
 	strange := false
 	for _, name := range slices.Sorted(maps.Keys(c.other)) {
-		if value := c.other[name]; !known[name] && !off(value) {
+		if value := c.other[name]; !known[name] && !off(value) && !c.repeats(name, value) {
 			list = append(list, fmt.Sprintf("the unknown %s = %s", name, shorten(value)))
 			strange = true
 		}

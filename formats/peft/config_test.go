@@ -269,6 +269,8 @@ func TestRealConfigs(t *testing.T) {
 	c, err = ParseConfig(read(t, "testdata/dialogpt-synthetic-r8/adapter_config.json"))
 	require.NoError(t, err)
 	require.Equal(t, Modules{Names: []string{"c_attn", "c_proj"}}, c.TargetModules)
+	require.NoError(t, c.Unsupported(), "alpha says what lora_alpha does")
+	c.LoraAlpha = 8
 	require.ErrorContains(t, c.Unsupported(), "has the unknown alpha = 16")
 }
 

@@ -163,17 +163,21 @@ func (c *Config) Patterns() (func(name string) (rank int64, alpha float64), erro
 const maxRank = 1 << 24
 
 func (p Pattern) values(key string) (func(name string) (float64, bool), error) {
-	var list []pattern
+	var list []func(name string) bool
 	for _, e := range p {
+		if same := literal(e.Key); same != nil {
+			list = append(list, same)
+			continue
+		}
 		one, err := compile(key, `(?:.*\.)?(?:`+e.Key+`)`)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, one)
+		list = append(list, one.match)
 	}
 	return func(name string) (float64, bool) {
 		for i, one := range list {
-			if one.match(name) {
+			if one(name) {
 				return p[i].Value, true
 			}
 		}

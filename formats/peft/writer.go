@@ -58,7 +58,10 @@ func (w *Writer) begin(config []byte, layout []tensor.Info) (err error) {
 
 // Put stores the elements of one of the tensors. Different tensors may be stored
 // concurrently.
-func (w *Writer) Put(name string, x []float32) error {
+func (w *Writer) Put(name string, x []float32) error { return w.PutAt(name, x, 0) }
+
+// PutAt stores elements of one of the tensors from the given one on.
+func (w *Writer) PutAt(name string, x []float32, from int64) error {
 	i, ok := w.bodies[name]
 	if !ok {
 		return fmt.Errorf("tensor %q: %w in the adapter's layout", name, tensor.ErrNotFound)
@@ -72,7 +75,7 @@ func (w *Writer) Put(name string, x []float32) error {
 	if err != nil {
 		return err
 	}
-	for at := int64(0); len(x) > 0; at += int64(len(b)) {
+	for at := 4 * from; len(x) > 0; at += int64(len(b)) {
 		n := min(len(x), putBytes/4)
 		b = b[:4*n]
 		encoder.Encode(b, x[:n])

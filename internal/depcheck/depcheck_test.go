@@ -37,6 +37,9 @@ var allowed = map[string][]string{
 	"nf4/internal/...":  {},
 	"nf4/bnb":           {"tensor", "tensor/floats", "tensor/scaled", "pipeline", "nf4"},
 	"merge":             {"tensor"},
+	"merge/combine":     {"tensor", "merge", "merge/factors"},
+	"merge/recipe":      {"tensor", "merge", "merge/combine"},
+	"merge/factors":     {"tensor"},
 
 	"formats/safetensors":  {"tensor"},
 	"formats/torch":        {"tensor"},
