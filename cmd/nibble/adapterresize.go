@@ -161,7 +161,7 @@ func (a *app) adapterResize(ctx context.Context, path, out, base string, o *budg
 		r.Bytes += 4 * int64(ranks[i]) * int64(m.Out+m.In)
 		r.Modules = append(r.Modules, &moduleSize{Module: m.Name, Was: before, Rank: ranks[i], Norm: m.spectrum.Norm(), Error: m.spectrum.Lost(ranks[i])})
 		by[m.Name] = f.Modules[i].Scale
-		if keeps(m, before, ranks[i], budget) {
+		if keepsEnough(m, before, ranks[i], budget) {
 			// As it is: to decompose it would only round.
 			p, err := f.Read(codecs, &f.Modules[i])
 			if err != nil {
@@ -197,8 +197,8 @@ func (a *app) adapterResize(ctx context.Context, path, out, base string, o *budg
 	return a.print(r)
 }
 
-// keeps reports whether a module may stay as it is: its rank is no more than it may have.
-func keeps(m *draftModule, before, rank int, b factors.Budget) bool {
+// keepsEnough reports whether a module may stay as it is: its rank is no more than it may have.
+func keepsEnough(m *draftModule, before, rank int, b factors.Budget) bool {
 	return rank >= before || b.Energy == 0 && b.Params == 0 && before <= b.Rank
 }
 
