@@ -36,6 +36,7 @@ var allowed = map[string][]string{
 	"nf4/internal/...":  {},
 	"nf4/bnb":           {"tensor", "tensor/floats", "tensor/scaled", "pipeline", "nf4"},
 	"merge":             {"tensor"},
+	"merge/receipt":     {"tensor", "pipeline", "merge", "nf4"},
 
 	"formats/safetensors":  {"tensor"},
 	"formats/torch":        {"tensor"},
