@@ -28,6 +28,9 @@ type convertOptions struct {
 	splitTensors        int
 	noTensorFirst       bool
 	pre, name, metadata string
+
+	// provenance is what is said in the metadata of how it was made; nil for nothing.
+	provenance *provenance
 }
 
 func (a *app) convertCommand() *cobra.Command {

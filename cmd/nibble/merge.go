@@ -16,6 +16,7 @@ import (
 // mergeOptions are the flags of merge.
 type mergeOptions struct {
 	base, out, dtype, pre string
+	receipt               string
 	adapters              []string
 	maxShard              sizeFlag
 }
@@ -30,7 +31,11 @@ rounded once. A quantized base is decoded first. OUT ending in .gguf becomes a
 GGUF file, anything else a Hugging Face directory.
 
 Every tensor of the adapter must find its place in the base: an adapter for
-another model is an error, never ignored.`,
+another model is an error, never ignored.
+
+--receipt writes down what rounding destroys, so that nibble unmerge gives the base
+back to the same bits. The output says in its metadata and its model card what it was
+made of, by hashes.`,
 		Example: "  nibble merge --base stories260K --adapter adapters --out merged\n  nibble merge --base base --adapter style:0.7 --adapter facts:0.3 --out merged.gguf --dtype f16",
 		Args:    exactArgs(0),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.merge(cmd.Context(), &o) },
@@ -40,6 +45,7 @@ another model is an error, never ignored.`,
 	f.StringArrayVar(&o.adapters, "adapter", nil, "PEFT directory, with :weight if not 1; may be repeated")
 	f.StringVar(&o.out, "out", "", "where to write the merged model")
 	f.StringVar(&o.dtype, "dtype", "auto", "f32, f16, bf16, auto (the base's); for .gguf also q8_0")
+	f.StringVar(&o.receipt, "receipt", "", "file to write what nibble unmerge needs to make the base again")
 	f.Var(&o.maxShard, "max-shard-size", "largest shard of a directory (default: the shards of the base, else 5GB)")
 	preFlag(cmd, &o.pre)
 	need(cmd, "base", "adapter", "out")
@@ -108,7 +114,11 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) error {
 	}
 	changes := merge.Sums(all)
 
-	r, err := a.writeMerged(ctx, m, changes, o)
+	about, err := provenanceOf(ctx, m, list, arithmeticOnce)
+	if err != nil {
+		return err
+	}
+	r, err := a.writeMerged(ctx, m, changes, about, o)
 	if err != nil {
 		return err
 	}
@@ -132,8 +142,15 @@ func nameActions(p *pipeline.Plan, m *model, changes []merge.Change) {
 	}
 }
 
-// writeMerged writes the base with the changes done to it.
-func (a *app) writeMerged(ctx context.Context, m *model, changes []merge.Change, o *mergeOptions) (*writeResult, error) {
+// writeMerged writes the base with the changes done to it, and the receipt of that.
+func (a *app) writeMerged(ctx context.Context, m *model, changes []merge.Change, about *provenance, o *mergeOptions) (*writeResult, error) {
+	rec, err := a.startReceipt(m, changes, o.receipt, o.out, about)
+	if err != nil {
+		return nil, err
+	}
+	if rec != nil {
+		defer rec.Abort() // of one that is not finished
+	}
 	view := func(d tensor.DType) (tensor.Source, error) {
 		v, err := merge.View(m.view, codecs, changes, func(info tensor.Info) tensor.DType { return plainType(m.view, info, d) })
 		if err != nil {
@@ -155,7 +172,11 @@ func (a *app) writeMerged(ctx context.Context, m *model, changes []merge.Change,
 		if err != nil {
 			return nil, err
 		}
-		return a.writeGGUF(ctx, m, src, o.out, &convertOptions{outType: outType, pre: o.pre})
+		r, err := a.writeGGUF(ctx, m, src, o.out, &convertOptions{outType: outType, pre: o.pre, provenance: about})
+		if err == nil && rec != nil {
+			err = finishReceipt(ctx, rec, o.out)
+		}
+		return noteReceipt(r, err, rec, o)
 	}
 	d, err := parseOutType(o.dtype)
 	if err != nil {
@@ -174,5 +195,18 @@ func (a *app) writeMerged(ctx context.Context, m *model, changes []merge.Change,
 	if m.quantized() {
 		opts.drop = m.quantization()
 	}
-	return a.writeDir(ctx, m, src, plan, o.out, opts)
+	if err := about.describe(m, plan, &opts); err != nil {
+		return nil, err
+	}
+	if rec != nil {
+		// What is recorded is read beside what is written, by a view of its own.
+		if src, err := view(d); err != nil {
+			return nil, err
+		} else if err := rec.Merged(src); err != nil {
+			return nil, err
+		}
+		opts.receipt = rec
+	}
+	r, err := a.writeDir(ctx, m, src, plan, o.out, opts)
+	return noteReceipt(r, err, rec, o)
 }

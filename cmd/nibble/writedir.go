@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/seed18967229/nibble/formats"
 	"github.com/seed18967229/nibble/formats/convert"
 	"github.com/seed18967229/nibble/formats/hf"
 	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/merge/receipt"
 	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
 )
@@ -121,6 +123,15 @@ type dirOptions struct {
 	set  []hf.Field
 	drop []string
 
+	// files are in place of the model's of the same names.
+	files []hf.SideFile
+
+	// notes are of what was decided before.
+	notes []string
+
+	// receipt is written along; nil for none.
+	receipt *receipt.Writer
+
 	maxShard int64
 }
 
@@ -137,14 +148,21 @@ func (a *app) writeDir(ctx context.Context, m *model, src tensor.Source, plan *p
 	if err != nil {
 		return nil, err
 	}
+	for _, own := range o.files {
+		files = append(slices.DeleteFunc(files, func(f hf.SideFile) bool { return f.Name == own.Name }), own)
+	}
 	w, err := hf.Create(out, hf.Options{MaxShardSize: o.maxShard, Shards: shardsOf(m.HF, plan), Force: a.force, Files: files})
 	if err != nil {
 		return nil, err
 	}
-	if err := a.runPlan(ctx, m.Path, plan, src, w); err != nil {
+	var dst tensor.Sink = w
+	if o.receipt != nil {
+		dst = followed(ctx, o.receipt, plan, files, w)
+	}
+	if err := a.runPlan(ctx, m.Path, plan, src, dst); err != nil {
 		return nil, err
 	}
 	r := newWriteResult(job{m.Path, plan, src, m.original(), origin}, out)
-	r.Notes = readNotes(m.Input)
+	r.Notes = slices.Concat(readNotes(m.Input), o.notes)
 	return r, nil
 }

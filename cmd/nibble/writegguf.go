@@ -104,6 +104,9 @@ func (a *app) writeGGUF(ctx context.Context, m *model, src tensor.Source, out st
 		return nil, fmt.Errorf("%s: %w", m.Path, err)
 	}
 	g.Plan.Drop = slices.Concat(g.Plan.Drop, m.view.Dropped, m.merged)
+	if o.provenance != nil {
+		g.Plan.Meta = o.provenance.addTo(g.Plan.Meta)
+	}
 	r, err := a.runToGGUF(ctx, m.Input, out, job{m.Path, g.Plan, g.Source, m.original(), m.view.Origin}, o)
 	if err != nil {
 		return nil, err

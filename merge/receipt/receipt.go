@@ -45,6 +45,15 @@ func (r *Receipt) Merge() []byte { return r.m.Merge }
 // Single reports whether the base is one file and no directory.
 func (r *Receipt) Single() bool { return r.m.Single }
 
+// Size returns the bytes of the files of the base.
+func (r *Receipt) Size() int64 {
+	var n int64
+	for _, f := range r.m.Files {
+		n += f.Size
+	}
+	return n
+}
+
 // Files returns the names of the files that the base consists of.
 func (r *Receipt) Files() []string {
 	names := make([]string, len(r.m.Files))

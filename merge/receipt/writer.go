@@ -591,6 +591,24 @@ func (a *appender) copy(from io.ReaderAt, s stored) {
 // Size returns the bytes of the receipt once it is finished.
 func (w *Writer) Size() int64 { return w.size }
 
+// BaseSize returns the bytes of the base's files.
+func (w *Writer) BaseSize() int64 {
+	var n int64
+	for _, f := range w.files {
+		n += f.Size
+	}
+	return n
+}
+
+// Keep says that the merged model will have a file of the base, path, as it is.
+func (w *Writer) Keep(name, path string) {
+	for i, f := range w.o.Files {
+		if f.Name == name && f.Path == path {
+			w.o.Files[i].Kept = true
+		}
+	}
+}
+
 // Sink returns what stores the merged model in dst and with it the receipt: the
 // receipt is complete and synced before the model gets its name, and gets its own
 // right after. If either fails before, neither is left.
