@@ -227,9 +227,6 @@ func (p *provenance) addTo(meta tensor.Meta) tensor.Meta {
 	return append(meta, tensor.KV{Key: provenanceKey, Value: p.encode()})
 }
 
-// arithmeticOnce is how sums are rounded if nothing else is asked for.
-const arithmeticOnce = "f32"
-
 // describe has a directory say what it was made of, in the metadata of its files and
 // in its card.
 func (p *provenance) describe(m *model, plan *pipeline.Plan, o *dirOptions) error {

@@ -1,8 +1,10 @@
 package receipt
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/seed18967229/nibble/nf4"
 	"github.com/seed18967229/nibble/tensor"
@@ -17,12 +19,16 @@ type coder interface {
 	// unit returns what the elements of a panel must be a multiple of.
 	unit() int64
 
-	encode(base []byte, m, d []float32, cols int) (how byte, coded []byte, err error)
+	// exact says that the deltas are known, up to rounding.
+	encode(base []byte, m, d []float32, cols int, exact bool) (how byte, coded []byte, err error)
 	decode(dst []byte, how byte, coded []byte, m, d []float32, cols int) error
 }
 
 // Besides the ways of literals and codedResidual.
-const codedCodes = codedResidual + 1
+const (
+	codedCodes  = codedResidual + 1 + iota
+	codedScaled // what each row is multiplied by, and corrections
+)
 
 // newCoder returns the coder of a base tensor of a type, in blocks of a size if it
 // has such, given the type of the merged one. It returns nil if the bytes of the
@@ -71,21 +77,69 @@ func (c floatCoder) size(elems int64) int64 { return elems * int64(c.base.size) 
 
 func (c floatCoder) unit() int64 { return 1 }
 
-func (c floatCoder) encode(base []byte, m, d []float32, _ int) (byte, []byte, error) {
+func (c floatCoder) encode(base []byte, m, d []float32, cols int, exact bool) (byte, []byte, error) {
 	code := make([]byte, len(base))
+	var scaled []byte
+	if !exact {
+		scaled = c.encodeScaled(base, code, slices.Clone(m), slices.Clone(d), cols)
+	}
 	c.predict(m, d, code)
-	coded := c.encodeResidual(nil, base, code, d, m)
+	how, coded := byte(codedResidual), c.encodeResidual(nil, base, code, d, m)
+	if !exact && len(scaled) < len(coded) {
+		how, coded = codedScaled, scaled
+	}
 	if len(coded) < len(base)/2 {
-		return codedResidual, coded, nil
+		return how, coded, nil
 	}
 	if how, literal := encodeLiteral(base); len(literal) < len(coded) {
 		return how, literal, nil
 	}
-	return codedResidual, coded, nil
+	return how, coded, nil
 }
 
-func (c floatCoder) decode(dst []byte, how byte, coded []byte, m, d []float32, _ int) error {
-	if how != codedResidual {
+// encodeScaled is for rows that were scaled after the deltas were added, as DoRA does
+// it: it finds the factor by which each row comes closest to what it was.
+func (c floatCoder) encodeScaled(base, code []byte, m, d []float32, cols int) []byte {
+	var gains []byte
+	for at := 0; at < len(m); at += cols {
+		var dot, square float64
+		for i, v := range m[at : at+cols] {
+			dot += float64(v) * (float64(c.base.value(c.base.get(base, at+i))) + float64(d[at+i]))
+			square += float64(v) * float64(v)
+		}
+		gain := float32(dot / square)
+		if gain-gain != 0 {
+			gain = 1
+		}
+		gains = binary.LittleEndian.AppendUint32(gains, math.Float32bits(gain))
+	}
+	c.scale(gains, m, d, cols)
+	c.predict(m, d, code)
+	return c.encodeResidual(gains, base, code, d, m)
+}
+
+// scale changes the deltas so that they lead from the merged values to what was there
+// before the rows were scaled: m - d is then gain * m less the delta.
+func (c floatCoder) scale(gains []byte, m, d []float32, cols int) {
+	for row := range len(gains) / 4 {
+		gain := math.Float32frombits(binary.LittleEndian.Uint32(gains[4*row:]))
+		for i := row * cols; i < (row+1)*cols; i++ {
+			d[i] += m[i] - float32(gain*m[i])
+		}
+	}
+}
+
+func (c floatCoder) decode(dst []byte, how byte, coded []byte, m, d []float32, cols int) error {
+	switch how {
+	case codedScaled:
+		n := 4 * (len(m) / cols)
+		if len(coded) < n {
+			return errBlock("ends early")
+		}
+		c.scale(coded[:n], m, d, cols)
+		coded = coded[n:]
+	case codedResidual:
+	default:
 		return decodeLiteral(dst, how, coded)
 	}
 	c.predict(m, d, dst)
@@ -121,7 +175,7 @@ func (c fourBits) predict(m, d []float32) ([]byte, error) {
 	return e.Finish(code)
 }
 
-func (c fourBits) encode(base []byte, m, d []float32, _ int) (byte, []byte, error) {
+func (c fourBits) encode(base []byte, m, d []float32, _ int, _ bool) (byte, []byte, error) {
 	code, err := c.predict(m, d)
 	if err != nil {
 		return 0, nil, err
@@ -181,7 +235,7 @@ func (eightBits) predict(m, d []float32, cols int) []byte {
 	return code
 }
 
-func (c eightBits) encode(base []byte, m, d []float32, cols int) (byte, []byte, error) {
+func (c eightBits) encode(base []byte, m, d []float32, cols int, _ bool) (byte, []byte, error) {
 	code := c.predict(m, d, cols)
 	for i, b := range base {
 		code[i] = b - code[i]

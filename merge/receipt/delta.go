@@ -13,33 +13,37 @@ type factor struct {
 	scale float32
 }
 
-// factorsOf returns what is known of the deltas of a change to a tensor of base: those
-// of low rank. What is not, a replacement, is left to the corrections.
-func factorsOf(base tensor.Source, codecs tensor.Codecs, changes []merge.Change, shape tensor.Shape) ([]factor, error) {
-	var out []factor
+// factorsOf returns what is known of the deltas of changes to a tensor of a shape:
+// those of low rank. exact says that the changes add them and nothing else; what else
+// they do, or replace, is left to the corrections.
+func factorsOf(changes []merge.Change, shape tensor.Shape) (list []factor, exact bool, err error) {
 	rows, cols := shape.Rows(), shape.Cols()
+	exact = true
 	for _, c := range changes {
-		deltas, err := merge.Deltas(base, codecs, c)
-		if err != nil {
-			return nil, err
-		}
+		deltas, added := merge.Within(c)
+		exact = exact && added
 		for _, d := range deltas {
+			if d.Zero() {
+				continue
+			}
 			l, ok := d.(merge.LowRank)
-			if !ok || d.Zero() {
+			if !ok {
+				exact = false
 				continue
 			}
 			b, a, rank, scale, err := l.Factors()
 			if err != nil {
-				return nil, err
+				return nil, false, err
 			}
 			// The target may have more rows than the base has.
 			if !fits(int64(rank), rows, cols) || int64(len(b)) < rows*int64(rank) || int64(len(a)) != int64(rank)*cols {
+				exact = false
 				continue
 			}
-			out = append(out, factor{b[:rows*int64(rank)], a, rank, scale})
+			list = append(list, factor{b[:rows*int64(rank)], a, rank, scale})
 		}
 	}
-	return out, nil
+	return list, exact, nil
 }
 
 // fits reports whether factors of a rank are smaller than what they make.

@@ -61,22 +61,20 @@ func adapter(t testing.TB, sigma float64, seed uint64) tensor.Source {
 		tensortest.Normal("a.k.lora_A.weight", tensor.Shape{4, 129}, s/2, seed+2), tensortest.Normal("a.k.lora_B.weight", tensor.Shape{37, 4}, s, seed+3))
 }
 
-// changes returns what adapters do to a base.
+// changes returns what adapters do to a base, each half as much as the one before.
 func changes(t testing.TB, base tensor.Source, adapters ...tensor.Source) []merge.Change {
 	t.Helper()
-	var all []merge.Delta
+	var all [][]merge.Change
 	for i, a := range adapters {
 		e, err := merge.LoRA{}.Match(base, a, codecs, merge.Config{Rank: 4, Alpha: 4})
 		require.NoError(t, err)
-		for _, c := range e.Changes {
-			ds, err := merge.Deltas(base, codecs, c)
-			require.NoError(t, err)
-			for _, d := range ds {
-				all = append(all, merge.Scaled(d, 1/float32(i+1)))
-			}
-		}
+		own, err := e.Weighted(1 / float64(i+1))
+		require.NoError(t, err)
+		all = append(all, own)
 	}
-	return merge.Sums(all)
+	joined, err := merge.Join(base, codecs, merge.Once, all...)
+	require.NoError(t, err)
+	return joined
 }
 
 const config = `{"model_type": "none"}`
@@ -342,6 +340,30 @@ func TestReplaced(t *testing.T) {
 	sameFiles(t, dir, back)
 }
 
+// TestDoRA restores what was scaled by rows after the deltas were added: a number for
+// each row stands for that.
+func TestDoRA(t *testing.T) {
+	dir, out, path, back := filepath.Join(t.TempDir(), "base"), filepath.Join(t.TempDir(), "out"), filepath.Join(t.TempDir(), "receipt"), filepath.Join(t.TempDir(), "back")
+	d := writeModel(t, dir, 0, as(t, tensor.BF16, tensortest.Normal("a.q.weight", tensor.Shape{512, 640}, 0.02, 1)))
+	magnitude := tensortest.Normal("a.q.lora_magnitude_vector", tensor.Shape{512}, 0.05, 5)
+	values := tensortest.Floats(t, tensortest.NewSource(t, nil, magnitude), magnitude.Info.Name)
+	for i := range values {
+		values[i] += 0.5 // the norm of 640 weights of 0.02
+	}
+	a := tensortest.NewSource(t, nil,
+		tensortest.Normal("a.q.lora_A.weight", tensor.Shape{4, 640}, 0.015, 2), tensortest.Normal("a.q.lora_B.weight", tensor.Shape{512, 4}, 0.03, 3),
+		tensortest.Float32(magnitude.Info.Name, magnitude.Info.Shape, values))
+	e, err := merge.LoRA{}.Match(d, a, codecs, merge.Config{Rank: 4, Alpha: 4, DoRA: true})
+	require.NoError(t, err)
+	require.NoError(t, job{base: d, dir: dir, changes: e.Changes, out: out, receipt: path}.run(t))
+	require.NoError(t, unmerge(t, path, out, back))
+	sameFiles(t, dir, back)
+	factors := float64(4 * 4 * (512 + 640))
+	share := (float64(size(t, path)) - factors) / float64(size(t, filepath.Join(dir, hf.WeightsName)))
+	t.Logf("receipt without factors %.2f %% of the base", 100*share)
+	require.Less(t, share, 0.05)
+}
+
 // TestNothingIsLeft ends a merge in the middle, and one that fails.
 func TestNothingIsLeft(t *testing.T) {
 	work := t.TempDir()
@@ -458,16 +480,16 @@ func TestMemoryIsBounded(t *testing.T) {
 	r, err := receipt.Open(path)
 	require.NoError(t, err)
 	defer r.Close()
-	held := func() uint64 {
+	held := func() int64 {
 		var s runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&s)
-		return s.HeapAlloc
+		return int64(s.HeapAlloc)
 	}
-	before, most := held(), uint64(0)
+	before, most := held(), int64(0)
 	_, err = r.Restore(context.Background(), m, codecs, receipt.RestoreOptions{Out: back, Dir: out, Progress: func(int64) { most = max(most, held()) }})
 	require.NoError(t, err)
-	require.Less(t, most-before, uint64(8<<20), "the matrix has 18 MB")
+	require.Less(t, most-before, int64(8<<20), "the matrix has 18 MB")
 	sameFiles(t, dir, back)
 }
 

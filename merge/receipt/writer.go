@@ -314,7 +314,7 @@ func (t *tracked) writeBlocks(ctx context.Context, w *Writer, raw io.ReaderAt, s
 	if err != nil {
 		return err
 	}
-	factors, err := factorsOf(w.o.Base, w.o.Codecs, t.changes, shape)
+	factors, exact, err := factorsOf(t.changes, shape)
 	if err != nil {
 		return err
 	}
@@ -355,7 +355,7 @@ func (t *tracked) writeBlocks(ctx context.Context, w *Writer, raw io.ReaderAt, s
 			return err
 		}
 		deltaRows(d, product, factors, row, int(cols))
-		how, coded, err := c.encode(base[:size], m, d, int(cols))
+		how, coded, err := c.encode(base[:size], m, d, int(cols), exact)
 		if err != nil {
 			return err
 		}
