@@ -35,7 +35,7 @@ const (
 // type cannot be told from values.
 func newCoder(base tensor.DType, block int64, merged tensor.DType) coder {
 	if f, ok := floatTypes[base]; ok {
-		return floatCoder{predictor{f, precisionOf(merged)}}
+		return &floatCoder{predictor{f, precisionOf(merged)}}
 	}
 	switch base {
 	case tensor.NF4, tensor.FP4:
@@ -73,18 +73,18 @@ func gcd(a, b int64) int64 {
 // floatCoder is for numbers of a floating-point type.
 type floatCoder struct{ predictor }
 
-func (c floatCoder) size(elems int64) int64 { return elems * int64(c.base.size) }
+func (c *floatCoder) size(elems int64) int64 { return elems * int64(c.base.size) }
 
-func (c floatCoder) unit() int64 { return 1 }
+func (c *floatCoder) unit() int64 { return 1 }
 
-func (c floatCoder) encode(base []byte, m, d []float32, cols int, exact bool) (byte, []byte, error) {
+func (c *floatCoder) encode(base []byte, m, d []float32, cols int, exact bool) (byte, []byte, error) {
 	code := make([]byte, len(base))
 	var scaled []byte
 	if !exact {
 		scaled = c.encodeScaled(base, code, slices.Clone(m), slices.Clone(d), cols)
 	}
 	c.predict(m, d, code)
-	how, coded := byte(codedResidual), c.encodeResidual(nil, base, code, d, m)
+	how, coded := byte(codedResidual), c.encodeResidual(nil, base, code, m, d)
 	if !exact && len(scaled) < len(coded) {
 		how, coded = codedScaled, scaled
 	}
@@ -99,7 +99,7 @@ func (c floatCoder) encode(base []byte, m, d []float32, cols int, exact bool) (b
 
 // encodeScaled is for rows that were scaled after the deltas were added, as DoRA does
 // it: it finds the factor by which each row comes closest to what it was.
-func (c floatCoder) encodeScaled(base, code []byte, m, d []float32, cols int) []byte {
+func (c *floatCoder) encodeScaled(base, code []byte, m, d []float32, cols int) []byte {
 	var gains []byte
 	for at := 0; at < len(m); at += cols {
 		var dot, square float64
@@ -115,12 +115,12 @@ func (c floatCoder) encodeScaled(base, code []byte, m, d []float32, cols int) []
 	}
 	c.scale(gains, m, d, cols)
 	c.predict(m, d, code)
-	return c.encodeResidual(gains, base, code, d, m)
+	return c.encodeResidual(gains, base, code, m, d)
 }
 
 // scale changes the deltas so that they lead from the merged values to what was there
 // before the rows were scaled: m - d is then gain * m less the delta.
-func (c floatCoder) scale(gains []byte, m, d []float32, cols int) {
+func (c *floatCoder) scale(gains []byte, m, d []float32, cols int) {
 	for row := range len(gains) / 4 {
 		gain := math.Float32frombits(binary.LittleEndian.Uint32(gains[4*row:]))
 		for i := row * cols; i < (row+1)*cols; i++ {
@@ -129,7 +129,7 @@ func (c floatCoder) scale(gains []byte, m, d []float32, cols int) {
 	}
 }
 
-func (c floatCoder) decode(dst []byte, how byte, coded []byte, m, d []float32, cols int) error {
+func (c *floatCoder) decode(dst []byte, how byte, coded []byte, m, d []float32, cols int) error {
 	switch how {
 	case codedScaled:
 		n := 4 * (len(m) / cols)
@@ -143,7 +143,7 @@ func (c floatCoder) decode(dst []byte, how byte, coded []byte, m, d []float32, c
 		return decodeLiteral(dst, how, coded)
 	}
 	c.predict(m, d, dst)
-	return c.decodeResidual(coded, dst, d, m)
+	return c.decodeResidual(coded, dst, m, d)
 }
 
 // fourBits is for the codes of NF4 and FP4, whose scales are told from the largest

@@ -51,11 +51,20 @@ func fits(rank, rows, cols int64) bool { return rank > 0 && rank <= min(rows, co
 
 // deltaRows sets d to the sum of the deltas in whole rows, with product as scratch.
 func deltaRows(d, product []float32, list []factor, row int64, cols int) {
-	clear(d)
 	n := len(d) / cols
-	for _, f := range list {
+	for i, f := range list {
 		p := product[:len(d)]
+		if i == 0 {
+			p = d
+		}
 		kernel.MulFused(p, f.b[row*int64(f.rank):][:n*f.rank], n, kernel.Dense{Data: f.a, Rows: f.rank, Cols: cols})
-		kernel.AddScaled(d, f.scale, p)
+		if i == 0 {
+			kernel.Scale(d, f.scale)
+		} else {
+			kernel.AddScaled(d, f.scale, p)
+		}
+	}
+	if len(list) == 0 {
+		clear(d)
 	}
 }

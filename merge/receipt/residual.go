@@ -57,32 +57,32 @@ type predictor struct {
 	merged precision
 }
 
-// predict makes of merged values m and their deltas d what the base's values were
-// about, in m, and stores them as the base's type in code. In d it leaves what the
-// precision of m depends on.
-func (p predictor) predict(m, d []float32, code []byte) {
-	for i, v := range d {
-		exact := m[i]
-		m[i], d[i] = exact-v, exact
+// predict makes of merged values m and their deltas d, in d, what the base's values
+// were about, and stores them as the base's type in code. In m it leaves what their
+// precision depends on.
+func (p *predictor) predict(m, d []float32, code []byte) {
+	kernel.Scale(d, -1)
+	kernel.Add(d, m)
+	p.base.encode(code, d)
+	g := p.merged.group
+	if g == 1 {
+		return
 	}
-	if g := p.merged.group; g > 1 {
-		for at := 0; at < len(d); at += g {
-			part := d[at:min(len(d), at+g)]
-			var largest float32
-			for _, v := range part {
-				largest = max(largest, float32(math.Abs(float64(v))))
-			}
-			for i := range part {
-				part[i] = largest
-			}
+	for at := 0; at < len(m); at += g {
+		part := m[at:min(len(m), at+g)]
+		var largest float32
+		for _, v := range part {
+			largest = max(largest, float32(math.Abs(float64(v))))
+		}
+		for i := range part {
+			part[i] = largest
 		}
 	}
-	p.base.encode(code, m)
 }
 
 // lost returns how many bits finer the base lies at the value b than what m was
 // rounded to; negative if it is coarser.
-func (p predictor) lost(m, b float32) int {
+func (p *predictor) lost(m, b float32) int {
 	em := max(math.Float32bits(m)>>23&0xff, p.merged.lowest)
 	eb := max(math.Float32bits(b)>>23&0xff, p.base.lowest)
 	return int(em) - int(eb) + p.base.mantissa - p.merged.mantissa
@@ -90,14 +90,14 @@ func (p predictor) lost(m, b float32) int {
 
 // get and put read and write an element, ordinal makes of its bits a number that
 // counts the values of the type in their order; it is its own inverse.
-func (f float) get(b []byte, i int) uint32 {
+func (f *float) get(b []byte, i int) uint32 {
 	if f.size == 2 {
 		return uint32(binary.LittleEndian.Uint16(b[2*i:]))
 	}
 	return binary.LittleEndian.Uint32(b[4*i:])
 }
 
-func (f float) put(b []byte, i int, v uint32) {
+func (f *float) put(b []byte, i int, v uint32) {
 	if f.size == 2 {
 		binary.LittleEndian.PutUint16(b[2*i:], uint16(v))
 		return
@@ -105,7 +105,7 @@ func (f float) put(b []byte, i int, v uint32) {
 	binary.LittleEndian.PutUint32(b[4*i:], v)
 }
 
-func (f float) ordinal(v uint32) int64 {
+func (f *float) ordinal(v uint32) int64 {
 	if f.size == 2 {
 		x := int16(v)
 		return int64(x ^ x>>15&math.MaxInt16)
@@ -114,7 +114,7 @@ func (f float) ordinal(v uint32) int64 {
 	return int64(x ^ x>>31&math.MaxInt32)
 }
 
-func (f float) fromOrdinal(o int64) uint32 {
+func (f *float) fromOrdinal(o int64) uint32 {
 	if f.size == 2 {
 		x := int16(o)
 		return uint32(uint16(x ^ x>>15&math.MaxInt16))
@@ -125,7 +125,7 @@ func (f float) fromOrdinal(o int64) uint32 {
 
 // above is 1 if the value that was rounded to the code lies above it: then of the
 // values that it may have been, one more lies above the code than below.
-func (f float) above(v float32, code uint32) int64 {
+func (f *float) above(v float32, code uint32) int64 {
 	if v > f.value(code) {
 		return 1
 	}
@@ -150,6 +150,47 @@ const (
 	maxSlack = 24
 )
 
+// exponent is where a float32 has its exponent.
+const exponent = 0xff << 23
+
+// skip returns the first element from i on of which something is lost, if the base
+// lies as finely as what was merged.
+func skip(m, v []float32, i int) int {
+	v = v[:len(m)]
+	for ; i < len(m); i++ {
+		if math.Float32bits(m[i])&exponent > math.Float32bits(v[i])&exponent {
+			break
+		}
+	}
+	return i
+}
+
+// even reports whether skip is right.
+func (p *predictor) even() bool {
+	return p.base.mantissa == p.merged.mantissa && p.base.lowest == p.merged.lowest
+}
+
+// candidates returns the elements that are not plainly 0 bits of nothing lost: those of
+// which something is, and those that are predicted wrong.
+func (p *predictor) candidates(base, code []byte, m, v []float32) []int32 {
+	list := make([]int32, 0, len(m)/8)
+	if p.even() && p.base.size == 2 {
+		base, code, v := base[:2*len(m)], code[:2*len(m)], v[:len(m)]
+		for i := range m {
+			if math.Float32bits(m[i])&exponent > math.Float32bits(v[i])&exponent || base[2*i] != code[2*i] || base[2*i+1] != code[2*i+1] {
+				list = append(list, int32(i))
+			}
+		}
+		return list
+	}
+	for i := range m {
+		if p.lost(m[i], v[i]) > 0 || p.base.get(base, i) != p.base.get(code, i) {
+			list = append(list, int32(i))
+		}
+	}
+	return list
+}
+
 // encodeResidual appends what turns the prediction, code as stored and v as it was,
 // into base. m is what predict left of the merged values.
 //
@@ -157,44 +198,36 @@ const (
 // are known, what they are large otherwise. Elements of which nearly all bits are
 // lost are stored as they are. Corrections that do not fit are exceptions: the
 // distance from the one before, and the correction.
-func (p predictor) encodeResidual(dst []byte, base, code []byte, m, v []float32) []byte {
-	f := p.base
-	var excess [65]int
-	zero := true
-	for i := range v {
-		q, b := f.get(code, i), f.get(base, i)
-		k := max(0, p.lost(m[i], v[i]))
-		if q == b {
-			excess[0]++
-			zero = zero && k == 0
-			continue
-		}
-		zero = false
-		excess[max(0, need(f.ordinal(b)-f.ordinal(q), f.above(v[i], q))-k)]++
-	}
-	if zero {
+func (p *predictor) encodeResidual(dst []byte, base, code []byte, m, v []float32) []byte {
+	f := &p.base
+	list := p.candidates(base, code, m, v)
+	if len(list) == 0 {
 		return append(dst, 0, 0, 0)
 	}
+	var excess [65]int
+	excess[0] = len(m) - len(list)
+	for _, i := range list {
+		q, b := f.get(code, int(i)), f.get(base, int(i))
+		n := need(f.ordinal(b)-f.ordinal(q), f.above(v[i], q))
+		excess[max(0, n-max(0, p.lost(m[i], v[i])))]++
+	}
 	slack, best := 0, int64(math.MaxInt64)
-	more := len(v)
+	more := len(m)
 	for s := range maxSlack + 1 {
 		more -= excess[s]
-		if cost := int64(s)*int64(len(v)) + exceptionBits*int64(more); cost < best {
+		if cost := int64(s)*int64(len(m)) + exceptionBits*int64(more); cost < best {
 			slack, best = s, cost
 		}
 	}
 	var w bitWriter
 	var exceptions []byte
 	last := 0
-	for i := range v {
+	one := func(i int) {
 		k := max(0, p.lost(m[i], v[i])) + slack
 		q, b := f.get(code, i), f.get(base, i)
-		if k == 0 && q == b {
-			continue
-		}
 		if k > f.mantissa {
 			w.write(uint64(b), 8*f.size)
-			continue
+			return
 		}
 		r, a := f.ordinal(b)-f.ordinal(q), f.above(v[i], q)
 		x := uint64(0)
@@ -207,17 +240,26 @@ func (p predictor) encodeResidual(dst []byte, base, code []byte, m, v []float32)
 		}
 		w.write(x, k)
 	}
+	if slack == 0 {
+		for _, i := range list {
+			one(int(i))
+		}
+	} else {
+		for i := range m {
+			one(i)
+		}
+	}
 	dst = append(dst, byte(slack))
 	dst = appendPacked(dst, exceptions)
 	return append(dst, w.bytes()...)
 }
 
 // decodeResidual turns the prediction in code into the base's values.
-func (p predictor) decodeResidual(payload, code []byte, m, v []float32) error {
+func (p *predictor) decodeResidual(payload, code []byte, m, v []float32) error {
 	if len(payload) == 0 {
 		return errBlock("is empty")
 	}
-	f, slack := p.base, int(payload[0])
+	f, slack := &p.base, int(payload[0])
 	if slack > maxSlack {
 		return errBlock("has %d bits of slack", slack)
 	}
@@ -245,14 +287,16 @@ func (p predictor) decodeResidual(payload, code []byte, m, v []float32) error {
 	if err := advance(0); err != nil {
 		return err
 	}
-	for i := range v {
-		k := p.lost(m[i], v[i])
-		if k <= 0 {
-			if k = slack; k == 0 && i != next {
-				continue
+	fast := slack == 0 && p.even()
+	for i := 0; i < len(v); i++ {
+		if fast {
+			if i = skip(m[:next], v, i); i == len(v) {
+				break
 			}
-		} else {
-			k += slack
+		}
+		k := max(0, p.lost(m[i], v[i])) + slack
+		if k == 0 && i != next {
+			continue
 		}
 		if k > f.mantissa {
 			x, ok := r.read(8 * f.size)
