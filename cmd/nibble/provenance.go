@@ -224,13 +224,19 @@ func (p *provenance) encode() string {
 // addTo puts the record into the metadata of a file, in place of an earlier one.
 func (p *provenance) addTo(meta tensor.Meta) tensor.Meta {
 	meta = slices.DeleteFunc(slices.Clone(meta), func(kv tensor.KV) bool { return kv.Key == provenanceKey })
+	if p == nil {
+		return meta
+	}
 	return append(meta, tensor.KV{Key: provenanceKey, Value: p.encode()})
 }
 
 // describe has a directory say what it was made of, in the metadata of its files and
-// in its card.
+// in its card. nil says that what it says of that is not true any more.
 func (p *provenance) describe(m *model, plan *pipeline.Plan, o *dirOptions) error {
 	plan.Meta = p.addTo(plan.Meta)
+	if p == nil {
+		return nil
+	}
 	text, err := m.readme()
 	if err != nil {
 		return err

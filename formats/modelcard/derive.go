@@ -55,9 +55,7 @@ func Derive(readme []byte, d Derivation) (text []byte, notes []string) {
 	}
 	if err != nil {
 		notes = append(notes, fmt.Sprintf("%s: its front matter stays as it is: %v", ReadmeName, err))
-		if head != "" {
-			head = "---\n" + head + "---\n"
-		}
+		head, body = "", string(readme)
 	}
 	if body = strings.TrimRight(body, "\n"); body != "" {
 		body += "\n"
@@ -66,7 +64,7 @@ func Derive(readme []byte, d Derivation) (text []byte, notes []string) {
 }
 
 // cut divides a card into the lines of its front matter, without the marks around
-// them, and the rest.
+// them, and the rest, as frontMatter does.
 func cut(text string) (head, body string) {
 	rest, ok := strings.CutPrefix(text, "---\n")
 	if !ok {
@@ -84,10 +82,10 @@ func cut(text string) (head, body string) {
 			return rest[:at], rest[end:]
 		}
 		if at += len(line) + 1; !more {
-			break
+			rest += "\n"
 		}
 	}
-	return "", text
+	return rest, "" // it ends with the file
 }
 
 // without returns the lines of a mapping but those of some of its keys.
