@@ -89,6 +89,9 @@ func (m *matcher) findStack(p *pair, name string) (*stack, error) {
 		default:
 			return nil, fmt.Errorf("adapter tensor %q: %w: the base's %s has shape %v, where a matrix or a stack of them is wanted", p.a, tensor.ErrUnsupported, found, info.Shape)
 		}
+		if info.Shape.Elems() == 0 {
+			return nil, fmt.Errorf("adapter tensor %q: %w: the base's %s is empty, its shape is %v", p.a, tensor.ErrMalformed, found, info.Shape)
+		}
 		s.whole = found
 		for e := range s.experts {
 			s.parts = append(s.parts, stackPart{found, e, 0, s.d1})
@@ -138,7 +141,7 @@ func (m *matcher) matchParameter(p *pair, names []string) error {
 		return err
 	}
 	rank, scale := m.cfg.of(name)
-	if n := s.experts * int64(rank); a.Shape[0] != n || b.Shape[1] != n {
+	if n := a.Shape[0]; b.Shape[1] != n || n%s.experts != 0 || n/s.experts != int64(rank) {
 		return hint.Add(fmt.Errorf("adapter tensors %q and %q: %w: shapes %v and %v, want rank %d of %d experts", p.a, p.b, tensor.ErrMalformed, a.Shape, b.Shape, rank, s.experts),
 			"adapter_config.json does not belong to these tensors")
 	}

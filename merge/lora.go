@@ -33,6 +33,9 @@ func (LoRA) Match(base, adapter tensor.Source, codecs tensor.Codecs, cfg Config)
 	if m.base, err = replicate(base, cfg.Replication, m.effect); err != nil {
 		return nil, err
 	}
+	if n := len(m.parts.unused); n > 0 {
+		m.note("%d tensors of the adapter were for its training alone: %s and its like", n, m.parts.unused[0])
+	}
 	m.names.has = func(name string) bool { return tensor.Has(m.base, name) }
 	for _, step := range []func() error{m.scanAll, m.matchWhole, m.matchPairs, m.matchTokens, m.checkTargets, m.checkInitial} {
 		if err := step(); err != nil {
@@ -148,7 +151,7 @@ func (m *matcher) matchPairs() error {
 		}
 		return -1
 	})
-	embedding := false
+	var embedding *pair
 	for _, p := range list {
 		if names := m.parameters(p.module); len(names) > 0 {
 			if err := m.matchParameter(p, names); err != nil {
@@ -157,15 +160,23 @@ func (m *matcher) matchPairs() error {
 			continue
 		}
 		shared := head(p)
-		if shared && embedding && m.cfg.TiedAdapter && m.cfg.Arithmetic == Once {
-			m.note("the embedding's adapter is the head's too, which are one tensor: it is added once (PEFT's merge adds it twice)")
-			continue
+		if shared && embedding != nil && m.cfg.TiedAdapter && m.cfg.Arithmetic == Once {
+			equal, err := m.samePair(embedding, p)
+			if err != nil {
+				return err
+			}
+			if equal {
+				m.note("the embedding's adapter is the head's too, which are one tensor: it is added once (PEFT's merge adds it twice)")
+				continue
+			}
 		}
 		target, err := m.target(p.module+".weight", p.a)
 		if err != nil {
 			return err
 		}
-		embedding = embedding || target == m.cfg.Embedding
+		if target == m.cfg.Embedding && p.embedding {
+			embedding = p
+		}
 		if shared {
 			m.note("the head is the embedding, so what the adapter adds to the head is added to the embedding too, as PEFT's merge does; --untie gives the head a tensor of its own")
 		} else if target == m.cfg.Embedding && m.tied() && !m.cfg.TiedAdapter {
@@ -331,21 +342,26 @@ func (m *matcher) checkTargets() error {
 		found, _ := m.names.find(strings.ReplaceAll(name, baseLayer, ""))
 		have[strings.TrimSuffix(found, ".weight")] = true
 	}
-	var experts []string
+	kinds := make(map[string]bool)
+	for module := range have {
+		kinds[kindOf(module)] = true
+	}
+	missing := make(map[string]int)
 	for info := range m.base.All() {
 		module, ok := strings.CutSuffix(info.Name, ".weight")
 		if !ok || len(info.Shape) < 2 || have[module] || !m.cfg.Targeted(module) {
 			continue
 		}
-		if strings.Contains(module, ".experts.") {
-			experts = append(experts, module) // one tensor, and no layer, since transformers 5
-			continue
+		kind := kindOf(module)
+		if kinds[kind] {
+			return hint.Add(fmt.Errorf("%w: the configuration means %q to have an adapter as other layers have, and there are no tensors for it", tensor.ErrMalformed, module),
+				"the weights are incomplete, or adapter_config.json does not belong to them")
 		}
-		return hint.Add(fmt.Errorf("%w: the configuration means %q to have an adapter, of which there are no tensors", tensor.ErrMalformed, module),
-			"the weights are incomplete, or adapter_config.json does not belong to them")
+		missing[kind]++
 	}
-	if len(experts) > 0 {
-		m.note("the configuration could mean experts too, of which the adapter has no tensors: %s and %d others", experts[0], len(experts)-1)
+	for _, kind := range slices.Sorted(maps.Keys(missing)) {
+		maps.DeleteFunc(matched, func(t string, _ bool) bool { return strings.HasSuffix(kind, "."+t) })
+		m.note("target_modules could mean %s too, %d of them, of which the adapter has none", kind, missing[kind])
 	}
 	for _, t := range slices.Sorted(maps.Keys(matched)) {
 		if !matched[t] {
@@ -353,4 +369,16 @@ func (m *matcher) checkTargets() error {
 		}
 	}
 	return nil
+}
+
+// kindOf returns a module's name without the numbers in it: what modules of all
+// layers have in common.
+func kindOf(module string) string {
+	parts := strings.Split(module, ".")
+	for i, p := range parts {
+		if strings.Trim(p, "0123456789") == "" {
+			parts[i] = "*"
+		}
+	}
+	return strings.Join(parts, ".")
 }

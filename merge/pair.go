@@ -139,6 +139,25 @@ func (m *matcher) readPair(p *pair, rank, in, out int) (a, b []float32, err erro
 	return append(a, a0...), both, nil
 }
 
+// samePair reports whether the pair of a head adds what that of an embedding does.
+func (m *matcher) samePair(embedding, head *pair) (bool, error) {
+	for _, side := range [][2]string{{embedding.a, head.b}, {embedding.b, head.a}} {
+		e, of, err := m.codecs.ReadAll(m.adapter, side[0])
+		if err != nil {
+			return false, err
+		}
+		h, is, err := m.codecs.ReadAll(m.adapter, side[1])
+		if err != nil {
+			return false, err
+		}
+		if len(e.Shape) != 2 || len(h.Shape) != 2 || e.Shape[0] != h.Shape[1] || e.Shape[1] != h.Shape[0] ||
+			!slices.Equal(transposed(of, int(e.Shape[0]), int(e.Shape[1])), is) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // transposed returns a matrix with rows and columns exchanged.
 func transposed(x []float32, rows, cols int) []float32 {
 	out := make([]float32, len(x))

@@ -2,6 +2,7 @@ package merge
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/seed18967229/nibble/internal/hint"
@@ -21,6 +22,10 @@ const (
 	// baseLayer is in the name of what an adapter wraps.
 	baseLayer = ".base_layer"
 )
+
+// trainingOnly are parts of the names of tensors that have no part in a merged
+// weight: VeLoRA's projection of gradients, MonteCLoRA's sampler.
+var trainingOnly = []string{".lora_velora_embed", ".lora_monteclora_sampler."}
 
 // ModuleOf returns the module that a tensor of a low-rank adapter is for, and
 // whether the name is that of one.
@@ -52,6 +57,7 @@ type parts struct {
 	pairs  []*pair
 	tokens []string // names of tensors of rows
 	whole  []string // names of tensors that are in place of the base's
+	unused []string // names of tensors that only training had a use for
 }
 
 // sortParts says of every tensor of an adapter what it is for.
@@ -82,6 +88,8 @@ func sortParts(adapter tensor.Source) (*parts, error) {
 			set(suffixMagnitude, magnitude), set(suffixMagnitude+".weight", magnitude):
 		case strings.HasSuffix(name, suffixTokens):
 			p.tokens = append(p.tokens, name)
+		case slices.ContainsFunc(trainingOnly, func(part string) bool { return strings.Contains(name, part) }):
+			p.unused = append(p.unused, name)
 		case strings.Contains(name, ".lora_"):
 			return nil, fmt.Errorf("adapter tensor %q: %w: no part of a LoRA adapter that can be merged", name, tensor.ErrUnsupported)
 		default:

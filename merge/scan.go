@@ -16,6 +16,9 @@ func scan(adapter tensor.Source, codecs tensor.Codecs, name string) (zero bool, 
 	if err != nil {
 		return false, err
 	}
+	if info.Shape.Elems() == 0 {
+		return false, fmt.Errorf("adapter tensor %q: %w: it is empty, its shape is %v", name, tensor.ErrMalformed, info.Shape)
+	}
 	zero = true
 	n, cols := info.Shape.Rows(), info.Shape.Cols()
 	panel := min(n, max(1, (1<<18)/max(1, cols)))

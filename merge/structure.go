@@ -59,6 +59,9 @@ func replicate(base tensor.Source, ranges [][2]int64, e *Effect) (tensor.Source,
 			if e.Layers == maxReplicated {
 				return nil, fmt.Errorf("%w: layer_replication makes more than %d layers", tensor.ErrMalformed, maxReplicated)
 			}
+			if len(layers[n]) == 0 {
+				return nil, fmt.Errorf("%w: layer_replication has layer %d, of which the base has no tensors", tensor.ErrMalformed, n)
+			}
 			for _, l := range layers[n] {
 				name := l.before + strconv.FormatInt(e.Layers, 10) + l.end
 				entries = append(entries, tensor.Forward(base, l.info, name))

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -90,6 +92,8 @@ func (x *adapted) match(m *model, list []weighted, arithmetic merge.Arithmetic, 
 		if err := x.restructure(e, ad.Config); err != nil {
 			return fmt.Errorf("%s: %w", w.path, err)
 		}
+		x.tokenizer(w.path, o.out)
+		x.chained(w.path, ad.Config, list)
 	}
 	if len(initial) > 0 {
 		return badUsage(hint.Add(fmt.Errorf("--initial-adapter %s: no adapter is left that changed its base when training began", initial[0]),
@@ -121,18 +125,71 @@ func (x *adapted) initial(ad *peft.Adapter, path string, list []string) (tensor.
 	return first, list[1:], nil
 }
 
+// chained notes that an adapter was trained on top of another one that is not
+// merged before it.
+func (x *adapted) chained(path string, c *peft.Config, list []weighted) {
+	below := localBase(c.BaseModel)
+	if below == "" {
+		return
+	}
+	if _, err := os.Stat(filepath.Join(below, peft.ConfigName)); err != nil {
+		return
+	}
+	for _, w := range list {
+		if sameFile(w.path, below) {
+			return
+		}
+	}
+	x.notes = append(x.notes, fmt.Sprintf("%s was trained on top of the adapter %s, which is not merged", path, below))
+}
+
+// sameFile reports whether two paths are of one file or directory.
+func sameFile(a, b string) bool {
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
+}
+
+// tokenizerFiles are what trainers save of a tokenizer beside an adapter.
+var tokenizerFiles = []string{
+	"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+	"chat_template.jinja", "chat_template.json",
+}
+
+// tokenizer has the files of the tokenizer that the adapter was trained with take
+// the place of the base's. Of several adapters the first that has any counts.
+func (x *adapted) tokenizer(dir, out string) {
+	if len(x.files) > 0 {
+		return
+	}
+	var names []string
+	for _, name := range tokenizerFiles {
+		path := filepath.Join(dir, name)
+		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() {
+			x.files = append(x.files, hf.SideFile{Name: name, From: path})
+			names = append(names, name)
+		}
+	}
+	switch {
+	case len(names) > 0 && isGGUF(out):
+		x.notes = append(x.notes, fmt.Sprintf("%s has a tokenizer of its own, which a .gguf file does not get: merge into a directory, and convert that", dir))
+	case len(names) > 0:
+		x.notes = append(x.notes, fmt.Sprintf("the tokenizer is that of %s: %s", dir, listed(names)))
+	}
+}
+
 // restructure makes the model what an adapter wants it to be.
 func (x *adapted) restructure(e *merge.Effect, c *peft.Config) error {
 	m := x.model
 	x.model = m.over(e.Base, e.Origins, m.view.Dropped)
-	if !e.Untied && e.Vocabulary == 0 && e.Layers == 0 {
-		return nil
-	}
-	a, config := *m.arch, *m.arch.Config
-	a.Config, x.model.arch = &config, &a
 	set := func(name, value string) {
 		x.config = append(slices.DeleteFunc(x.config, func(f hf.Field) bool { return f.Name == name }), hf.Field{Name: name, Value: []byte(value)})
 	}
+	a, config := *m.arch, *m.arch.Config
+	a.Config = &config
 	if e.Untied {
 		config.TieWordEmbeddings = false
 		set("tie_word_embeddings", "false")
@@ -142,45 +199,66 @@ func (x *adapted) restructure(e *merge.Effect, c *peft.Config) error {
 		set("vocab_size", strconv.FormatInt(e.Vocabulary, 10))
 	}
 	if e.Layers != 0 {
-		return x.replicate(e, c, set)
+		config.NumHiddenLayers = e.Layers
+		set(m.member("num_hidden_layers", "n_layer"), strconv.FormatInt(e.Layers, 10))
 	}
-	return nil
-}
-
-// replicate sets in the configuration how many layers there are, and of what kind
-// each is.
-func (x *adapted) replicate(e *merge.Effect, c *peft.Config, set func(name, value string)) error {
-	m := x.model
-	was := m.arch.NumHiddenLayers
-	m.arch.NumHiddenLayers = e.Layers
-	if m.HF == nil {
-		set("num_hidden_layers", strconv.FormatInt(e.Layers, 10))
+	x.model.arch = &a
+	if m.gguf != nil {
+		// Its configuration is written from what is known of it.
+		g := *m.gguf
+		g.Model, x.model.gguf, x.config = &a, &g, nil
+	}
+	if e.Layers == 0 || m.HF == nil {
 		return nil
 	}
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(m.HF.Config(), &members); err != nil {
-		return fmt.Errorf("%s: %w: %w", hf.ConfigName, tensor.ErrMalformed, err)
+	if err := x.layerTypes(c, m.arch.NumHiddenLayers, set); err != nil {
+		return err
 	}
-	name := "num_hidden_layers"
-	if _, ok := members[name]; !ok && members["n_layer"] != nil {
-		name = "n_layer"
+	// What follows from the number of layers follows from the new one.
+	text, err := hf.Edit(m.HF.Config(), x.config, nil)
+	if err != nil {
+		return err
 	}
-	set(name, strconv.FormatInt(e.Layers, 10))
-	for name, text := range members {
-		// What is said of each layer is said of each that is made of it.
-		var each []json.RawMessage
-		if name != "layer_types" || json.Unmarshal(text, &each) != nil || int64(len(each)) != was {
-			continue
-		}
-		var all []json.RawMessage
-		for _, r := range c.LayerReplication {
-			all = append(all, each[r[0]:r[1]]...)
-		}
-		text, err := json.Marshal(all)
-		if err != nil {
-			return err
-		}
-		set(name, string(text))
+	x.model.arch, err = parseConfig(filepath.Join(m.Path, hf.ConfigName), text)
+	return err
+}
+
+// members returns what is in the configuration of a directory.
+func (m *model) members() map[string]json.RawMessage {
+	var out map[string]json.RawMessage
+	if m.HF != nil && json.Unmarshal(m.HF.Config(), &out) != nil {
+		return nil // it has been read before, and was sound
 	}
-	return nil
+	return out
+}
+
+// member returns under which of its names a member is in the configuration, the
+// first if it is not.
+func (m *model) member(names ...string) string {
+	all := m.members()
+	for _, n := range names {
+		if _, ok := all[n]; ok {
+			return n
+		}
+	}
+	return names[0]
+}
+
+// layerTypes says of each layer what is said of the one that it is made of.
+func (x *adapted) layerTypes(c *peft.Config, layers int64, set func(name, value string)) error {
+	var was, all []json.RawMessage
+	if err := json.Unmarshal(x.model.members()["layer_types"], &was); err != nil || int64(len(was)) != layers {
+		return nil // there are none
+	}
+	for _, r := range c.LayerReplication {
+		if r[1] > layers {
+			return fmt.Errorf("%w: layer_replication has layer %d, the configuration of the base %d layers", tensor.ErrMalformed, r[1]-1, layers)
+		}
+		all = append(all, was[r[0]:r[1]]...)
+	}
+	text, err := json.Marshal(all)
+	if err == nil {
+		set("layer_types", string(text))
+	}
+	return err
 }

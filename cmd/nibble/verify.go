@@ -96,7 +96,7 @@ func (a *app) verify(ctx context.Context, path string, o verifyOptions) error {
 		}
 	}
 	if in.Adapter != nil {
-		if err := in.Adapter.Config.Unsupported(); err != nil {
+		if err := in.Adapter.Config.Unmergeable(); err != nil {
 			a.note("%v", err)
 		}
 	}

@@ -25,6 +25,7 @@ import numpy
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora.config import MontecloraConfig, VeloraConfig
 from safetensors.torch import load_file, save_file
 from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM, Qwen2Config,
                           Qwen2ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM)
@@ -53,6 +54,11 @@ CASES = {
     "patterns": ("llama", "bfloat16", dict(
         r=2, lora_alpha=3, use_rslora=True, target_modules=r".*\.(q_proj|v_proj|gate_proj|o_proj)", exclude_modules=r".*\.1\..*o_proj",
         rank_pattern={"q_proj": 3, r"^model.layers.1.mlp.gate_proj": 1, "v_proj": 4}, alpha_pattern={r"layers\.0\..*": 7, "v_proj": 0.5})),
+    # Adapters that are stored in other types: PEFT holds them as float32.
+    "adapter-bf16": ("llama", "float16", dict(PLAIN, adapter_dtype=torch.bfloat16)),
+    "adapter-f16": ("llama", "bfloat16", dict(PLAIN, adapter_dtype=torch.float16)),
+    "velora": ("llama", "bfloat16", dict(r=2, lora_alpha=3, target_modules=["q_proj"], velora_config=VeloraConfig(num_groups=2))),
+    "monteclora": ("llama", "float32", dict(r=2, lora_alpha=3, target_modules=["q_proj"], monteclora_config=MontecloraConfig(num_samples=2, buffer_size=2))),
     "layers": ("llama", "float32", dict(r=1, lora_alpha=3, target_modules=["up_proj"], layers_to_transform=[1], layers_pattern="layers")),
     "dora": ("llama", "float32", dict(PLAIN, use_dora=True)),
     "dora-bf16": ("llama", "bfloat16", dict(PLAIN, use_dora=True, use_rslora=True)),
@@ -167,6 +173,9 @@ def save(model, path, seed, options):
         config["target_modules"], config["target_parameters"] = ["w1", "w2", "w3"], None
         config["rank_pattern"], config["alpha_pattern"] = {}, {}
         apart(path, model, seed)
+    if options["adapter_dtype"]:
+        weights = path / "adapter_model.safetensors"
+        save_file({k: t.to(options["adapter_dtype"]) for k, t in load_file(weights).items()}, weights, metadata={"format": "pt"})
     (path / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
 
 
@@ -177,13 +186,14 @@ def make(out, name, base, dtype, *adapters):
     paths, model_options = [], []
     for i, config in enumerate(adapters):
         config = dict(config)
-        options = {k: config.pop(k, d) for k, d in dict(seed=7, resize=0, old=False, apart=False).items()}
+        options = {k: config.pop(k, d) for k, d in dict(seed=7, resize=0, old=False, apart=False, adapter_dtype=None).items()}
         model_options.append(options)
         path = out / "cases" / name / (f"adapter{i}" if len(adapters) > 1 else "adapter")
         paths.append(path)
         model = load()
         old_experts(model, options["old"])
         if options["resize"]:
+            torch.manual_seed(9)
             model.resize_token_embeddings(options["resize"], mean_resizing=False)
             model.name_or_path = str(out / "bases" / base)  # PEFT stores embeddings of another size than the base's
         model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **config))
@@ -210,6 +220,7 @@ def make(out, name, base, dtype, *adapters):
             continue
         model = load()
         options = model_options[0]
+        torch.manual_seed(10)
         old_experts(model, options["old"])
         if options["resize"]:
             model.resize_token_embeddings(options["resize"], mean_resizing=False)
@@ -262,7 +273,7 @@ def main():
             p.data.copy_((0.5 * torch.randn(p.shape)).bfloat16())  # the same numbers in every type
         write_base(path, model)
     for name in args.only:
-        print(name)
+        torch.manual_seed(11)
         shutil.rmtree(args.out / "cases" / name, ignore_errors=True)
         make(args.out, name, *CASES[name])
     common.write_json(args.out / "versions.json", common.versions("peft", "transformers", "torch", "safetensors"))
