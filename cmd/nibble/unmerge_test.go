@@ -125,15 +125,24 @@ func TestUnmergeGivesTheBaseBack(t *testing.T) {
 // TestUnmergeOfPEFTsCases takes back every merge that PEFT can make: DoRA, saved
 // modules, tokens, repeated layers, heads that were tied, vocabularies that grew.
 func TestUnmergeOfPEFTsCases(t *testing.T) {
-	cases, err := os.ReadDir(filepath.Join(goldens, "merge", "cases"))
-	require.NoError(t, err)
-	for _, c := range cases {
-		t.Run(c.Name(), func(t *testing.T) {
-			base, args, _ := mergeCase(t, c.Name())
+	for _, c := range mergeCases(t) {
+		t.Run(c.name, func(t *testing.T) {
 			work := t.TempDir()
 			in := func(name string) string { return filepath.Join(work, name) }
-			o := nibble(t, append([]string{"merge", "--base", base, "--out", in("m"), "--receipt", in("receipt")}, args...)...)
-			require.Zero(t, o.code, o.stderr)
+			o := c.options(t)
+			base := o.base
+			if short := map[string]string{"bfloat16": "bf16", "float16": "f16"}[c.DType]; short != "" {
+				base = in("base")
+				ok(t, "convert", o.base, base, "--outtype", short)
+			}
+			args := []string{"merge", "--base", base, "--out", in("m"), "--receipt", in("receipt")}
+			for _, a := range o.adapters {
+				args = append(args, "--adapter", a)
+			}
+			for _, a := range o.initial {
+				args = append(args, "--initial-adapter", a)
+			}
+			ok(t, args...)
 			ok(t, "unmerge", in("m"), "--receipt", in("receipt"), "--out", in("back"))
 			requireSameFiles(t, base, in("back"))
 		})
@@ -195,7 +204,7 @@ func TestUnmergeRefuses(t *testing.T) {
 	whole := readFile(t, at("receipt"))
 	put(t, at("damaged"), whole[:2000]+"x"+whole[2001:])
 	ok(t, "convert", at("m"), at("edited"))
-	doraBase, dora, _ := mergeCase(t, "dora")
+	dora := mergeCase(t, "dora").options(t)
 	before := every(t, dir)
 	for _, c := range []struct {
 		args []string
@@ -211,7 +220,7 @@ func TestUnmergeRefuses(t *testing.T) {
 		{args: []string{"unmerge", base, "--receipt", at("receipt"), "--out", at("x")}, code: exitInput, want: "is not what was merged"},
 		{args: []string{"unmerge", at("half"), "--receipt", at("receipt"), "--out", at("x")}, code: exitInput, want: "is F32 of [512, 64], this is F16"},
 		{args: []string{"unmerge", at("m"), "--receipt", at("receipt"), "--out", base}, code: exitFailed, want: "output exists"},
-		{args: []string{"unmerge", doraBase, dora[0], dora[1], "--out", at("x")}, code: exitInput, want: "the adapter does more than to add to it"},
+		{args: []string{"unmerge", dora.base, "--adapter", dora.adapters[0], "--out", at("x")}, code: exitInput, want: "the adapter does more than to add to it"},
 		{args: []string{"merge", "--base", base, "--adapter", at("one"), "--out", at("x"), "--receipt", at("x/receipt")}, code: exitUsage, want: "inside of the output"},
 		{args: []string{"merge", "--base", base, "--adapter", at("one"), "--out", at("x"), "--receipt", at("receipt")}, code: exitFailed, want: "output exists"},
 		{args: []string{"merge", "--base", base, "--adapter", at("one"), "--out", at("x"), "--receipt", filepath.Join(base, "model.safetensors"), "--force"}, code: exitUsage, want: "the output is the input"},

@@ -29,6 +29,10 @@ import (
 // magic begins and ends a receipt.
 const magic = "NIBRCPT1"
 
+// maxPlaces bounds how many places the manifest names: those of rows that a GGUF file
+// has in another order. What is beyond is stored.
+const maxPlaces = 1 << 20
+
 // footerSize is what stands after the manifest.
 const footerSize = int64(3*8 + sha256.Size + len(magic))
 
@@ -128,6 +132,7 @@ func (w *Writer) plan() error {
 		changes[c.Target()] = append(changes[c.Target()], c)
 	}
 	taken := make(map[place]bool)
+	places := 0
 	for info := range w.o.Base.All() {
 		t := &tracked{info: info, changes: changes[info.Name], entry: tensorEntry{Name: info.Name, DType: info.DType.String(), Shape: info.Shape}}
 		size := info.Size()
@@ -152,9 +157,10 @@ func (w *Writer) plan() error {
 			return err
 		}
 		list, ok := tensor.Places(raw, t.start, size)
-		if !ok || size == 0 {
+		if !ok || size == 0 || len(list) > maxPlaces-places {
 			continue
 		}
+		places += len(list)
 		for _, e := range list {
 			i, known := byPath[e.File.Name()]
 			if !known {
