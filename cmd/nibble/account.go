@@ -127,6 +127,30 @@ func (r *writeResult) count(t tensorAccount) {
 	r.kinds = append(r.kinds, kindAccount{t.Action, types, 1})
 }
 
+// rename gives an action another name.
+func (r *writeResult) rename(from, to string) {
+	change := func(action string) string {
+		parts := strings.Split(action, "+")
+		for i, part := range parts {
+			if part == from {
+				parts[i] = to
+			}
+		}
+		return strings.Join(parts, "+")
+	}
+	for i, t := range r.Tensors {
+		r.Tensors[i].Action = change(t.Action)
+	}
+	for i, k := range r.kinds {
+		r.kinds[i].action = change(k.action)
+	}
+	actions := make(map[string]int)
+	for action, n := range r.Actions {
+		actions[change(action)] += n
+	}
+	r.Actions = actions
+}
+
 func (r *writeResult) text(w io.Writer) {
 	files := ""
 	if len(r.Files) > 0 {

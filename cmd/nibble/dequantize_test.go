@@ -247,13 +247,13 @@ func TestDequantizeFamilies(t *testing.T) {
 		ok(t, append([]string{"quantize", dir, out + "/q"}, args...)...)
 		ok(t, "dequantize", out+"/q", out+"/plain")
 		ok(t, "verify", out+"/plain")
-		want, got := inventory(t, dir), inventory(t, out+"/plain")
+		want, got := shapesOf(t, dir), shapesOf(t, out+"/plain")
 		require.Equal(t, want, got, family)
 	}
 }
 
-// inventory returns the types and shapes of the tensors of a path.
-func inventory(t *testing.T, path string) map[string]string {
+// shapesOf returns the types and shapes of the tensors of a path.
+func shapesOf(t *testing.T, path string) map[string]string {
 	t.Helper()
 	in, err := formats.Open(path)
 	require.NoError(t, err)

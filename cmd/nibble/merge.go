@@ -19,6 +19,7 @@ import (
 // mergeOptions are the flags of merge.
 type mergeOptions struct {
 	base, out, dtype, pre string
+	receipt               string
 	adapters              []string
 	maxShard              sizeFlag
 
@@ -57,7 +58,11 @@ with --residual-base.
 Several adapters are added unless --method says otherwise; --model stands beside
 --adapter for fine-tuned models of the base, which linear and slerp combine without
 one too. A recipe says the same in a file, by layer and by tensor, and reads as
-mergekit's configurations do.`,
+mergekit's configurations do.
+
+--receipt writes down what rounding destroys, so that nibble unmerge gives the base
+back to the same bits. The output says in its metadata and its model card what it was
+made of, by hashes.`,
 		Example: "  nibble merge --base stories260K --adapter adapters --out merged\n  nibble merge --base base --adapter style:0.7 --adapter facts:0.3 --out merged.gguf --dtype f16\n" +
 			"  nibble merge --base base --model chat --model code:0.5 --method ties --density 0.3 --out both\n  nibble merge --recipe recipe.yaml --out merged",
 		Args: exactArgs(0),
@@ -68,6 +73,7 @@ mergekit's configurations do.`,
 	f.StringArrayVar(&o.adapters, "adapter", nil, "PEFT directory, with :weight if not 1; may be repeated")
 	f.StringVar(&o.out, "out", "", "where to write the merged model")
 	f.StringVar(&o.dtype, "dtype", "auto", "f32, f16, bf16, auto (the base's); for .gguf also q8_0")
+	f.StringVar(&o.receipt, "receipt", "", "file to write what nibble unmerge needs to make the base again")
 	f.Var(&o.maxShard, "max-shard-size", "largest shard of a directory (default: the shards of the base, else 5GB)")
 	f.StringVar(&o.arithmetic, "arithmetic", "f32", "f32, peft, peft-safe: where sums are rounded")
 	f.BoolVar(&o.untie, "untie", false, "give a head that is the embedding a tensor of its own")
@@ -118,7 +124,11 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, x.close()) }()
-	r, err := a.writeMerged(ctx, x, o)
+	about, err := provenanceOf(ctx, m, list, o.arithmetic)
+	if err != nil {
+		return err
+	}
+	r, err := a.writeMerged(ctx, x, about, o)
 	if err != nil {
 		return err
 	}
@@ -142,11 +152,21 @@ func nameActions(p *pipeline.Plan, m *model, changes []merge.Change) {
 	}
 }
 
-// writeMerged writes the base with the changes done to it.
-func (a *app) writeMerged(ctx context.Context, x *adapted, o *mergeOptions) (*writeResult, error) {
+// writeMerged writes the base with the changes done to it, and the receipt of that.
+func (a *app) writeMerged(ctx context.Context, x *adapted, about *provenance, o *mergeOptions) (*writeResult, error) {
 	m := x.model
+	rec, err := a.startReceipt(m, x.changes, o.receipt, o.out, about)
+	if err != nil {
+		return nil, err
+	}
+	if rec != nil {
+		defer rec.Abort() // of one that is not finished
+	}
+	to := func(d tensor.DType) func(tensor.Info) tensor.DType {
+		return func(info tensor.Info) tensor.DType { return plainType(m.view, info, d) }
+	}
 	view := func(d tensor.DType) (v tensor.Source, err error) {
-		v, x.account, err = merge.Measured(m.view, codecs, x.changes, func(info tensor.Info) tensor.DType { return plainType(m.view, info, d) })
+		v, x.account, err = merge.Measured(m.view, codecs, x.changes, to(d))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", o.base, err)
 		}
@@ -166,7 +186,11 @@ func (a *app) writeMerged(ctx context.Context, x *adapted, o *mergeOptions) (*wr
 		if err != nil {
 			return nil, err
 		}
-		return a.writeGGUF(ctx, m, src, o.out, &convertOptions{outType: outType, pre: o.pre})
+		r, err := a.writeGGUF(ctx, m, src, o.out, &convertOptions{outType: outType, pre: o.pre, provenance: about})
+		if err == nil && rec != nil {
+			err = finishReceipt(ctx, rec, o.out)
+		}
+		return noteReceipt(r, err, rec, o)
 	}
 	d, err := parseOutType(o.dtype)
 	if err != nil {
@@ -185,7 +209,22 @@ func (a *app) writeMerged(ctx context.Context, x *adapted, o *mergeOptions) (*wr
 	if m.quantized() {
 		opts.drop = m.quantization()
 	}
-	return a.writeDir(ctx, m, src, plan, o.out, opts)
+	if err := about.describe(m, plan, &opts); err != nil {
+		return nil, err
+	}
+	if rec != nil {
+		// What is recorded is read beside what is written, by a view of its own.
+		again, err := merge.View(m.view, codecs, x.changes, to(d))
+		if err != nil {
+			return nil, err
+		}
+		if err := rec.Merged(again); err != nil {
+			return nil, err
+		}
+		opts.receipt = rec
+	}
+	r, err := a.writeDir(ctx, m, src, plan, o.out, opts)
+	return noteReceipt(r, err, rec, o)
 }
 
 // mergeResult is the account of a merge.

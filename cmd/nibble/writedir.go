@@ -11,6 +11,7 @@ import (
 	"github.com/seed18967229/nibble/formats/convert"
 	"github.com/seed18967229/nibble/formats/hf"
 	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/merge/receipt"
 	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
 )
@@ -130,6 +131,12 @@ type dirOptions struct {
 	// files are in place of the model's of the same names.
 	files []hf.SideFile
 
+	// notes are of what was decided before.
+	notes []string
+
+	// receipt is written along; nil for none.
+	receipt *receipt.Writer
+
 	maxShard int64
 
 	// sink, if it is not nil, returns what is written to in place of the directory.
@@ -156,14 +163,17 @@ func (a *app) writeDir(ctx context.Context, m *model, src tensor.Source, plan *p
 	if err != nil {
 		return nil, err
 	}
-	var sink tensor.Sink = w
+	var dst tensor.Sink = w
 	if o.sink != nil {
-		sink = o.sink(w)
+		dst = o.sink(dst)
 	}
-	if err := a.runPlan(ctx, m.Path, plan, src, sink); err != nil {
+	if o.receipt != nil {
+		dst = followed(ctx, o.receipt, plan, files, dst)
+	}
+	if err := a.runPlan(ctx, m.Path, plan, src, dst); err != nil {
 		return nil, err
 	}
 	r := newWriteResult(job{m.Path, plan, src, m.original(), origin}, out)
-	r.Notes = readNotes(m.Input)
+	r.Notes = slices.Concat(readNotes(m.Input), o.notes)
 	return r, nil
 }

@@ -72,7 +72,7 @@ func reorder(src tensor.Source, codecs tensor.Codecs, info tensor.Info, as strin
 		if err != nil {
 			return nil, err
 		}
-		return tensor.ReadRowsAt(rowSize, rows, func(dst []byte, row int64) error {
+		read := tensor.ReadRowsAt(rowSize, rows, func(dst []byte, row int64) error {
 			for len(dst) > 0 {
 				if _, err := r.ReadAt(dst[:rowSize], order(row)*rowSize); err != nil && err != io.EOF {
 					return err
@@ -80,8 +80,32 @@ func reorder(src tensor.Source, codecs tensor.Codecs, info tensor.Info, as strin
 				dst, row = dst[rowSize:], row+1
 			}
 			return nil
-		}), nil
+		})
+		return storedRows{read, r, rowSize, order}, nil
 	}}
+}
+
+// storedRows reads stored rows in another order.
+type storedRows struct {
+	io.ReaderAt
+	stored  *io.SectionReader
+	rowSize int64
+	order   rowOrder
+}
+
+// Places implements tensor.Placer.
+func (r storedRows) Places(off, n int64) (list []tensor.Extent, ok bool) {
+	if r.rowSize == 0 || off%r.rowSize != 0 || n%r.rowSize != 0 {
+		return nil, false
+	}
+	for row := off / r.rowSize; row < (off+n)/r.rowSize; row++ {
+		one, ok := tensor.Places(r.stored, r.order(row)*r.rowSize, r.rowSize)
+		if !ok {
+			return nil, false
+		}
+		list = append(list, one...)
+	}
+	return list, true
 }
 
 // reordered is Rows in another order.

@@ -73,7 +73,7 @@ func Create(dir string, o Options) (*Writer, error) {
 	if err := checkFiles(o.Files); err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
-	d, err := fsx.CreateDir(dir, o.Force, holdsModel)
+	d, err := fsx.CreateDir(dir, o.Force, HoldsModel)
 	if err != nil {
 		return nil, err
 	}
@@ -110,9 +110,9 @@ func checkFiles(files []SideFile) error {
 	return nil
 }
 
-// holdsModel reports whether a directory of these files is one that --force may
-// replace.
-func holdsModel(names []string) bool {
+// HoldsModel reports whether a directory of files of these names is one that may be
+// replaced: that of a model or an adapter.
+func HoldsModel(names []string) bool {
 	return slices.ContainsFunc(names, func(name string) bool {
 		return name == ConfigName || name == adapterConfigName || filepath.Ext(name) == ".safetensors"
 	})

@@ -40,6 +40,7 @@ var allowed = map[string][]string{
 	"merge/combine":     {"tensor", "merge", "merge/factors"},
 	"merge/recipe":      {"tensor", "merge", "merge/combine"},
 	"merge/factors":     {"tensor"},
+	"merge/receipt":     {"tensor", "pipeline", "merge", "nf4"},
 
 	"formats/safetensors":  {"tensor"},
 	"formats/torch":        {"tensor"},
