@@ -24,7 +24,7 @@ const (
 )
 
 // Match implements Method.
-func (LoRA) Match(base, adapter tensor.Source, codecs tensor.Codecs, cfg Config) ([]Delta, error) {
+func (LoRA) Match(base, adapter tensor.Source, codecs tensor.Codecs, cfg Config) (*Effect, error) {
 	var out []Delta
 	for info := range adapter.All() {
 		module, isA := strings.CutSuffix(info.Name, suffixA)
@@ -47,7 +47,7 @@ func (LoRA) Match(base, adapter tensor.Source, codecs tensor.Codecs, cfg Config)
 	if len(out) == 0 {
 		return nil, fmt.Errorf("%w: the adapter has no tensors", tensor.ErrMalformed)
 	}
-	return out, nil
+	return &Effect{Base: base, Changes: Sums(out)}, nil
 }
 
 // loraDelta is one pair in memory: the rows of the target change by those of
@@ -143,15 +143,18 @@ func allZero(x []float32) bool {
 	return true
 }
 
+// Factors implements LowRank.
+func (d *loraDelta) Factors() (b, a []float32, rank int, scale float32, err error) {
+	return d.left, d.right.Data, d.right.Rows, d.scale, nil
+}
+
 // AddRows implements Delta: the product is taken first and scaled then, as PEFT
 // does it.
-func (d *loraDelta) AddRows(w []float32, row int64, sign float32) error {
+func (d *loraDelta) AddRows(w []float32, row int64, scale float32) error {
 	n, r := len(w)/d.right.Cols, d.right.Rows
 	delta := make([]float32, len(w))
-	if err := kernel.Mul(delta, d.left[row*int64(r):][:n*r], n, d.right, false); err != nil {
-		return err
-	}
-	kernel.AddScaled(w, sign*d.scale, delta)
+	kernel.MulFused(delta, d.left[row*int64(r):][:n*r], n, d.right)
+	kernel.AddScaled(w, scale*d.scale, delta)
 	return nil
 }
 

@@ -37,6 +37,25 @@ func pair(module string, out, in, rank int64, seed uint64) []tensortest.Tensor {
 	}
 }
 
+// deltas returns all that an adapter adds.
+func deltas(t *testing.T, b tensor.Source, e *Effect) []Delta {
+	var out []Delta
+	for _, c := range e.Changes {
+		ds, err := Deltas(b, codecs, c)
+		require.NoError(t, err)
+		out = append(out, ds...)
+	}
+	return out
+}
+
+func scaled(t *testing.T, b tensor.Source, e *Effect, factor float32) []Change {
+	var out []Delta
+	for _, d := range deltas(t, b, e) {
+		out = append(out, Scaled(d, factor))
+	}
+	return Sums(out)
+}
+
 // merged is W + scale*B·A in float64.
 func merged(t *testing.T, b, a tensor.Source, module string, scale float64) []float64 {
 	w := tensortest.Floats(t, b, module+".weight")
@@ -64,7 +83,7 @@ func TestFanInFanOut(t *testing.T) {
 	want := merged(t, plain, a, "c", 2)
 	ds, err := LoRA{}.Match(stored, a, codecs, Config{Rank: 3, Alpha: 6, FanInFanOut: true})
 	require.NoError(t, err)
-	v, err := View(stored, codecs, ds, 1, keep)
+	v, err := View(stored, codecs, ds.Changes, keep)
 	require.NoError(t, err)
 	tensortest.TestSource(t, v)
 	for i, got := range tensortest.Floats(t, v, "c.weight") {
@@ -88,9 +107,9 @@ func TestLoRA(t *testing.T) {
 			a := tensortest.NewSource(t, nil, append(pair("a.q", 9, 7, int64(c.cfg.Rank), 10), pair("a.k", 4, 7, int64(c.cfg.Rank), 20)...)...)
 			ds, err := LoRA{}.Match(b, a, codecs, c.cfg)
 			require.NoError(t, err)
-			require.Len(t, ds, 2)
-			require.False(t, ds[0].Zero())
-			v, err := View(b, codecs, ds, 1, keep)
+			require.Len(t, ds.Changes, 2)
+			require.False(t, deltas(t, b, ds)[0].Zero())
+			v, err := View(b, codecs, ds.Changes, keep)
 			require.NoError(t, err)
 			tensortest.TestSource(t, v)
 			require.Equal(t, b.Meta(), v.Meta())
@@ -106,12 +125,12 @@ func TestLoRA(t *testing.T) {
 
 			// Subtracting comes back to within rounding; other dtypes round
 			// once at the end.
-			back, err := View(v, codecs, ds, -1, keep)
+			back, err := View(v, codecs, scaled(t, b, ds, -1), keep)
 			require.NoError(t, err)
 			for i, want := range tensortest.Floats(t, b, "a.q.weight") {
 				require.InDelta(t, want, tensortest.Floats(t, back, "a.q.weight")[i], 1e-5)
 			}
-			half, err := View(b, codecs, ds, 1, to(tensor.BF16))
+			half, err := View(b, codecs, ds.Changes, to(tensor.BF16))
 			require.NoError(t, err)
 			want := tensortest.Floats(t, v, "a.q.weight")
 			kernel.RoundBF16(want)
@@ -133,7 +152,7 @@ func TestTwoAdaptersAdd(t *testing.T) {
 	require.NoError(t, err)
 	d2, err := LoRA{}.Match(b, two, codecs, Config{Rank: 2, Alpha: 6})
 	require.NoError(t, err)
-	v, err := View(b, codecs, append(d1, d2...), 1, keep)
+	v, err := View(b, codecs, Sums(append(deltas(t, b, d1), deltas(t, b, d2)...)), keep)
 	require.NoError(t, err)
 	w, m1, m2 := tensortest.Floats(t, b, "a.q.weight"), merged(t, b, one, "a.q", 1), merged(t, b, two, "a.q", 3)
 	for i, got := range tensortest.Floats(t, v, "a.q.weight") {
@@ -147,7 +166,7 @@ func TestZeroDelta(t *testing.T) {
 	a := tensortest.NewSource(t, nil, pair("a.q", 9, 7, 2, 1)[0], zero)
 	ds, err := LoRA{}.Match(b, a, codecs, Config{Rank: 2, Alpha: 2})
 	require.NoError(t, err)
-	require.True(t, ds[0].Zero(), "an adapter that was never trained")
+	require.True(t, deltas(t, b, ds)[0].Zero(), "an adapter that was never trained")
 }
 
 func TestRefused(t *testing.T) {
@@ -187,7 +206,7 @@ func TestNaNInTheBase(t *testing.T) {
 	b := tensortest.NewSource(t, nil, tensortest.Float32("a.q.weight", tensor.Shape{9, 7}, w))
 	ds, err := LoRA{}.Match(b, tensortest.NewSource(t, nil, pair("a.q", 9, 7, 2, 1)...), codecs, Config{Rank: 2, Alpha: 2})
 	require.NoError(t, err)
-	v, err := View(b, codecs, ds, 1, keep)
+	v, err := View(b, codecs, ds.Changes, keep)
 	require.NoError(t, err)
 	_, _, err = codecs.ReadAll(v, "a.q.weight")
 	require.ErrorIs(t, err, tensor.ErrMalformed)
@@ -197,11 +216,11 @@ func TestNaNInTheBase(t *testing.T) {
 
 func TestViewRefuses(t *testing.T) {
 	b := base(t)
-	_, err := View(b, codecs, nil, 1, to(tensor.Q4_K))
+	_, err := View(b, codecs, nil, to(tensor.Q4_K))
 	require.ErrorIs(t, err, tensor.ErrUnsupported)
 	ds, err := LoRA{}.Match(b, tensortest.NewSource(t, nil, pair("a.q", 9, 7, 2, 1)...), codecs, Config{Rank: 2, Alpha: 2})
 	require.NoError(t, err)
-	_, err = View(tensortest.NewSource(t, nil, tensortest.Normal("norm.weight", tensor.Shape{7}, 1, 4)), codecs, ds, 1, keep)
+	_, err = View(tensortest.NewSource(t, nil, tensortest.Normal("norm.weight", tensor.Shape{7}, 1, 4)), codecs, ds.Changes, keep)
 	require.ErrorIs(t, err, tensor.ErrNotFound)
 }
 

@@ -38,18 +38,18 @@ func mergeConfig(c *peft.Config) merge.Config {
 	return merge.Config{Rank: int(c.R), Alpha: c.LoraAlpha, UseRSLoRA: c.UseRSLoRA, FanInFanOut: c.FanInFanOut}
 }
 
-// deltas reads an adapter and matches it with a base.
-func deltas(base tensor.Source, ad *peft.Adapter, path string) ([]merge.Delta, error) {
+// match reads an adapter and matches it with a base.
+func match(base tensor.Source, ad *peft.Adapter, path string) (*merge.Effect, error) {
 	kind := strings.ToLower(ad.Config.PeftType)
 	for _, method := range merge.Methods() {
 		if method.Name() != kind {
 			continue
 		}
-		ds, err := method.Match(base, ad, codecs, mergeConfig(ad.Config))
+		e, err := method.Match(base, ad, codecs, mergeConfig(ad.Config))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		return ds, nil
+		return e, nil
 	}
 	return nil, fmt.Errorf("%s: %w: peft_type %s", path, tensor.ErrUnsupported, ad.Config.PeftType)
 }
@@ -66,7 +66,7 @@ func attach(base tensor.Source, path string) (trainmodel.Trainable, error) {
 	}
 	defer ad.Close()
 	// Matching checks everything there is to check.
-	if _, err := deltas(base, ad, path); err != nil {
+	if _, err := match(base, ad, path); err != nil {
 		return t, err
 	}
 	for info := range ad.All() {
@@ -106,15 +106,4 @@ func parseWeighted(s string) (weighted, error) {
 		return w, badUsage(hint.Add(fmt.Errorf("--adapter %s: %q is not a weight", s, s[at+1:]), "write DIR or DIR:weight, as in lora:0.5"))
 	}
 	return weighted{s[:at], v}, nil
-}
-
-// weightedDelta is a delta times a weight.
-type weightedDelta struct {
-	merge.Delta
-	weight float32
-}
-
-// AddRows implements merge.Delta.
-func (d weightedDelta) AddRows(w []float32, row int64, sign float32) error {
-	return d.Delta.AddRows(w, row, sign*d.weight)
 }

@@ -83,38 +83,43 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) error {
 
 	var all []merge.Delta
 	zero := 0
-	targets := make(map[string]bool)
 	for _, w := range list {
 		ad, err := openAdapter(w.path)
 		if err != nil {
 			return err
 		}
-		ds, err := deltas(m.view, ad, w.path)
+		e, err := match(m.view, ad, w.path)
 		ad.Close() // the tensors are in memory now
 		if err != nil {
 			return err
 		}
-		for _, d := range ds {
-			if d.Zero() {
-				zero++
+		for _, c := range e.Changes {
+			ds, err := merge.Deltas(e.Base, codecs, c)
+			if err != nil {
+				return fmt.Errorf("%s: %w", o.base, err)
 			}
-			targets[d.Target()] = true
-			all = append(all, weightedDelta{d, float32(w.weight)})
+			for _, d := range ds {
+				if d.Zero() {
+					zero++
+				}
+				all = append(all, merge.Scaled(d, float32(w.weight)))
+			}
 		}
 	}
+	changes := merge.Sums(all)
 
-	r, err := a.writeMerged(ctx, m, all, o)
+	r, err := a.writeMerged(ctx, m, changes, o)
 	if err != nil {
 		return err
 	}
-	return a.print(&mergeResult{writeResult: *r, Changed: len(targets), Unchanged: total(r.Actions) - r.Actions["drop"] - len(targets), Zero: zero})
+	return a.print(&mergeResult{writeResult: *r, Changed: len(changes), Unchanged: total(r.Actions) - r.Actions["drop"] - len(changes), Zero: zero})
 }
 
 // nameActions says in a plan that copies a merged view what is behind it.
-func nameActions(p *pipeline.Plan, m *model, ds []merge.Delta) {
+func nameActions(p *pipeline.Plan, m *model, changes []merge.Change) {
 	targets := make(map[string]bool)
-	for _, d := range ds {
-		targets[d.Target()] = true
+	for _, c := range changes {
+		targets[c.Target()] = true
 	}
 	for i, s := range p.Steps {
 		info, err := m.view.Info(s.In[0])
@@ -127,10 +132,10 @@ func nameActions(p *pipeline.Plan, m *model, ds []merge.Delta) {
 	}
 }
 
-// writeMerged writes the base with the deltas added.
-func (a *app) writeMerged(ctx context.Context, m *model, ds []merge.Delta, o *mergeOptions) (*writeResult, error) {
+// writeMerged writes the base with the changes done to it.
+func (a *app) writeMerged(ctx context.Context, m *model, changes []merge.Change, o *mergeOptions) (*writeResult, error) {
 	view := func(d tensor.DType) (tensor.Source, error) {
-		v, err := merge.View(m.view, codecs, ds, 1, func(info tensor.Info) tensor.DType { return plainType(m.view, info, d) })
+		v, err := merge.View(m.view, codecs, changes, func(info tensor.Info) tensor.DType { return plainType(m.view, info, d) })
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", o.base, err)
 		}
@@ -164,7 +169,7 @@ func (a *app) writeMerged(ctx context.Context, m *model, ds []merge.Delta, o *me
 	if err != nil {
 		return nil, err
 	}
-	nameActions(plan, m, ds)
+	nameActions(plan, m, changes)
 	opts := dirOptions{dtype: m.orOwn(d), maxShard: int64(o.maxShard)}
 	if m.quantized() {
 		opts.drop = m.quantization()
