@@ -4,6 +4,7 @@ import (
 	"bytes"
 	bits "encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,6 +82,90 @@ func TestInterruptedConversion(t *testing.T) {
 				require.NoError(t, os.RemoveAll(filepath.Join(dir, c.out)))
 			})
 		}
+	}
+}
+
+// bigLlama makes a directory with a Llama of zeros that takes no room on the disk.
+func bigLlama(t *testing.T, dir string, layers, hidden, mlp int) {
+	require.NoError(t, os.MkdirAll(dir, 0o777))
+	put(t, filepath.Join(dir, "config.json"), fmt.Sprintf(`{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": %d, "intermediate_size": %d,
+		"num_hidden_layers": %d, "num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 64, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
+		"rope_theta": 1e4, "hidden_act": "silu", "tie_word_embeddings": true}`, hidden, mlp, layers))
+	var members []string
+	size := 0
+	add := func(name string, shape ...int) {
+		n := 2
+		for _, d := range shape {
+			n *= d
+		}
+		members = append(members, fmt.Sprintf(`"%s":{"dtype":"BF16","shape":%s,"data_offsets":[%d,%d]}`, name, strings.ReplaceAll(fmt.Sprint(shape), " ", ","), size, size+n))
+		size += n
+	}
+	add("model.embed_tokens.weight", 64, hidden)
+	for l := range layers {
+		layer := fmt.Sprintf("model.layers.%d.", l)
+		for _, name := range []string{"q_proj", "k_proj", "v_proj", "o_proj"} {
+			add(layer+"self_attn."+name+".weight", hidden, hidden)
+		}
+		add(layer+"mlp.gate_proj.weight", mlp, hidden)
+		add(layer+"mlp.up_proj.weight", mlp, hidden)
+		add(layer+"mlp.down_proj.weight", hidden, mlp)
+		add(layer+"input_layernorm.weight", hidden)
+		add(layer+"post_attention_layernorm.weight", hidden)
+	}
+	add("model.norm.weight", hidden)
+	header := "{" + strings.Join(members, ",") + "}"
+	b := append(bits.LittleEndian.AppendUint64(nil, uint64(len(header))), header...)
+	path := filepath.Join(dir, "model.safetensors")
+	require.NoError(t, os.WriteFile(path, b, 0o666))
+	require.NoError(t, os.Truncate(path, int64(len(b)+size)))
+}
+
+// Quantization that is interrupted, or killed, at any moment leaves the old output,
+// none, or the whole new one.
+func TestInterruptedQuantization(t *testing.T) {
+	dir := t.TempDir()
+	bigLlama(t, filepath.Join(dir, "model"), 3, 1024, 2816)
+	rng := rand.New(rand.NewPCG(6, 1))
+	for _, typ := range []string{"nf4", "int8"} {
+		start := time.Now()
+		ok(t, "quantize", filepath.Join(dir, "model"), filepath.Join(dir, "whole-"+typ), "--type", typ)
+		whole := time.Since(start)
+		want := tensors(t, filepath.Join(dir, "whole-"+typ))
+		finished, stopped := 0, 0
+		for i := range 12 {
+			signal := []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL}[i%3]
+			put(t, filepath.Join(dir, "out/config.json"), "old")
+			before := every(t, dir)
+			cmd := exec.Command(binary, "quantize", "model", "out", "--type", typ, "--force")
+			cmd.Dir = dir
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			require.NoError(t, cmd.Start())
+			time.Sleep(time.Duration(rng.Int64N(int64(whole))))
+			_ = cmd.Process.Signal(signal) // it may have ended
+			_ = cmd.Wait()
+			if readFile(t, filepath.Join(dir, "out/config.json")) == "old" {
+				stopped++
+				require.NotZero(t, cmd.ProcessState.ExitCode())
+				if signal == syscall.SIGKILL {
+					left, err := filepath.Glob(filepath.Join(dir, ".*.nibble-*"))
+					require.NoError(t, err)
+					for _, path := range left { // nobody could remove it
+						require.NoError(t, os.RemoveAll(path))
+					}
+				} else if cmd.ProcessState.ExitCode() != -1 { // a signal before main takes them ends it at once
+					require.Equal(t, exitInterrupted, cmd.ProcessState.ExitCode(), stderr.String())
+				}
+				require.Equal(t, before, every(t, dir), "nothing is left behind")
+			} else {
+				finished++
+				require.Equal(t, want, tensors(t, filepath.Join(dir, "out")))
+			}
+			require.NoError(t, os.RemoveAll(filepath.Join(dir, "out")))
+		}
+		t.Logf("%s: %d stopped, %d finished", typ, stopped, finished)
+		require.Positive(t, stopped)
 	}
 }
 

@@ -41,13 +41,13 @@ const (
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	a := &app{out: stdout, err: stderr}
 	if err := a.exec(ctx, args...); err != nil {
-		return report(stderr, err)
+		return reportError(stderr, err)
 	}
 	return exitDone
 }
 
-// report prints an error, what to do about it, and returns the exit code.
-func report(w io.Writer, err error) int {
+// reportError prints an error, what to do about it, and returns the exit code.
+func reportError(w io.Writer, err error) int {
 	if errors.Is(err, errDifferent) {
 		return exitFailed
 	}

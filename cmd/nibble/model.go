@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats"
@@ -100,12 +101,30 @@ func (m *model) isAdapter() error {
 func (m *model) decode() (err error) {
 	config := m.HF.Config()
 	if m.stored, m.merged, err = quantized.View(m.HF, config); err == nil {
-		m.stored, err = bnb.View(m.stored, quantized.DType(config))
+		m.stored, err = bnb.ViewShaped(m.stored, quantized.DType(config), m.shapeOf())
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", m.Path, err)
 	}
 	return nil
+}
+
+// shapeOf returns what tells the shapes of linear layers' weights, [out, in], nil
+// for what is no such weight.
+func (m *model) shapeOf() func(name string) tensor.Shape {
+	shapes := sync.OnceValue(func() map[string]tensor.Shape {
+		known := make(map[string]tensor.Shape)
+		if m.arch == nil {
+			return known
+		}
+		for _, t := range m.arch.Tensors() {
+			if len(t.Dims) == 2 {
+				known[t.Name] = tensor.Shape{int64(t.Out()), int64(t.In())}
+			}
+		}
+		return known
+	})
+	return func(name string) tensor.Shape { return shapes()[name] }
 }
 
 // parseConfig reads the text of a config.json.

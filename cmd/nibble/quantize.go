@@ -23,6 +23,9 @@ type quantizeOptions struct {
 	nanAsZero bool
 	bnb       bnbOptions
 	gguf      ggufOptions
+	loss      lossOptions
+	compare   []string
+	target    targetOptions
 }
 
 // nonFinite returns what is done with weights that are NaN or infinite.
@@ -33,8 +36,10 @@ func (o *quantizeOptions) nonFinite() *pipeline.NonFinite {
 // quantizer quantizes a model to one type.
 type quantizer struct {
 	quantFamily
-	run func(a *app, ctx context.Context, in, out string, o *quantizeOptions) error
+	run quantizeFunc
 }
+
+type quantizeFunc func(a *app, ctx context.Context, in, out string, o *quantizeOptions) error
 
 // quantTypes are what --type may be.
 func quantTypes() map[string]quantizer {
@@ -105,11 +110,36 @@ The other types are those of GGUF files, q4_k_m and so on. From a directory or
 from another GGUF file, in one pass, the file is that of llama.cpp: what its
 converter and llama-quantize write one after the other, to the byte. A type such
 as q4_k_m is a mix, which --dry-run shows; --tensor-type and its like change it.
---imatrix spends the precision on what matters (nibble imatrix).`,
-		Example: "  nibble quantize stories260K stories260K-nf4 --type nf4\n  nibble quantize stories260K stories260K.gguf --type q4_k_m",
-		Args:    exactArgs(2),
+--imatrix spends the precision on what matters (nibble imatrix).
+
+--report reads back what was written and says what it lost, tensor by tensor.
+--compare tries several types on the same tensors and writes none of them.
+--target-bits and --target-size choose a type for each tensor, so that all of them
+together lose as little as may be within the budget: NF4 with different block
+sizes for a directory, which transformers loads as any other, and GGUF's types for
+a file.`,
+		Example: `  nibble quantize stories260K stories260K-nf4 --type nf4 --report report.html
+  nibble quantize stories260K stories260K.gguf --type q4_k_m
+  nibble quantize stories260K --compare nf4,nf4:128,q4_k_m
+  nibble quantize stories260K stories260K.gguf --target-bits 7.5`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(o.compare) > 0 {
+				return exactArgs(1)(cmd, args)
+			}
+			return exactArgs(2)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if q, ok := quantTypes()[strings.ToLower(o.typ)]; ok {
+			switch q, ok := quantTypes()[strings.ToLower(o.typ)]; {
+			case len(o.compare) > 0:
+				return a.compareTypes(cmd.Context(), args[0], &o)
+			case o.target.given():
+				if err := flags.target(cmd, args[1]); err != nil {
+					return err
+				}
+				return a.quantizeTarget(cmd.Context(), args[0], args[1], &o)
+			case len(o.target.types) > 0:
+				return badUsage(hint.Add(fmt.Errorf("--types is what --target-bits and --target-size choose among"), "give one of them, or one type with --type"))
+			case ok:
 				if err := flags.check(cmd, q.quantFamily, o.typ); err != nil {
 					return err
 				}
@@ -121,6 +151,9 @@ as q4_k_m is a mix, which --dry-run shows; --tensor-type and its like change it.
 	cmd.Flags().BoolVar(&o.nanAsZero, "nan-as-zero", false, "weights that are NaN or infinite become 0; without it they stop the run")
 	flags.add(bnbFamily, cmd, func() { bnbFlags(cmd, &o.bnb) })
 	flags.add(ggufFamily, cmd, func() { ggufQuantFlags(cmd, &o.gguf) })
+	lossFlags(cmd, &o.loss)
+	cmd.Flags().StringSliceVar(&o.compare, "compare", nil, "write no model, but try these types on IN: nf4, nf4:128, int8, q4_k_m ...")
+	targetFlags(cmd, &o.target)
 	return cmd
 }
 
@@ -133,5 +166,5 @@ func (a *app) quantize(ctx context.Context, in, out string, o *quantizeOptions) 
 	if err := fsx.CheckOutput(out, in); err != nil {
 		return badUsage(err)
 	}
-	return q.run(a, ctx, in, out, o)
+	return a.withAccount(ctx, in, out, o, q.run)
 }

@@ -91,6 +91,8 @@ type quantizeResult struct {
 	Bits        float64     `json:"bits_per_quantized_weight"`
 	RelRMS      float64     `json:"mean_relative_rms_error"`
 	Kept        []keptGroup `json:"kept"`
+
+	chosen bool // block sizes differ
 }
 
 // keptGroup is tensors that were not quantized, for one reason.
@@ -103,7 +105,10 @@ type keptGroup struct {
 
 func (r *quantizeResult) text(w io.Writer) {
 	how := "a scale for each row"
-	if r.BlockSize > 0 {
+	switch {
+	case r.chosen:
+		how = "each with the block size chosen for it,"
+	case r.BlockSize > 0:
 		how = fmt.Sprintf("block size %d", r.BlockSize)
 	}
 	if r.DoubleQuant {
@@ -146,9 +151,19 @@ func (a *app) quantizeBnb(ctx context.Context, in, out string, typ tensor.DType,
 		return err
 	}
 	opts.NonFinite = all.nonFinite()
+	if all.target.given() {
+		if err := a.chooseBlocks(ctx, b, m, &opts, all); err != nil {
+			return err
+		}
+	}
 	plan, account, err := bnb.Plan(b.src, codecs, opts)
 	if err != nil {
 		return fmt.Errorf("%s: %w", in, err)
+	}
+	for _, x := range account.Results() {
+		if x.Reason != "" {
+			all.loss.keep(x.Name, x.Reason)
+		}
 	}
 	set := []hf.Field{{Name: "quantization_config", Value: account.QuantizationConfig()}}
 	w, err := a.writeDir(ctx, b.model, b.src, plan, out, dirOptions{dtype: b.dtype, set: set, drop: m.quantization(), maxShard: int64(all.bnb.maxShard)})
@@ -191,6 +206,9 @@ func summarize(w *writeResult, account *bnb.Account, o bnb.Options) *quantizeRes
 		if name := starred(x.Name); !slices.Contains(g.Names, name) {
 			g.Names = append(g.Names, name)
 		}
+	}
+	if o.BlockSizes != nil {
+		r.BlockSize, r.chosen = 0, true
 	}
 	if n > 0 {
 		r.Bits, r.RelRMS = bits/weights, r.RelRMS/float64(n)

@@ -140,6 +140,16 @@ func (a *app) quantizeGGUF(ctx context.Context, path, out string, typ ftype.Type
 	if err := q.choose(opts); err != nil {
 		return err
 	}
+	if all.target.given() {
+		if typ, err = a.chooseTypes(ctx, q, split, all); err != nil {
+			return err
+		}
+	}
+	for _, c := range q.choices {
+		if why := cmp.Or(c.Fallback, c.Why); !blockType(c.Out.DType) {
+			all.loss.keep(c.In.Name, why)
+		}
+	}
 	if err := q.setPlan(typ, o.imatrix); err != nil {
 		return err
 	}

@@ -25,6 +25,11 @@ type Options struct {
 	DoubleQuant      bool
 	Storage, Compute tensor.DType
 
+	// BlockSizes has the block sizes of weights by name that have another one than
+	// BlockSize, which bitsandbytes reads from each weight's own quant_state; 0 copies
+	// the weight.
+	BlockSizes map[string]int
+
 	// Linear names the weights of the model's linear layers, the output head's
 	// included if it has its own. All others are copied.
 	Linear []string
@@ -102,6 +107,9 @@ func Plan(src tensor.Source, codecs tensor.Codecs, o Options) (*pipeline.Plan, *
 				reason = "output head"
 			} else if reason = unfit(info); reason != "" {
 				kept = append(kept, module)
+			} else if size, other := o.BlockSizes[info.Name]; other && size == 0 {
+				reason = "chosen to keep its type"
+				kept = append(kept, module)
 			} else {
 				step, err := a.quantize(codecs, info, was)
 				if err != nil {
@@ -143,6 +151,11 @@ func (o *Options) check(src tensor.Source) error {
 	if four {
 		if err := nf4.CheckBlockSize(int64(o.BlockSize)); err != nil {
 			return err
+		}
+		for name, size := range o.BlockSizes {
+			if err := nf4.CheckBlockSize(int64(size)); err != nil && size != 0 {
+				return fmt.Errorf("tensor %q: %w", name, err)
+			}
 		}
 	}
 	for _, d := range []tensor.DType{o.DType, o.Compute} {
@@ -213,7 +226,11 @@ func (a *Account) quantize(codecs tensor.Codecs, info tensor.Info, was tensor.DT
 	if a.compute == tensor.Invalid {
 		a.compute = to
 	}
-	w := &weight{o: &a.o, in: info, source: to, codecs: codecs}
+	own := a.o
+	if size, other := own.BlockSizes[info.Name]; other {
+		own.BlockSize = size
+	}
+	w := &weight{o: &own, in: info, source: to, codecs: codecs}
 	m := w.maker()
 	out, err := m.layout()
 	if err != nil {

@@ -96,7 +96,8 @@ func quantizeRow(dst []byte, x []float32, scale float32) (sum, errSum float64) {
 	// Adding this to a number much smaller leaves the nearest integer, of two the
 	// even one, in the lowest bits.
 	const toInteger = 3 << 22
-	up, down := 127/scale, scale*reciprocal
+	// 127 divided by a tensor is 127 times its reciprocal in torch (__rtruediv__).
+	up, down := float32(1/scale)*127, scale*reciprocal
 	var s, e float32
 	for i, v := range x {
 		rounded := float32(v*up) + toInteger

@@ -66,14 +66,15 @@ func parseState(text []byte, nested bool) (*state, error) {
 		}
 	}
 	switch {
-	case s.Shape == nil:
-		return nil, fmt.Errorf("%w: no shape of the weight", tensor.ErrUnsupported)
 	case dtypes[*s.DType] == tensor.Invalid:
 		return nil, fmt.Errorf("%w: dtype %q, want float32, float16 or bfloat16", tensor.ErrUnsupported, *s.DType)
 	case nested && *s.NestedBlock != nestedBlock:
 		return nil, fmt.Errorf("%w: nested_blocksize %d, want %d", tensor.ErrUnsupported, *s.NestedBlock, nestedBlock)
 	case nested && *s.NestedDType != "float32":
 		return nil, fmt.Errorf("%w: nested_dtype %q, want float32", tensor.ErrUnsupported, *s.NestedDType)
+	}
+	if s.Shape == nil {
+		return &s, nil // it can be null
 	}
 	return &s, s.Shape.Validate()
 }

@@ -34,6 +34,13 @@ var plain = tensor.NewCodecs(floats.Codecs()...)
 // tensor.ErrUnsupported for states and layouts that bitsandbytes does not decode
 // either.
 func View(src tensor.Source, dtype tensor.DType) (tensor.Source, error) {
+	return ViewShaped(src, dtype, func(string) tensor.Shape { return nil })
+}
+
+// ViewShaped is View for a model whose shapes are known: shapeOf gives that of a
+// weight, [out, in], or nil. It counts where a quant_state has none, which
+// bitsandbytes can write and cannot decode.
+func ViewShaped(src tensor.Source, dtype tensor.DType, shapeOf func(weight string) tensor.Shape) (tensor.Source, error) {
 	groups, err := collect(src)
 	if err != nil {
 		return nil, err
@@ -65,7 +72,7 @@ func View(src tensor.Source, dtype tensor.DType) (tensor.Source, error) {
 		case g != nil && e != nil:
 			err = fmt.Errorf("%w: both %q and tensors of a 4-bit weight belong to it", tensor.ErrMalformed, e.scb.Name+e.format.Name)
 		case g != nil:
-			entry, err = g.entry(src, info)
+			entry, err = g.entry(src, info, shapeOf(info.Name))
 		case e != nil:
 			entry, err = e.entry(src, info, dtype)
 		}
@@ -77,8 +84,9 @@ func View(src tensor.Source, dtype tensor.DType) (tensor.Source, error) {
 	return tensor.NewTable(src.Meta(), entries)
 }
 
-// entry checks a group and returns the tensor it makes.
-func (g *group) entry(src tensor.Source, weight tensor.Info) (tensor.Entry, error) {
+// entry checks a group and returns the tensor it makes, of the given shape if it
+// does not say its own.
+func (g *group) entry(src tensor.Source, weight tensor.Info, shape tensor.Shape) (tensor.Entry, error) {
 	stateInfo, err := g.part(stateInfix)
 	if err != nil {
 		return tensor.Entry{}, err
@@ -97,6 +105,12 @@ func (g *group) entry(src tensor.Source, weight tensor.Info) (tensor.Entry, erro
 	if *st.QuantType != g.kind {
 		return tensor.Entry{}, fmt.Errorf("%w: quant_type %q in %q", tensor.ErrMalformed, *st.QuantType, stateInfo.Name)
 	}
+	if st.Shape != nil {
+		shape = *st.Shape
+	}
+	if shape == nil {
+		return tensor.Entry{}, fmt.Errorf("%q: %w: no shape of the weight", stateInfo.Name, tensor.ErrUnsupported)
+	}
 	h := nf4.Header{BlockSize: *st.BlockSize, Double: nested, Source: dtypes[*st.DType]}
 	if nested {
 		h.Offset = float32(*st.NestedOffset)
@@ -104,10 +118,10 @@ func (g *group) entry(src tensor.Source, weight tensor.Info) (tensor.Entry, erro
 	if err := h.Check(); err != nil {
 		return tensor.Entry{}, err
 	}
-	elems := st.Shape.Elems()
+	elems := shape.Elems()
 	s := h.Sections(elems)
 
-	if err := checkCodes(weight, s.Codes, *st.Shape); err != nil {
+	if err := checkCodes(weight, s.Codes, shape); err != nil {
 		return tensor.Entry{}, err
 	}
 	if err := g.checkCodebook(src, kind); err != nil {
@@ -131,7 +145,7 @@ func (g *group) entry(src tensor.Source, weight tensor.Info) (tensor.Entry, erro
 	}
 	codes := tensor.Part{Size: s.Codes, Open: func() (io.ReaderAt, error) { return src.Raw(weight.Name) }}
 	return tensor.Entry{
-		Info: h.Info(weight.Name, kind, *st.Shape),
+		Info: h.Info(weight.Name, kind, shape),
 		Open: tensor.Concat(append(parts, absmax, codes)...),
 	}, nil
 }

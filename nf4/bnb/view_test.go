@@ -2,6 +2,7 @@ package bnb
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -224,6 +225,94 @@ func TestViewRoundedScales(t *testing.T) {
 func TestViewBlockSize128(t *testing.T) {
 	src := archive(t, "normal4096_b128_dq.safetensors")
 	require.Contains(t, string(tensortest.Bytes(t, src, "quant_state.bitsandbytes__nf4")), `"blocksize": 128`) // decoded by TestViewGolden
+}
+
+// The FP4 table that bitsandbytes had on CPUs up to 0.49 is the same but for its
+// rounding; codes mean what they mean to its GPUs.
+func TestViewOldFP4Table(t *testing.T) {
+	src := open(t, "fp4_skip", "model.safetensors")
+	want, err := View(src, tensor.Invalid)
+	require.NoError(t, err)
+	m := tensors(t, src)
+	old := []float32{0, 0.0052, 0.6667, 1, 0.3333, 0.5, 0.1667, 0.25, 0, -0.0052, -0.6667, -1, -0.3333, -0.5, -0.1667, -0.25}
+	table := m[query+quantMapSuffix]
+	require.Len(t, table.Data, 4*len(old))
+	for i, v := range old {
+		binary.LittleEndian.PutUint32(table.Data[4*i:], math.Float32bits(v))
+	}
+	got, err := View(source(t, m), tensor.Invalid)
+	require.NoError(t, err)
+	require.Equal(t, tensortest.Bytes(t, want, query), tensortest.Bytes(t, got, query))
+}
+
+// CUDA writes a block of zeros as codes 0, -1 times an absmax of 0: it is zero all
+// the same, unless double quantization moves the absmax.
+func TestViewZeroBlocksOfCUDA(t *testing.T) {
+	m := tensors(t, archive(t, "zeroblock_b64_plain.safetensors"))
+	group := make(map[string]*tensortest.Tensor)
+	for name, x := range m {
+		switch {
+		case name == "packed":
+			group["w.weight"] = x
+		case name == "absmax" || strings.HasPrefix(name, "quant_"):
+			group["w.weight."+name] = x
+		}
+	}
+	read := func() []float32 {
+		for name, x := range group {
+			x.Info.Name = name
+		}
+		view, err := View(source(t, group), tensor.Invalid)
+		require.NoError(t, err)
+		_, w, err := codecs.ReadAll(view, "w.weight")
+		require.NoError(t, err)
+		return w
+	}
+	want := read()
+	zeros := 0
+	for i, a := range tensortest.Floats(t, source(t, group), "w.weight"+absmaxSuffix) {
+		if a == 0 {
+			clear(group["w.weight"].Data[32*i : 32*(i+1)])
+			zeros++
+		}
+	}
+	require.Positive(t, zeros)
+	got := read()
+	for i := range want {
+		require.True(t, want[i] == got[i], "element %d: %v, want %v", i, got[i], want[i]) // 0 is -0 here
+	}
+}
+
+// A shape that a quant_state does not have is taken from the model.
+func TestViewShaped(t *testing.T) {
+	src := open(t, "nf4_dq", "model.safetensors")
+	want, err := View(src, tensor.Invalid)
+	require.NoError(t, err)
+	info, err := want.Info(down)
+	require.NoError(t, err)
+	m := tensors(t, src)
+	x := m[down+stateInfix+"nf4"]
+	x.Data = bytes.Replace(x.Data, fmt.Appendf(nil, "%v", info.Shape), []byte("null"), 1)
+	x.Info.Shape = tensor.Shape{int64(len(x.Data))}
+	require.Contains(t, string(x.Data), `"shape": null`)
+	_, err = View(source(t, m), tensor.Invalid)
+	require.ErrorIs(t, err, tensor.ErrUnsupported)
+	require.ErrorContains(t, err, down)
+	require.ErrorContains(t, err, "no shape")
+	shapes := func(shape tensor.Shape) func(string) tensor.Shape {
+		return func(name string) tensor.Shape {
+			if name == down {
+				return shape
+			}
+			return tensor.Shape{1} // of the others the own one counts
+		}
+	}
+	got, err := ViewShaped(source(t, m), tensor.Invalid, shapes(info.Shape))
+	require.NoError(t, err)
+	require.Equal(t, tensortest.Bytes(t, want, down), tensortest.Bytes(t, got, down))
+	_, err = ViewShaped(source(t, m), tensor.Invalid, shapes(tensor.Shape{7, 7}))
+	require.ErrorIs(t, err, tensor.ErrMalformed)
+	require.ErrorContains(t, err, "shape [7, 7] needs 25")
 }
 
 func TestViewErrors(t *testing.T) {

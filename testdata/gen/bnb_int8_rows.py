@@ -26,7 +26,7 @@ def rows():
     step = torch.arange(COLS).float() - COLS // 2
     ties = torch.stack([step * 0.5, step * 0.25, step / 2**12, -step * 0.5])
     ties[:, 0] = torch.tensor([127.0, 127.0, 127 / 2**12, -127.0])
-    edge = torch.zeros(8, COLS)
+    edge = torch.zeros(10, COLS)
     edge[1] = -0.0
     edge[2, 5] = 65504.0
     edge[3, 7], edge[3, 8] = 6e-8, -6e-8  # the smallest F16
@@ -34,6 +34,9 @@ def rows():
     edge[5] = 0.25
     edge[6] = torch.linspace(-1, 1, COLS)
     edge[7, 3], edge[7, 4] = 3e-5, 1e-6
+    # Here 127 / absmax and 127 * (1 / absmax) give different integers.
+    edge[8, :2] = torch.tensor([0.058135986328125, 0.0235748291015625])
+    edge[9, :2] = torch.tensor([0.0511474609375, -0.02557373046875])
     return torch.cat([normal, heavy, ties, edge])
 
 

@@ -10,6 +10,8 @@ Versions are those of requirements.txt. For NF4 and FP4, with and without double
    weights in it;
 2. transformers quantizes and saves the model itself; `nibble dequantize` must give the bits bitsandbytes decodes.
 
+For LLM.int8 in three dtypes, what nibble and transformers quantize and save must be the same, and be decoded to the same bits.
+
 One layer's rows are not whole blocks. bitsandbytes' CPU library is wrong there where it has AVX-512 (it looks up the absmax
 by row), so decoding goes through its default kernel, for which dequantize_4bit on the CPU is replaced.
 """
@@ -93,6 +95,23 @@ def to_nibble(nibble, original, work, dtype, name, kind, double):
     assert not linears(loaded)
 
 
+def int8_to_nibble(nibble, original, work, dtype, name):
+    """As to_nibble, of LLM.int8; and what nibble writes is what transformers saves, but for the order of its file."""
+    config = BitsAndBytesConfig(load_in_8bit=True)
+    model = AutoModelForCausalLM.from_pretrained(original, dtype=dtype, device_map="cpu", quantization_config=config)
+    model.save_pretrained(work / "saved")
+    subprocess.run([nibble, "dequantize", work / "saved", work / "decoded", "--dtype", "f32"], check=True)
+    subprocess.run([nibble, "quantize", original, work / "quantized", "--type", "int8"], check=True)
+    got, theirs, ours = (load_file(work / d / "model.safetensors") for d in ("decoded", "saved", "quantized"))
+    assert theirs.keys() == ours.keys()
+    eights = {n.removesuffix("SCB") + "weight": n for n in theirs if n.endswith(".SCB")}
+    assert len(eights) == 14
+    for key, want in theirs.items():
+        assert want.dtype == ours[key].dtype and torch.equal(want, ours[key]), key
+    for weight, scb in eights.items():
+        assert torch.equal(got[weight], F.int8_vectorwise_dequant(theirs[weight], theirs[scb])), weight
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--nibble", type=Path, required=True, help="the binary")
@@ -113,6 +132,11 @@ def main():
             error = from_nibble(work / "original", work / "quantized", dtype, kind, double)
             to_nibble(nibble, work / "original", work, dtype, name, kind, double)
         print(f"{kind} {name} {'double' if double else 'plain '} logits differ by {error:.1e}")
+    for name, dtype in DTYPES.items():
+        with tempfile.TemporaryDirectory() as tmp:
+            model.to(dtype).save_pretrained(Path(tmp, "original"))
+            int8_to_nibble(nibble, Path(tmp, "original"), Path(tmp), dtype, name)
+        print(f"int8 {name} the same bytes")
     del lib
 
 

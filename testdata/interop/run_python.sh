@@ -7,7 +7,7 @@
 # from transformers itself, on another road to the same weights:
 #
 #   converted (to safetensors, and to GGUF and back)   the original
-#   NF4                                                what nibble dequantizes it to
+#   NF4, FP4, INT8, of every kind                      what nibble dequantizes it to
 #   merged                                             the base under PEFT
 #   trained adapter                                    loads in PEFT, and equals its merge
 #   every family, through GGUF                         the original, its tokenizer too
@@ -55,10 +55,32 @@ nibble convert "$stories" "$work/model.gguf" --outtype f32
 nibble convert "$work/model.gguf" "$work/from_gguf"
 load "$work/from_gguf" "$work/original.json" --kind plain --tolerance 0
 
-nibble quantize "$stories" "$work/nf4" --type nf4
-nibble dequantize "$work/nf4" "$work/dequantized" --dtype f32
-load "$work/dequantized" "$work/dequantized.json" --kind plain --write --tokens $story
-load "$work/nf4" "$work/dequantized.json" --kind nf4
+# quantized NAME KIND MODEL TOKENS FLAGS...: the logits of what nibble
+# quantizes and of what it decodes that to.
+quantized() {
+	name=$1 kind=$2 model=$3 tokens=$4
+	shift 4
+	nibble quantize "$model" "$work/$name" "$@" >"$work/quantize.txt"
+	nibble dequantize "$work/$name" "$work/$name-plain" --dtype f32 >"$work/quantize.txt"
+	load "$work/$name-plain" "$work/$name.json" --kind plain --write --tokens "$tokens"
+	load "$work/$name" "$work/$name.json" --kind "$kind"
+}
+# bitsandbytes rounds what it decodes to the type that the weights had; F32 leaves
+# nothing to round.
+nibble convert "$data/families/qwen2" "$work/qwen2" --outtype f32 >"$work/convert.txt"
+quantized nf4 nf4 "$stories" $story
+for model in "$stories" "$work/qwen2"; do
+	n=$(basename "$model")
+	quantized "$n-nf4-plain" nf4 "$model" $story --no-double-quant
+	quantized "$n-nf4-bf16" nf4 "$model" $story --quant-storage bf16
+	quantized "$n-nf4-32" nf4 "$model" $story --block-size 32
+	quantized "$n-fp4" fp4 "$model" $story --type fp4
+	quantized "$n-int8" int8 "$model" $story --type int8
+done
+nibble convert "$data/families/gpt2" "$work/gpt2" --outtype f32 >"$work/convert.txt"
+nibble convert "$data/families/qwen2moe" "$work/qwen2moe" --outtype f32 >"$work/convert.txt"
+quantized gpt2-nf4 nf4 "$work/gpt2" $story
+quantized qwen2moe-nf4 nf4 "$work/qwen2moe" $story
 
 gqa=$data/llama/gqa
 for adapter in adapter_r3 adapter_r1_rslora; do

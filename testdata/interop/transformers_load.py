@@ -1,9 +1,9 @@
 """Loads a model directory in transformers and compares its logits.
 
-    python transformers_load.py DIR EXPECT.json [--adapter DIR] [--kind plain|nf4] [--tolerance T]
+    python transformers_load.py DIR EXPECT.json [--adapter DIR] [--kind plain|nf4|fp4|int8] [--tolerance T]
     python transformers_load.py DIR EXPECT.json [--adapter DIR] --write --tokens 1,2,3
 
-DIR is a Hugging Face directory: plain safetensors or bitsandbytes NF4. With
+DIR is a Hugging Face directory: plain safetensors or of bitsandbytes. With
 --adapter, PEFT puts an adapter on top. EXPECT.json is {"tokens": [...],
 "logits": [[...], ...]}: logits of the last len(logits) positions. --write makes
 such a file from DIR instead of comparing. It is an error if a tensor is
@@ -33,8 +33,17 @@ def fail(message):
     sys.exit(f"FAIL  {message}")
 
 
+def use_default_kernel():
+    """bitsandbytes' CPU kernel is wrong where rows are not whole blocks and it has AVX-512: it looks up the absmax by row."""
+    op = torch.ops.bitsandbytes.dequantize_4bit.default
+    default = torch._C.DispatchKeySet(torch._C.DispatchKey.CompositeExplicitAutograd)
+    lib = torch.library.Library("bitsandbytes", "IMPL")
+    lib.impl("dequantize_4bit", lambda *args: op.redispatch(default, *args), "CPU", allow_override=True)
+    return lib
+
+
 def load(path, adapter):
-    """(model, kind): kind is "plain" or "nf4"."""
+    """(model, kind): kind is "plain", "nf4", "fp4" or "int8"."""
     # compute_dtype travels in the NF4 config; float32 wherever there is a choice.
     model, info = AutoModelForCausalLM.from_pretrained(
         path, dtype=torch.float32, attn_implementation="eager", device_map="cpu", output_loading_info=True,
@@ -43,11 +52,16 @@ def load(path, adapter):
         if info.get(problem):
             fail(f"{path}: {problem} {sorted(info[problem])[:4]}")
     quantized = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
-    kind = "nf4" if quantized else "plain"
+    kinds = {m.weight.quant_state.quant_type for m in quantized}
+    kinds |= {"int8" for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear8bitLt)}
+    if len(kinds) > 1:
+        fail(f"{path}: some weights are {' and some '.join(sorted(kinds))}")
+    kind = kinds.pop() if kinds else "plain"
     for module in quantized:
-        if module.weight.quant_state.quant_type != "nf4":
-            fail(f"{path}: a weight is {module.weight.quant_state.quant_type}")
         module.compute_dtype = torch.float32
+    if kind == "int8":
+        # Its own product rounds the activations to 8 bits too.
+        model = model.dequantize(dtype=torch.float32)
     if adapter is not None:
         model = put_adapter(model, adapter)
     model.eval()
@@ -82,7 +96,7 @@ def main():
     parser.add_argument("dir", type=Path)
     parser.add_argument("expect", type=Path)
     parser.add_argument("--adapter", type=Path)
-    parser.add_argument("--kind", choices=["plain", "nf4"])
+    parser.add_argument("--kind", choices=["plain", "nf4", "fp4", "int8"])
     parser.add_argument("--tolerance", type=float, default=1e-4, help="largest difference of a logit (default %(default)s)")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--tokens", type=lambda s: [int(t) for t in s.split(",")], help="with --write")
@@ -92,6 +106,7 @@ def main():
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
+    kernel = use_default_kernel()  # for as long as it lives
 
     model, kind = load(args.dir, args.adapter)
     if args.kind not in (None, kind):
