@@ -1,7 +1,7 @@
 # Everything needs Go alone, except the targets that say what else they need.
 export CGO_ENABLED = 0
 
-.PHONY: help build test test-purego test-arm64 race lint asm fuzz bench bench-convert bench-peers interop interop-python clean
+.PHONY: help build test test-purego test-arm64 race lint asm fuzz bench bench-convert bench-quantize bench-peers interop interop-python clean
 
 help:
 	@echo "make build    build ./nibble"
@@ -14,7 +14,8 @@ help:
 	@echo "make fuzz     fuzz every parser for FUZZTIME each (default 30s)"
 	@echo "make bench    the Go benchmarks"
 	@echo "make bench-convert  conversions of a large checkpoint beside cp"
-	@echo "make bench-peers    products of matrices beside OpenBLAS (as root installs libopenblas-dev)"
+	@echo "make bench-quantize NF4 of a large checkpoint beside reading and writing, GGUF beside llama.cpp (installs node-llama-cpp with npm)"
+	@echo "make bench-peers    products of matrices beside OpenBLAS (as root installs libopenblas-dev), NF4 beside bitsandbytes (pip)"
 	@echo "make interop  compare with llama.cpp (installs node-llama-cpp with npm)"
 	@echo "make interop-python  compare with transformers, PEFT and bitsandbytes (installs them with pip)"
 
@@ -70,13 +71,20 @@ BENCH_FLAGS ?=
 bench-convert: build
 	go run ./internal/bench $(BENCH_FLAGS)
 
+# A checkpoint of 8 GB is made once in nibble-bench, and for llama.cpp one of 2 GB:
+# BENCH_FLAGS="-gb 30 -gguf-gb 4" for others, -only NF4 or -only q6_k for a part.
+bench-quantize: build
+	llamacpp=$$(testdata/interop/llamacpp.sh) && \
+		go run ./internal/bench -quantize -llama "$$llamacpp/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64" $(BENCH_FLAGS)
+
 # OpenBLAS is called by a C program that is compiled on the spot. As root on Debian it
-# is installed if it is not there.
+# is installed if it is not there. bitsandbytes comes with the Python of interop-python
+# (INTEROP_PYTHON names one that has it).
 bench-peers:
 	@echo 'int main(void) { return 0; }' | cc -x c - -lopenblas -o /dev/null 2>/dev/null || { \
 		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -y --no-install-recommends gcc libc6-dev libopenblas-dev; \
 	} || { echo "bench-peers needs a C compiler and OpenBLAS (Debian: apt-get install gcc libopenblas-dev)"; exit 1; }
-	go run ./internal/bench -peers $(BENCH_FLAGS)
+	python=$$(testdata/interop/python.sh) && go run ./internal/bench -peers -python "$$python" $(BENCH_FLAGS)
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./...

@@ -42,6 +42,37 @@ func random(rng *rand.Rand, d tensor.DType, h Header, shape tensor.Shape) (tenso
 	return h.Info("w", d, shape), blob(h, shape.Elems(), m, scales(s.Nested), absmax(s.Absmax), fill(s.Codes))
 }
 
+// An assembled blob is the one laid out by hand, whatever was there before.
+func TestAssemble(t *testing.T) {
+	rng := rand.New(rand.NewPCG(31, 32))
+	const n = 64*300 + 7
+	for _, double := range []bool{false, true} {
+		x := make([]float32, n)
+		for i := range x {
+			x[i] = float32(rng.NormFloat64())
+		}
+		enc, err := NewEncoder(tensor.NF4, 64, n)
+		require.NoError(t, err)
+		codes, err := enc.Append(nil, x)
+		require.NoError(t, err)
+		codes, err = enc.Finish(codes)
+		require.NoError(t, err)
+		h := Header{BlockSize: 64, Double: double, Source: tensor.BF16, Offset: 9}
+		var dq *DoubleQuant
+		var m, nested []byte
+		absmax := f32Bytes(enc.Absmax())
+		if double {
+			dq = Double(enc.Absmax(), Mean(enc.Absmax()))
+			m, nested, absmax = f32Bytes(dynamicMap[:]), f32Bytes(dq.NestedAbsmax), dq.Absmax
+		}
+		got := bytes.Repeat([]byte{0xff}, int(h.Sections(n).Size()))
+		copy(got[len(got)-len(codes):], codes)
+		h = h.Assemble(got, n, enc.Absmax(), dq)
+		require.Equal(t, double, h.Offset != 0)
+		require.Equal(t, []byte(blob(h, n, m, nested, absmax, codes)), got)
+	}
+}
+
 // slow decodes element i of a blob from the description in doc.go.
 func slow(d tensor.DType, h Header, elems int64, data []byte, i int64) float32 {
 	f32 := func(off int64) float32 { return float32At(data[off:], 0) }

@@ -163,6 +163,8 @@ func TestBadInput(t *testing.T) {
 		"KL against nothing":  {nil, []string{"eval", "--model", "stories260K", "--kl-base", "none", "--data", "shakespeare/valid.txt"}, exitFailed, []string{"none"}, "check the path"},
 		"NaN weight, quantize": {nan, []string{"quantize", "stories260K", "out"}, exitInput,
 			[]string{"nibble: stories260K: tensor", "model.layers.3.mlp.up_proj.weight", "element 100 is NaN"}, ""},
+		"NaN weight, quantize with an adapter": {nan, []string{"quantize", "stories260K", "out", "--init-adapter", "loftq"}, exitInput,
+			[]string{"nibble: stories260K: tensor", "model.layers.3.mlp.up_proj.weight", "element 100 is NaN"}, ""},
 		"NaN weight, merge": {func(t *testing.T, dir string) { adapter(t, dir); nan(t, dir) },
 			[]string{"merge", "--base", "stories260K", "--adapter", "adapter", "--out", "out"}, exitInput,
 			[]string{"model.layers.3.mlp.up_proj.weight", "element 100 of the base is NaN"}, "nibble verify"},

@@ -97,10 +97,14 @@ func (m *model) isAdapter() error {
 		"give the base model here and the adapter with --adapter")
 }
 
-// decode finds the quantized weights of a directory, of whatever family.
+// decode finds the quantized weights of a directory of whatever family, or of a file
+// without a config.json.
 func (m *model) decode() (err error) {
-	config := m.HF.Config()
-	if m.stored, m.merged, err = quantized.View(m.HF, config); err == nil {
+	var config []byte
+	if m.HF != nil {
+		config = m.HF.Config()
+	}
+	if m.stored, m.merged, err = quantized.View(m.Input, config); err == nil {
 		m.stored, err = bnb.ViewShaped(m.stored, quantized.DType(config), m.shapeOf())
 	}
 	if err != nil {

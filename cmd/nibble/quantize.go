@@ -22,6 +22,7 @@ type quantizeOptions struct {
 	typ       string
 	nanAsZero bool
 	bnb       bnbOptions
+	init      initOptions
 	gguf      ggufOptions
 	loss      lossOptions
 	compare   []string
@@ -149,7 +150,10 @@ a file.`,
 	}
 	cmd.Flags().StringVar(&o.typ, "type", "nf4", strings.Join(slices.Sorted(maps.Keys(quantTypes())), ", "))
 	cmd.Flags().BoolVar(&o.nanAsZero, "nan-as-zero", false, "weights that are NaN or infinite become 0; without it they stop the run")
-	flags.add(bnbFamily, cmd, func() { bnbFlags(cmd, &o.bnb) })
+	flags.add(bnbFamily, cmd, func() {
+		bnbFlags(cmd, &o.bnb)
+		initFlags(cmd, &o.init)
+	})
 	flags.add(ggufFamily, cmd, func() { ggufQuantFlags(cmd, &o.gguf) })
 	lossFlags(cmd, &o.loss)
 	cmd.Flags().StringSliceVar(&o.compare, "compare", nil, "write no model, but try these types on IN: nf4, nf4:128, int8, q4_k_m ...")

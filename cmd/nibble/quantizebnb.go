@@ -93,6 +93,8 @@ type quantizeResult struct {
 	Kept        []keptGroup `json:"kept"`
 
 	chosen bool // block sizes differ
+
+	Adapter *adapterResult `json:"adapter,omitempty"`
 }
 
 // keptGroup is tensors that were not quantized, for one reason.
@@ -122,6 +124,9 @@ func (r *quantizeResult) text(w io.Writer) {
 	}
 	for _, n := range r.Notes {
 		fmt.Fprintf(w, "  %s\n", n)
+	}
+	if r.Adapter != nil {
+		r.Adapter.text(w)
 	}
 	fmt.Fprintf(w, "  peak memory   %s\n", memory.FormatSize(r.PeakRSS))
 }
@@ -156,6 +161,11 @@ func (a *app) quantizeBnb(ctx context.Context, in, out string, typ tensor.DType,
 			return err
 		}
 	}
+	adapter, err := newInitialAdapter(&all.init, m, out, typ)
+	if err != nil {
+		return err
+	}
+	opts.LoftQ = adapter.loftq
 	plan, account, err := bnb.Plan(b.src, codecs, opts)
 	if err != nil {
 		return fmt.Errorf("%s: %w", in, err)
@@ -165,12 +175,17 @@ func (a *app) quantizeBnb(ctx context.Context, in, out string, typ tensor.DType,
 			all.loss.keep(x.Name, x.Reason)
 		}
 	}
+	if err := adapter.create(m, out, a.force); err != nil {
+		return err
+	}
+	defer adapter.abort()
 	set := []hf.Field{{Name: "quantization_config", Value: account.QuantizationConfig()}}
-	w, err := a.writeDir(ctx, b.model, b.src, plan, out, dirOptions{dtype: b.dtype, set: set, drop: m.quantization(), maxShard: int64(all.bnb.maxShard)})
+	w, err := a.writeDir(ctx, b.model, b.src, plan, out, dirOptions{dtype: b.dtype, set: set, drop: m.quantization(), maxShard: int64(all.bnb.maxShard), sink: adapter.beside})
 	if err != nil {
 		return err
 	}
 	r := summarize(w, account, opts)
+	r.Adapter = adapter.result()
 	r.Notes = slices.Concat(r.Notes, b.notes, opts.NonFinite.Notes())
 	if k := slices.IndexFunc(r.Kept, func(k keptGroup) bool { return k.Reason == expertReason }); k >= 0 {
 		r.Notes = append(r.Notes, fmt.Sprintf("%.0f%% of the output are experts that were not quantized: transformers 5 has no 4-bit or 8-bit ones; "+

@@ -127,6 +127,9 @@ type dirOptions struct {
 	drop []string
 
 	maxShard int64
+
+	// sink, if it is not nil, returns what is written to in place of the directory.
+	sink func(tensor.Sink) tensor.Sink
 }
 
 // writeDir runs a plan on src into a model directory with the configuration and
@@ -146,7 +149,11 @@ func (a *app) writeDir(ctx context.Context, m *model, src tensor.Source, plan *p
 	if err != nil {
 		return nil, err
 	}
-	if err := a.runPlan(ctx, m.Path, plan, src, w); err != nil {
+	var sink tensor.Sink = w
+	if o.sink != nil {
+		sink = o.sink(w)
+	}
+	if err := a.runPlan(ctx, m.Path, plan, src, sink); err != nil {
 		return nil, err
 	}
 	r := newWriteResult(job{m.Path, plan, src, m.original(), origin}, out)

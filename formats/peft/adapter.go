@@ -196,21 +196,19 @@ func Write(ctx context.Context, dir string, c *Config, src tensor.Source, force 
 	return config.Commit()
 }
 
-// writePlan sorts by name, as the reference writer of safetensors does with
-// tensors of one dtype.
+// writePlan returns the plan of a file with the tensors of src.
 func writePlan(src tensor.Source) (*pipeline.Plan, error) {
-	infos := slices.SortedFunc(src.All(), func(a, b tensor.Info) int { return strings.Compare(a.Name, b.Name) })
+	infos := sorted(slices.Collect(src.All()))
 	if len(infos) == 0 {
 		return nil, fmt.Errorf("%w: no tensors to write", tensor.ErrMalformed)
 	}
-	codecs := tensor.NewCodecs(floats.Codecs()...)
-	plan := &pipeline.Plan{Meta: tensor.Meta{{Key: "format", Value: "pt"}}}
+	plan := &pipeline.Plan{Meta: meta()}
 	for _, info := range infos {
 		out := tensor.Info{Name: prefix + info.Name, DType: tensor.F32, Shape: info.Shape}
 		step := pipeline.Copy(info, out.Name)
 		if info.DType != tensor.F32 {
 			var err error
-			if step, err = pipeline.Cast(codecs, info.Name, out); err != nil {
+			if step, err = pipeline.Cast(codecs(), info.Name, out); err != nil {
 				return nil, err
 			}
 		}
@@ -218,3 +216,13 @@ func writePlan(src tensor.Source) (*pipeline.Plan, error) {
 	}
 	return plan, nil
 }
+
+// sorted sorts by name, as the reference writer of safetensors does with tensors of one
+// dtype.
+func sorted(infos []tensor.Info) []tensor.Info {
+	return slices.SortedFunc(slices.Values(infos), func(a, b tensor.Info) int { return strings.Compare(a.Name, b.Name) })
+}
+
+func meta() tensor.Meta { return tensor.Meta{{Key: "format", Value: "pt"}} }
+
+func codecs() tensor.Codecs { return tensor.NewCodecs(floats.Codecs()...) }

@@ -1,7 +1,11 @@
 // Command bench measures nibble beside others, for BENCHMARKS.md: its conversions on a
 // large synthetic checkpoint beside cp and fsync of the same bytes (make
-// bench-convert), and its products of matrices beside OpenBLAS (make bench-peers).
+// bench-convert); quantizing such a checkpoint to NF4 beside reading and writing the
+// same bytes, and a GGUF file beside llama.cpp (make bench-quantize); and in memory its
+// products of matrices beside OpenBLAS and its NF4 beside bitsandbytes (make
+// bench-peers).
 //
 // It runs the built program from outside and knows nothing of how it works, but for
-// the products, which it calls.
+// what is in memory, which it calls. Peers are called by what they offer in public, from
+// the programs in peers.
 package main

@@ -19,29 +19,45 @@ import (
 	"github.com/seed18967229/nibble/internal/hint"
 )
 
+// options are the flags.
+type options struct {
+	nibble, dir, tokenizer string
+	gb, ggufGB             float64
+	runs                   int
+	only                   string
+	python, llama          string
+}
+
 func main() {
-	nibble := flag.String("nibble", "./nibble", "the built program")
-	dir := flag.String("dir", "nibble-bench", "where to work; needs about four times the size")
-	gb := flag.Float64("gb", 8, "size of the checkpoint in GB")
-	runs := flag.Int("runs", 3, "runs of each case, interleaved")
-	only := flag.String("only", "", "the cases whose name contains this")
-	tokenizer := flag.String("tokenizer", "cmd/nibble/demo/stories260K", "a model directory with a SentencePiece tokenizer")
-	withPeers := flag.Bool("peers", false, "instead: products of matrices beside OpenBLAS, in -runs rounds of at least 7")
+	var o options
+	flag.StringVar(&o.nibble, "nibble", "./nibble", "the built program")
+	flag.StringVar(&o.dir, "dir", "nibble-bench", "where to work; needs about four times the size")
+	flag.Float64Var(&o.gb, "gb", 8, "size of the checkpoint in GB")
+	flag.Float64Var(&o.ggufGB, "gguf-gb", 2, "size in GB of the GGUF file that llama.cpp quantizes beside")
+	flag.IntVar(&o.runs, "runs", 3, "runs of each case, interleaved")
+	flag.StringVar(&o.only, "only", "", "the cases whose name contains this")
+	flag.StringVar(&o.tokenizer, "tokenizer", "cmd/nibble/demo/stories260K", "a model directory with a SentencePiece tokenizer")
+	flag.StringVar(&o.python, "python", "python3", "a Python; with -peers it needs bitsandbytes")
+	flag.StringVar(&o.llama, "llama", "", "the directory of llama.cpp's libraries")
+	withPeers := flag.Bool("peers", false, "instead: products of matrices beside OpenBLAS and NF4 beside bitsandbytes, in -runs rounds of at least 7")
+	quantizing := flag.Bool("quantize", false, "instead: quantize beside reading and writing, and beside llama.cpp")
 	flag.Parse()
-	if *withPeers {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-		defer stop()
-		if err := peers(ctx, max(7, *runs)); err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			if h := hint.Of(err); h != "" {
-				fmt.Fprintln(os.Stderr, "hint:", h)
-			}
-			os.Exit(1)
-		}
-		return
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	var err error
+	switch {
+	case *withPeers:
+		err = peers(ctx, &o)
+	case *quantizing:
+		err = quantize(&o)
+	default:
+		err = conversions(&o)
 	}
-	if err := run(*nibble, *dir, *tokenizer, *gb, *runs, *only); err != nil {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
+		if h := hint.Of(err); h != "" {
+			fmt.Fprintln(os.Stderr, "hint:", h)
+		}
 		os.Exit(1)
 	}
 }
@@ -55,17 +71,13 @@ type benchmark struct {
 	baseline string // copied file by file
 }
 
-func run(nibble, dir, tokenizer string, gb float64, runs int, only string) error {
-	model := filepath.Join(dir, "model")
-	if _, err := os.Stat(filepath.Join(model, "model.safetensors.index.json")); errors.Is(err, fs.ErrNotExist) {
-		s := shapeOf(int64(gb * 1e9))
-		fmt.Printf("making %s: %d layers\n", model, s.layers)
-		if err := s.write(model, tokenizer, 2e9); err != nil {
-			return err
-		}
+func conversions(o *options) error {
+	model := filepath.Join(o.dir, "model")
+	if err := llama3B.sized(o.gb).make(model, o.tokenizer); err != nil {
+		return err
 	}
-	gguf := filepath.Join(dir, "model.gguf")
-	out := func(name string) string { return filepath.Join(dir, "out-"+name) }
+	gguf := filepath.Join(o.dir, "model.gguf")
+	out := func(name string) string { return filepath.Join(o.dir, "out-"+name) }
 	list := []benchmark{
 		{"safetensors -> GGUF bf16", model, []string{"--outtype", "bf16"}, out("bf16.gguf"), model},
 		{"safetensors -> GGUF f16", model, []string{"--outtype", "f16"}, out("f16.gguf"), model},
@@ -75,25 +87,23 @@ func run(nibble, dir, tokenizer string, gb float64, runs int, only string) error
 		{"safetensors bf16 -> f16", model, []string{"--outtype", "f16"}, out("hf16"), model},
 		{"split GGUF, 2 GB", gguf, []string{"--split-max-size", "2G"}, out("split.gguf"), gguf},
 	}
-	if _, err := os.Stat(gguf); errors.Is(err, fs.ErrNotExist) {
-		if _, err := timed(nibble, "convert", model, gguf, "--outtype", "bf16", "--quiet"); err != nil {
-			return err
-		}
+	if err := o.toGGUF(model, gguf); err != nil {
+		return err
 	}
 	fmt.Println("| conversion | time | cp + fsync | ratio | peak memory |")
 	fmt.Println("|---|---|---|---|---|")
 	for _, b := range list {
-		if !strings.Contains(b.name, only) {
+		if !strings.Contains(b.name, o.only) {
 			continue
 		}
 		var ratios, times, copies []float64
 		var peak int64
-		for range runs {
-			copied, err := copyAll(b.baseline, filepath.Join(dir, "copy"))
+		for range o.runs {
+			copied, err := copyAll(b.baseline, filepath.Join(o.dir, "copy"))
 			if err != nil {
 				return err
 			}
-			r, err := timed(nibble, append([]string{"convert", b.in, b.out, "--quiet", "--force"}, b.args...)...)
+			r, err := timed(o.nibble, append([]string{"convert", b.in, b.out, "--quiet", "--force"}, b.args...)...)
 			if err != nil {
 				return fmt.Errorf("%s: %w", b.name, err)
 			}
@@ -107,6 +117,15 @@ func run(nibble, dir, tokenizer string, gb float64, runs int, only string) error
 		fmt.Printf("| %s | %.1f s | %.1f s | %.2f | %.0f MiB |\n", b.name, median(times), median(copies), median(ratios), float64(peak)/(1<<20))
 	}
 	return nil
+}
+
+// toGGUF converts a checkpoint to a GGUF file, if that is not there.
+func (o *options) toGGUF(model, gguf string) error {
+	if _, err := os.Stat(gguf); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	_, err := timed(o.nibble, "convert", model, gguf, "--outtype", "bf16", "--quiet")
+	return err
 }
 
 func median(x []float64) float64 {
@@ -126,11 +145,15 @@ func timed(name string, args ...string) (result, error) {
 	cmd.Stdout, cmd.Stderr = io.Discard, os.Stderr
 	start := time.Now()
 	err := cmd.Run()
-	r := result{seconds: time.Since(start).Seconds()}
+	return result{time.Since(start).Seconds(), peakOf(cmd)}, err
+}
+
+// peakOf returns the peak resident set of a program that has ended.
+func peakOf(cmd *exec.Cmd) int64 {
 	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		r.peak = u.Maxrss << 10
+		return u.Maxrss << 10
 	}
-	return r, err
+	return 0
 }
 
 // settle has everything written and, where that is allowed, forgotten, so that

@@ -21,15 +21,31 @@ import (
 // x K of y = x Wᵀ.
 var products = [][3]int{{512, 4096, 4096}, {2048, 2048, 2048}, {128, 11008, 4096}}
 
-// peers times products of matrices by nibble and by OpenBLAS in turn, and prints
-// tables of the medians and of the best, with the machine's multiply-adds from the same
-// rounds.
-func peers(ctx context.Context, rounds int) error {
+// peers times nibble and its peers in turn.
+func peers(ctx context.Context, o *options) error {
 	dir, err := os.MkdirTemp("", "nibble-peers")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	rounds := max(7, o.runs)
+	for _, c := range []struct {
+		name string
+		run  func(ctx context.Context, o *options, dir string, rounds int) error
+	}{{"OpenBLAS", blas}, {"bitsandbytes", bitsandbytes}} {
+		if strings.Contains(c.name, o.only) {
+			if err := c.run(ctx, o, dir, rounds); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// blas times products of matrices by nibble and by OpenBLAS in turn, and prints
+// tables of the medians and of the best, with the machine's multiply-adds from the same
+// rounds.
+func blas(ctx context.Context, _ *options, dir string, rounds int) error {
 	program := filepath.Join(dir, "gemm")
 	cc := exec.CommandContext(ctx, "cc", "-O2", "-o", program, "internal/bench/peers/gemm.c", "-lopenblas")
 	if out, err := cc.CombinedOutput(); err != nil {

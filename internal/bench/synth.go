@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -14,11 +16,19 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// shape is a Llama of real proportions: those of Llama 3.2 3B, as deep as it
-// takes to be as large as wanted.
+// shape is a Llama of real proportions, as deep as it takes to be as large as wanted.
 type shape struct {
 	hidden, ff, kv, vocab, layers int64
+
+	// head says that the output head is not the embeddings.
+	head bool
 }
+
+// The proportions of Llama 3.2 3B and of Llama 2 7B.
+var (
+	llama3B = shape{hidden: 3072, ff: 8192, kv: 1024, vocab: 128256}
+	llama7B = shape{hidden: 4096, ff: 11008, kv: 4096, vocab: 32000, head: true}
+)
 
 type tensorInfo struct {
 	name  string
@@ -33,13 +43,39 @@ func (t tensorInfo) size() int64 {
 	return n
 }
 
-// shapeOf returns the shape of a checkpoint of about that many bytes in BF16.
-func shapeOf(bytes int64) shape {
-	s := shape{hidden: 3072, ff: 8192, kv: 1024, vocab: 128256}
+// sized returns the shape with as many layers as make a checkpoint of about that size
+// in BF16.
+func (s shape) sized(gb float64) shape {
 	layer := 2 * (2*s.hidden*s.hidden + 2*s.kv*s.hidden + 3*s.hidden*s.ff + 2*s.hidden)
-	s.layers = max(1, (bytes-2*s.vocab*s.hidden)/layer)
+	ends := 2 * s.vocab * s.hidden
+	if s.head {
+		ends *= 2
+	}
+	s.layers = max(1, (int64(gb*1e9)-ends)/layer)
 	return s
 }
+
+// make makes the checkpoint in dir, in shards of 2 GB, unless one is there.
+func (s shape) make(dir, tokenizer string) error {
+	if _, err := os.Stat(filepath.Join(dir, indexName)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	var size int64
+	for _, t := range s.tensors() {
+		size += t.size()
+	}
+	if err := room(dir, float64(size)/1e9); err != nil {
+		return err
+	}
+	fmt.Printf("making %s: %d layers\n", dir, s.layers)
+	return s.write(dir, tokenizer, 2e9)
+}
+
+// indexName is the file of a checkpoint that is written last.
+const indexName = "model.safetensors.index.json"
 
 func (s shape) tensors() []tensorInfo {
 	out := []tensorInfo{{"model.embed_tokens.weight", []int64{s.vocab, s.hidden}}}
@@ -56,20 +92,21 @@ func (s shape) tensors() []tensorInfo {
 			tensorInfo{p + "self_attn.q_proj.weight", []int64{s.hidden, s.hidden}},
 			tensorInfo{p + "self_attn.v_proj.weight", []int64{s.kv, s.hidden}})
 	}
-	return append(out, tensorInfo{"model.norm.weight", []int64{s.hidden}})
+	out = append(out, tensorInfo{"model.norm.weight", []int64{s.hidden}})
+	if s.head {
+		out = append(out, tensorInfo{"lm_head.weight", []int64{s.vocab, s.hidden}})
+	}
+	return out
 }
 
 // write makes the checkpoint, with the tokenizer of another model directory and as
 // many more tokens as the vocabulary has room for.
 func (s shape) write(dir, tokenizer string, shardBytes int64) error {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return err
-	}
 	config := map[string]any{
 		"architectures": []string{"LlamaForCausalLM"}, "model_type": "llama", "hidden_size": s.hidden, "intermediate_size": s.ff,
 		"num_hidden_layers": s.layers, "num_attention_heads": s.hidden / 128, "num_key_value_heads": s.kv / 128, "head_dim": 128,
 		"vocab_size": s.vocab, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "hidden_act": "silu",
-		"tie_word_embeddings": true, "torch_dtype": "bfloat16", "bos_token_id": 1, "eos_token_id": 2,
+		"tie_word_embeddings": !s.head, "torch_dtype": "bfloat16", "bos_token_id": 1, "eos_token_id": 2,
 	}
 	if err := writeJSON(filepath.Join(dir, "config.json"), config); err != nil {
 		return err
@@ -107,7 +144,7 @@ func (s shape) write(dir, tokenizer string, shardBytes int64) error {
 			return err
 		}
 	}
-	return writeJSON(filepath.Join(dir, "model.safetensors.index.json"), map[string]any{
+	return writeJSON(filepath.Join(dir, indexName), map[string]any{
 		"metadata": map[string]any{"total_size": total}, "weight_map": weightMap,
 	})
 }

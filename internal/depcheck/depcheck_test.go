@@ -20,6 +20,7 @@ const module = "github.com/seed18967229/nibble/"
 var allowed = map[string][]string{
 	"internal/...":        {},
 	"internal/tensortest": {"tensor", "arch"},
+	"internal/bench":      {"tensor", "nf4"},
 
 	"tensor":            {},
 	"arch":              {},

@@ -60,6 +60,9 @@ type Options struct {
 	// tensor.Invalid keeps each weight's own.
 	DType tensor.DType
 
+	// LoftQ, if it is not nil, has adapters made that correct 4-bit weights.
+	LoftQ *LoftQ
+
 	// Was returns what a tensor whose elements share blocks or scales was before, and
 	// what it becomes where it is not quantized again. nil refuses such tensors.
 	Was func(info tensor.Info) tensor.DType
@@ -145,6 +148,8 @@ func (o *Options) check(src tensor.Source) error {
 		return fmt.Errorf("%w: quantization to %v, want NF4, FP4 or INT8", tensor.ErrUnsupported, o.Type)
 	case !four && (o.BlockSize != 0 || o.DoubleQuant || o.Storage != tensor.Invalid || o.Compute != tensor.Invalid):
 		return fmt.Errorf("%w: INT8 with block size, double quantization, storage or compute dtype, which are of 4 bits", tensor.ErrUnsupported)
+	case !four && o.LoftQ != nil:
+		return fmt.Errorf("%w: LoftQ with %v, want NF4 or FP4", tensor.ErrUnsupported, o.Type)
 	case o.Storage != tensor.Invalid && storageName(o.Storage) == "":
 		return fmt.Errorf("%w: 4-bit codes stored as %v, want U8, F32, F16 or BF16", tensor.ErrUnsupported, o.Storage)
 	}

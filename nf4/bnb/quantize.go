@@ -72,10 +72,24 @@ func (q *quantizer) scratch() int64 {
 
 // run implements maker.
 func (q *quantizer) run(ctx context.Context, src tensor.Source, out []io.WriterAt) error {
-	enc, err := q.encode(ctx, src, out[outCodes])
+	enc, err := q.encode(out[outCodes], func(f func(x []float32, row int64) error) error { return q.panels(ctx, src, true, f) })
 	if err != nil {
 		return err
 	}
+	dq := q.double(enc)
+	return q.store(out, enc, dq, enc.RelRMS(dq))
+}
+
+// double returns the absmax after double quantization, nil without.
+func (q *quantizer) double(enc *nf4.Encoder) *nf4.DoubleQuant {
+	if !q.o.DoubleQuant {
+		return nil
+	}
+	return nf4.Double(enc.Absmax(), nf4.Mean(enc.Absmax()))
+}
+
+// store writes all tensors but the codes, and ends the account of the weight.
+func (q *quantizer) store(out []io.WriterAt, enc *nf4.Encoder, dq *nf4.DoubleQuant, relRMS float64) error {
 	values, err := nf4.Codebook(q.o.Type)
 	if err != nil {
 		return err
@@ -83,10 +97,8 @@ func (q *quantizer) run(ctx context.Context, src tensor.Source, out []io.WriterA
 	if err := writeFloats(out[outQuantMap], values[:]); err != nil {
 		return err
 	}
-	var dq *nf4.DoubleQuant
 	var offset *float32
-	if q.o.DoubleQuant {
-		dq = nf4.Double(enc.Absmax(), nf4.Mean(enc.Absmax()))
+	if dq != nil {
 		offset = &dq.Offset
 		if err := writeDouble(out, dq); err != nil {
 			return err
@@ -98,12 +110,13 @@ func (q *quantizer) run(ctx context.Context, src tensor.Source, out []io.WriterA
 	if _, err := out[len(out)-1].WriteAt(text, 0); err != nil {
 		return err
 	}
-	q.done(int64(len(text)), enc.RelRMS(dq))
+	q.done(int64(len(text)), relRMS)
 	return nil
 }
 
-// encode streams the weight through an Encoder and writes its codes.
-func (q *quantizer) encode(ctx context.Context, src tensor.Source, out io.WriterAt) (*nf4.Encoder, error) {
+// encode puts a matrix through an Encoder and writes its codes. each calls its argument
+// with the matrix, panel by panel.
+func (q *quantizer) encode(out io.WriterAt, each func(f func(x []float32, row int64) error) error) (*nf4.Encoder, error) {
 	enc, err := nf4.NewEncoder(q.o.Type, q.o.BlockSize, q.in.Shape.Elems())
 	if err != nil {
 		return nil, err
@@ -115,7 +128,7 @@ func (q *quantizer) encode(ctx context.Context, src tensor.Source, out io.Writer
 		at += int64(len(codes))
 		return err
 	}
-	err = q.panels(ctx, src, true, func(x []float32, _ int64) error {
+	err = each(func(x []float32, _ int64) error {
 		var err error
 		if codes, err = enc.Append(codes[:0], x); err != nil {
 			return err

@@ -33,7 +33,11 @@ func (w *weight) maker() maker {
 	if w.o.Type == tensor.INT8 {
 		return &rowQuantizer{weight: w}
 	}
-	return &quantizer{weight: w}
+	if q := (&quantizer{weight: w}); w.o.LoftQ.wants(w.in) {
+		return &corrected{quantizer: q, account: w.o.LoftQ.plan(w.in)}
+	} else {
+		return q
+	}
 }
 
 // panel returns the number of elements decoded at a time.

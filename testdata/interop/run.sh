@@ -14,8 +14,7 @@
 # that file, which were chosen for it, unless the file says that llama.cpp computes
 # something else than transformers there; on others the prompts' tokens must.
 #
-# INTEROP_CACHE is where node-llama-cpp gets installed, once (default: nibble-interop
-# in the user's cache).
+# llamacpp.sh says where llama.cpp comes from.
 set -eu
 
 if [ $# -lt 2 ]; then
@@ -25,15 +24,8 @@ fi
 here=$(cd "$(dirname "$0")" && pwd)
 nibble=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 shift
-cache=${INTEROP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nibble-interop}
-
-mkdir -p "$cache"
-cp "$here/interop.mjs" "$here/compare.mjs" "$here/package.json" "$here/package-lock.json" "$cache/"
-if ! cmp -s "$here/package-lock.json" "$cache/installed-lock.json"; then
-	echo "installing node-llama-cpp into $cache" >&2
-	(cd "$cache" && npm install --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error)
-	cp "$here/package-lock.json" "$cache/installed-lock.json"
-fi
+cache=$("$here/llamacpp.sh")
+cp "$here/interop.mjs" "$here/compare.mjs" "$cache/"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM

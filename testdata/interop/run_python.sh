@@ -12,9 +12,7 @@
 #   trained adapter                                    loads in PEFT, and equals its merge
 #   every family, through GGUF                         the original, its tokenizer too
 #
-# INTEROP_CACHE is where the virtual environment goes, once (default: nibble-interop
-# in the user's cache). INTEROP_PYTHON is an interpreter that has the packages
-# already. pip's own settings choose the index; the CPU build of torch is enough.
+# python.sh says which Python that is.
 set -eu
 
 if [ $# -ne 2 ]; then
@@ -25,18 +23,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 data=$(dirname "$here")
 nibble=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 stories=$2
-cache=${INTEROP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nibble-interop}
-
-python=${INTEROP_PYTHON:-}
-if [ -z "$python" ]; then
-	python=$cache/venv/bin/python
-	if ! cmp -s "$data/gen/requirements.txt" "$cache/venv/requirements.txt"; then
-		echo "installing transformers, peft and bitsandbytes into $cache/venv" >&2
-		python3 -m venv --clear "$cache/venv"
-		"$python" -m pip install --quiet -r "$data/gen/requirements.txt"
-		cp "$data/gen/requirements.txt" "$cache/venv/requirements.txt"
-	fi
-fi
+python=$("$here/python.sh")
 
 work=$(mktemp -d)
 mkdir "$work/families"
