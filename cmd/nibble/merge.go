@@ -9,15 +9,13 @@ import (
 
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/merge"
-	"github.com/seed18967229/nibble/pipeline"
-	"github.com/seed18967229/nibble/tensor"
 )
 
 // mergeOptions are the flags of merge.
 type mergeOptions struct {
-	base, out, dtype, pre string
-	adapters              []string
-	maxShard              sizeFlag
+	base, out string
+	adapters  []string
+	output    outputOptions
 }
 
 func (a *app) mergeCommand() *cobra.Command {
@@ -33,15 +31,18 @@ Every tensor of the adapter must find its place in the base: an adapter for
 another model is an error, never ignored.`,
 		Example: "  nibble merge --base stories260K --adapter adapters --out merged\n  nibble merge --base base --adapter style:0.7 --adapter facts:0.3 --out merged.gguf --dtype f16",
 		Args:    exactArgs(0),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.merge(cmd.Context(), &o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.output.check(cmd, o.out); err != nil {
+				return err
+			}
+			return a.merge(cmd.Context(), &o)
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.base, "base", "", "the model that the adapters were trained on")
 	f.StringArrayVar(&o.adapters, "adapter", nil, "PEFT directory, with :weight if not 1; may be repeated")
 	f.StringVar(&o.out, "out", "", "where to write the merged model")
-	f.StringVar(&o.dtype, "dtype", "auto", "f32, f16, bf16, auto (the base's); for .gguf also q8_0")
-	f.Var(&o.maxShard, "max-shard-size", "largest shard of a directory (default: the shards of the base, else 5GB)")
-	preFlag(cmd, &o.pre)
+	outputFlags(cmd, &o.output)
 	need(cmd, "base", "adapter", "out")
 	return cmd
 }
@@ -108,71 +109,9 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) error {
 	}
 	changes := merge.Sums(all)
 
-	r, err := a.writeMerged(ctx, m, changes, o)
+	r, err := a.writeMerged(ctx, newMergedModel(m, m.view, changes), o.out, &o.output)
 	if err != nil {
 		return err
 	}
 	return a.print(&mergeResult{writeResult: *r, Changed: len(changes), Unchanged: total(r.Actions) - r.Actions["drop"] - len(changes), Zero: zero})
-}
-
-// nameActions says in a plan that copies a merged view what is behind it.
-func nameActions(p *pipeline.Plan, m *model, changes []merge.Change) {
-	targets := make(map[string]bool)
-	for _, c := range changes {
-		targets[c.Target()] = true
-	}
-	for i, s := range p.Steps {
-		info, err := m.view.Info(s.In[0])
-		switch {
-		case targets[s.In[0]]:
-			p.Steps[i].Action = "merge"
-		case err == nil && info.DType != s.Out[0].DType:
-			p.Steps[i].Action = "cast"
-		}
-	}
-}
-
-// writeMerged writes the base with the changes done to it.
-func (a *app) writeMerged(ctx context.Context, m *model, changes []merge.Change, o *mergeOptions) (*writeResult, error) {
-	view := func(d tensor.DType) (tensor.Source, error) {
-		v, err := merge.View(m.view, codecs, changes, func(info tensor.Info) tensor.DType { return plainType(m.view, info, d) })
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", o.base, err)
-		}
-		return v, nil
-	}
-	if isGGUF(o.out) {
-		// The sums are rounded once, to the type in the file: until then they
-		// are F32. Only "auto" looks at what the base had.
-		outType := o.dtype
-		if outType == "auto" {
-			outType = "f16"
-			if m.dtype() == tensor.BF16 {
-				outType = "bf16"
-			}
-		}
-		src, err := view(tensor.F32)
-		if err != nil {
-			return nil, err
-		}
-		return a.writeGGUF(ctx, m, src, o.out, &convertOptions{outType: outType, pre: o.pre})
-	}
-	d, err := parseOutType(o.dtype)
-	if err != nil {
-		return nil, err
-	}
-	src, err := view(d)
-	if err != nil {
-		return nil, err
-	}
-	plan, err := castPlan(src, func(info tensor.Info) tensor.DType { return info.DType }, nil)
-	if err != nil {
-		return nil, err
-	}
-	nameActions(plan, m, changes)
-	opts := dirOptions{dtype: m.orOwn(d), maxShard: int64(o.maxShard)}
-	if m.quantized() {
-		opts.drop = m.quantization()
-	}
-	return a.writeDir(ctx, m, src, plan, o.out, opts)
 }
