@@ -52,6 +52,8 @@ type mergeResult struct {
 	Changed   int `json:"tensors_changed"`
 	Unchanged int `json:"tensors_unchanged"`
 	Zero      int `json:"zero_deltas"`
+
+	Quantization *mergeLoss `json:"quantization,omitempty"`
 }
 
 func (r *mergeResult) text(w io.Writer) {
@@ -59,6 +61,9 @@ func (r *mergeResult) text(w io.Writer) {
 	fmt.Fprintf(w, "  %d of %d tensors changed\n", r.Changed-r.Zero, r.Changed+r.Unchanged)
 	if r.Zero > 0 {
 		fmt.Fprintf(w, "  %d of the deltas are zero: those adapters were not trained\n", r.Zero)
+	}
+	if r.Quantization != nil {
+		r.Quantization.text(w)
 	}
 }
 
@@ -82,6 +87,10 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) error {
 	}
 	defer m.Close()
 
+	seen, err := o.output.seen(m)
+	if err != nil {
+		return err
+	}
 	var all []merge.Delta
 	zero := 0
 	for _, w := range list {
@@ -89,7 +98,8 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) error {
 		if err != nil {
 			return err
 		}
-		e, err := match(m.view, ad, w.path)
+		e, err := match(seen.src, ad, w.path)
+		seen.note(w.path, ad.Config)
 		ad.Close() // the tensors are in memory now
 		if err != nil {
 			return err
@@ -109,9 +119,14 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) error {
 	}
 	changes := merge.Sums(all)
 
-	r, err := a.writeMerged(ctx, newMergedModel(m, m.view, changes), o.out, &o.output)
+	merged := newMergedModel(m, seen.src, changes)
+	r, err := a.writeMerged(ctx, merged, o.out, &o.output)
 	if err != nil {
 		return err
 	}
-	return a.print(&mergeResult{writeResult: *r, Changed: len(changes), Unchanged: total(r.Actions) - r.Actions["drop"] - len(changes), Zero: zero})
+	loss, err := a.mergeLoss(ctx, merged, seen, o.out, &o.output)
+	if err != nil {
+		return err
+	}
+	return a.print(&mergeResult{writeResult: *r, Changed: len(changes), Unchanged: total(r.Actions) - r.Actions["drop"] - len(changes), Zero: zero, Quantization: loss})
 }

@@ -25,6 +25,7 @@ import (
 // outputOptions are the flags of what merge writes.
 type outputOptions struct {
 	dtype, quantize string
+	through         string
 	bnb             bnbOptions
 	gguf            ggufOptions
 
@@ -38,6 +39,7 @@ func outputFlags(cmd *cobra.Command, o *outputOptions) {
 	f := cmd.Flags()
 	f.StringVar(&o.dtype, "dtype", "auto", "f32, f16, bf16, auto (the base's, or what it was before it was quantized); for .gguf also q8_0")
 	f.StringVar(&o.quantize, "quantize", "", "quantize the result: keep (as the base is), nf4, fp4, int8, or a type of .gguf such as q4_k_m (default: 16 bits of a quantized base)")
+	f.StringVar(&o.through, "through", "", "merge into the base as it is behind a quantization, which an adapter saw in training: nf4, nf4:128, fp4, int8")
 	f.Var(&o.bnb.maxShard, "max-shard-size", "largest shard of a directory (default: the shards of the base, else 5GB)")
 	o.families = make(familyFlags)
 	o.families.add(bnbFamily, cmd, func() { bnbTypeFlags(cmd, &o.bnb) })
@@ -77,7 +79,15 @@ func (o *outputOptions) check(cmd *cobra.Command, out string) error {
 		}
 		family = q.quantFamily
 	}
-	return o.families.check(cmd, family, cmp.Or(o.quantize, "the output"))
+	if o.through != "" {
+		if _, _, err := o.parseThrough(); err != nil {
+			return err
+		}
+		for _, name := range []string{"no-double-quant", "skip-modules", "experts"} { // which are of both
+			o.families[bnbFamily] = slices.DeleteFunc(o.families[bnbFamily], func(flag string) bool { return flag == name })
+		}
+	}
+	return o.families.check(cmd, family, cmp.Or(o.quantize, "plain numbers"))
 }
 
 // A mergedModel is a model with changes, on its way to be written.
@@ -529,10 +539,10 @@ func (m *mergedModel) nameActions(p *pipeline.Plan, origins map[string][]string)
 		if !slices.ContainsFunc(of, func(name string) bool { return m.targets[name] }) {
 			continue
 		}
-		switch first, rest, _ := strings.Cut(s.Action, "+"); first {
-		case "copy", "cast", "dequantize":
+		first, rest, _ := strings.Cut(s.Action, "+")
+		if first == "copy" || first == "cast" || first == "dequantize" || s.Out[0].DType.Float() && first == lower(s.Out[0].DType) {
 			s.Action = strings.TrimSuffix("merge+"+rest, "+")
-		default:
+		} else {
 			s.Action = "merge+" + s.Action
 		}
 	}
