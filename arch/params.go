@@ -36,7 +36,7 @@ var (
 	maxWindowLayers  = integer("max_window_layers", "", func(c *Config) *int64 { return &c.MaxWindowLayers }).or(28)
 	layerTypes       = value[[]string]{json: []string{"layer_types"}, at: func(c *Config) *[]string { return &c.LayerTypes }}
 
-	experts            = integer("num_experts", "expert_count", func(c *Config) *int64 { return &c.NumExperts }).required()
+	experts            = integer("num_experts", "expert_count", func(c *Config) *int64 { return &c.NumExperts }).names("num_experts", "num_local_experts").required()
 	expertsUsed        = integer("num_experts_per_tok", "expert_used_count", func(c *Config) *int64 { return &c.NumExpertsPerTok }).required()
 	expertLength       = integer("moe_intermediate_size", "expert_feed_forward_length", func(c *Config) *int64 { return &c.MoEIntermediateSize })
 	sharedExpertLength = integer("shared_expert_intermediate_size", "expert_shared_feed_forward_length", func(c *Config) *int64 { return &c.SharedExpertIntermediateSize })

@@ -222,6 +222,17 @@ func (m *Model) FindExpert(role Role, layer, expert int) (Tensor, bool) {
 	return Tensor{}, false
 }
 
+// NameOf returns the checkpoint's name for the weight of a role outside the blocks,
+// whether or not the model has it: a tied head has a name.
+func (m *Model) NameOf(role Role) string {
+	for i := range m.Family.Tensors {
+		if t := &m.Family.Tensors[i]; t.Role == role && t.Part == "weight" && !t.inBlock() {
+			return m.tensor(t, -1, -1).Name
+		}
+	}
+	return ""
+}
+
 func (m *Model) template(role Role, part string, layer int, expert bool) *Template {
 	for i := range m.Family.Tensors {
 		t := &m.Family.Tensors[i]

@@ -47,7 +47,7 @@ func TestDeltasOfAChange(t *testing.T) {
 // TestChangesOfOneTensorAreDoneInOrder adds before doubling.
 func TestChangesOfOneTensorAreDoneInOrder(t *testing.T) {
 	b := base(t)
-	e, err := LoRA{}.Match(b, tensortest.NewSource(t, nil, pair("a.q", 9, 7, 2, 10)...), codecs, Config{Rank: 2, Alpha: 2})
+	e, err := LoRA{}.Match(b, tensortest.NewSource(t, nil, lowRankPair("a.q", 9, 7, 2, 10)...), codecs, Config{Rank: 2, Alpha: 2})
 	require.NoError(t, err)
 	once, err := View(b, codecs, e.Changes, keep)
 	require.NoError(t, err)
@@ -62,7 +62,7 @@ func TestChangesOfOneTensorAreDoneInOrder(t *testing.T) {
 // TestFactors multiplies the factors of a delta, stored either way and scaled.
 func TestFactors(t *testing.T) {
 	b := base(t)
-	e, err := LoRA{}.Match(b, tensortest.NewSource(t, nil, pair("a.q", 9, 7, 2, 10)...), codecs, Config{Rank: 2, Alpha: 3})
+	e, err := LoRA{}.Match(b, tensortest.NewSource(t, nil, lowRankPair("a.q", 9, 7, 2, 10)...), codecs, Config{Rank: 2, Alpha: 3})
 	require.NoError(t, err)
 	d := Scaled(deltas(t, b, e)[0], 0.5).(LowRank)
 	want := make([]float32, 63)

@@ -30,7 +30,7 @@ func base(t *testing.T) tensor.Source {
 		tensortest.Normal("norm.weight", tensor.Shape{7}, 1, 4))
 }
 
-func pair(module string, out, in, rank int64, seed uint64) []tensortest.Tensor {
+func lowRankPair(module string, out, in, rank int64, seed uint64) []tensortest.Tensor {
 	return []tensortest.Tensor{
 		tensortest.Normal(module+suffixA, tensor.Shape{rank, in}, 1, seed),
 		tensortest.Normal(module+suffixB, tensor.Shape{out, rank}, 1, seed+1),
@@ -79,7 +79,7 @@ func TestFanInFanOut(t *testing.T) {
 	w := tensortest.Normal("c.weight", tensor.Shape{9, 7}, 1, 1)
 	plain := tensortest.NewSource(t, nil, w)
 	stored := tensortest.NewSource(t, nil, tensortest.Float32("c.weight", tensor.Shape{7, 9}, transposed(tensortest.Floats(t, plain, "c.weight"), 9, 7)))
-	a := tensortest.NewSource(t, nil, pair("c", 9, 7, 3, 10)...)
+	a := tensortest.NewSource(t, nil, lowRankPair("c", 9, 7, 3, 10)...)
 	want := merged(t, plain, a, "c", 2)
 	ds, err := LoRA{}.Match(stored, a, codecs, Config{Rank: 3, Alpha: 6, FanInFanOut: true})
 	require.NoError(t, err)
@@ -104,7 +104,7 @@ func TestLoRA(t *testing.T) {
 		{Config{Rank: 1, Alpha: 2}, 2},
 	} {
 		t.Run(fmt.Sprintf("%+v", c.cfg), func(t *testing.T) {
-			a := tensortest.NewSource(t, nil, append(pair("a.q", 9, 7, int64(c.cfg.Rank), 10), pair("a.k", 4, 7, int64(c.cfg.Rank), 20)...)...)
+			a := tensortest.NewSource(t, nil, append(lowRankPair("a.q", 9, 7, int64(c.cfg.Rank), 10), lowRankPair("a.k", 4, 7, int64(c.cfg.Rank), 20)...)...)
 			ds, err := LoRA{}.Match(b, a, codecs, c.cfg)
 			require.NoError(t, err)
 			require.Len(t, ds.Changes, 2)
@@ -146,8 +146,8 @@ func TestLoRA(t *testing.T) {
 
 func TestTwoAdaptersAdd(t *testing.T) {
 	b := base(t)
-	one := tensortest.NewSource(t, nil, pair("a.q", 9, 7, 2, 10)...)
-	two := tensortest.NewSource(t, nil, pair("a.q", 9, 7, 2, 20)...)
+	one := tensortest.NewSource(t, nil, lowRankPair("a.q", 9, 7, 2, 10)...)
+	two := tensortest.NewSource(t, nil, lowRankPair("a.q", 9, 7, 2, 20)...)
 	d1, err := LoRA{}.Match(b, one, codecs, Config{Rank: 2, Alpha: 2})
 	require.NoError(t, err)
 	d2, err := LoRA{}.Match(b, two, codecs, Config{Rank: 2, Alpha: 6})
@@ -163,7 +163,7 @@ func TestTwoAdaptersAdd(t *testing.T) {
 func TestZeroDelta(t *testing.T) {
 	b := base(t)
 	zero := tensortest.Float32("a.q"+suffixB, tensor.Shape{9, 2}, make([]float32, 18))
-	a := tensortest.NewSource(t, nil, pair("a.q", 9, 7, 2, 1)[0], zero)
+	a := tensortest.NewSource(t, nil, lowRankPair("a.q", 9, 7, 2, 1)[0], zero)
 	ds, err := LoRA{}.Match(b, a, codecs, Config{Rank: 2, Alpha: 2})
 	require.NoError(t, err)
 	require.True(t, deltas(t, b, ds)[0].Zero(), "an adapter that was never trained")
@@ -171,7 +171,7 @@ func TestZeroDelta(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	b := base(t)
-	q := pair("a.q", 9, 7, 2, 1)
+	q := lowRankPair("a.q", 9, 7, 2, 1)
 	nan := tensortest.Float32("a.q"+suffixB, tensor.Shape{9, 2}, append(make([]float32, 17), float32(math.NaN())))
 	for name, c := range map[string]struct {
 		adapter []tensortest.Tensor
@@ -180,14 +180,14 @@ func TestRefused(t *testing.T) {
 		hint    string
 	}{
 		"empty":                  {nil, tensor.ErrMalformed, "no tensors", ""},
-		"another model":          {pair("b.q", 9, 7, 2, 1), tensor.ErrMalformed, `the base has no tensor "b.q.weight"`, "another model"},
-		"another width":          {pair("a.q", 9, 8, 2, 1), tensor.ErrMalformed, "[9, 8], the base's a.q.weight has shape [9, 7]", "another model"},
-		"another height":         {pair("a.q", 8, 7, 2, 1), tensor.ErrMalformed, "[8, 7]", "another model"},
-		"rank of config":         {pair("a.q", 9, 7, 3, 1), tensor.ErrMalformed, "its rank is 3, the configuration says 2", "adapter_config.json"},
-		"ranks differ":           {[]tensortest.Tensor{q[0], pair("a.q", 9, 7, 3, 1)[1]}, tensor.ErrMalformed, "[2, 7] and [9, 3]", ""},
+		"another model":          {lowRankPair("b.q", 9, 7, 2, 1), tensor.ErrMalformed, `the base has no tensor "b.q.weight"`, "another model"},
+		"another width":          {lowRankPair("a.q", 9, 8, 2, 1), tensor.ErrMalformed, "[9, 8], the base's a.q.weight has shape [9, 7]", "another model"},
+		"another height":         {lowRankPair("a.q", 8, 7, 2, 1), tensor.ErrMalformed, "[8, 7]", "another model"},
+		"rank of config":         {lowRankPair("a.q", 9, 7, 3, 1), tensor.ErrMalformed, "its rank is 3, the configuration says 2", "adapter_config.json"},
+		"ranks differ":           {[]tensortest.Tensor{q[0], lowRankPair("a.q", 9, 7, 3, 1)[1]}, tensor.ErrMalformed, "[2, 7] and [9, 3]", ""},
 		"A alone":                {q[:1], tensor.ErrMalformed, "there is no a.q.lora_B.weight", ""},
 		"B alone":                {q[1:], tensor.ErrMalformed, "there is no a.q.lora_A.weight", ""},
-		"unknown tensor":         {append(pair("a.q", 9, 7, 2, 1), tensortest.Normal("a.q.lora_magnitude_vector", tensor.Shape{9}, 1, 1)), tensor.ErrUnsupported, "lora_magnitude_vector", ""},
+		"unknown tensor":         {append(lowRankPair("a.q", 9, 7, 2, 1), tensortest.Normal("a.q.lora_diag", tensor.Shape{9}, 1, 1)), tensor.ErrUnsupported, "lora_diag", ""},
 		"NaN":                    {[]tensortest.Tensor{q[0], nan}, tensor.ErrMalformed, "element 17 of the adapter is NaN", "verify"},
 		"A vector, not a matrix": {[]tensortest.Tensor{tensortest.Normal("a.q"+suffixA, tensor.Shape{14}, 1, 1), q[1]}, tensor.ErrMalformed, "[rank, in]", ""},
 	} {
@@ -204,7 +204,7 @@ func TestNaNInTheBase(t *testing.T) {
 	w := make([]float32, 63)
 	w[40] = float32(math.Inf(1))
 	b := tensortest.NewSource(t, nil, tensortest.Float32("a.q.weight", tensor.Shape{9, 7}, w))
-	ds, err := LoRA{}.Match(b, tensortest.NewSource(t, nil, pair("a.q", 9, 7, 2, 1)...), codecs, Config{Rank: 2, Alpha: 2})
+	ds, err := LoRA{}.Match(b, tensortest.NewSource(t, nil, lowRankPair("a.q", 9, 7, 2, 1)...), codecs, Config{Rank: 2, Alpha: 2})
 	require.NoError(t, err)
 	v, err := View(b, codecs, ds.Changes, keep)
 	require.NoError(t, err)
@@ -218,7 +218,7 @@ func TestViewRefuses(t *testing.T) {
 	b := base(t)
 	_, err := View(b, codecs, nil, to(tensor.Q4_K))
 	require.ErrorIs(t, err, tensor.ErrUnsupported)
-	ds, err := LoRA{}.Match(b, tensortest.NewSource(t, nil, pair("a.q", 9, 7, 2, 1)...), codecs, Config{Rank: 2, Alpha: 2})
+	ds, err := LoRA{}.Match(b, tensortest.NewSource(t, nil, lowRankPair("a.q", 9, 7, 2, 1)...), codecs, Config{Rank: 2, Alpha: 2})
 	require.NoError(t, err)
 	_, err = View(tensortest.NewSource(t, nil, tensortest.Normal("norm.weight", tensor.Shape{7}, 1, 4)), codecs, ds.Changes, keep)
 	require.ErrorIs(t, err, tensor.ErrNotFound)

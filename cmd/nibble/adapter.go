@@ -14,9 +14,9 @@ import (
 	"github.com/seed18967229/nibble/train/optim"
 )
 
-// openAdapter opens a PEFT adapter and checks that nothing in its
-// configuration asks for arithmetic that nibble does not do.
-func openAdapter(path string) (*peft.Adapter, error) {
+// openAdapter opens a PEFT adapter. check says what its configuration asks for
+// that the caller cannot do.
+func openAdapter(path string, check func(*peft.Config) error) (*peft.Adapter, error) {
 	in, err := formats.Open(path)
 	if err != nil {
 		return nil, err
@@ -26,26 +26,21 @@ func openAdapter(path string) (*peft.Adapter, error) {
 		return nil, hint.Add(fmt.Errorf("%s: %w: a %s, where an adapter is needed", path, tensor.ErrUnsupported, in.Kind),
 			"an adapter is a directory with %s and %s", peft.ConfigName, peft.WeightsName)
 	}
-	if err := in.Adapter.Config.Unsupported(); err != nil {
+	if err := check(in.Adapter.Config); err != nil {
 		in.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return in.Adapter, nil
 }
 
-// mergeConfig is what the arithmetic of an adapter depends on.
-func mergeConfig(c *peft.Config) merge.Config {
-	return merge.Config{Rank: int(c.R), Alpha: c.LoraAlpha, UseRSLoRA: c.UseRSLoRA, FanInFanOut: c.FanInFanOut}
-}
-
 // match reads an adapter and matches it with a base.
-func match(base tensor.Source, ad *peft.Adapter, path string) (*merge.Effect, error) {
+func match(base tensor.Source, ad *peft.Adapter, cfg merge.Config, path string) (*merge.Effect, error) {
 	kind := strings.ToLower(ad.Config.PeftType)
 	for _, method := range merge.Methods() {
 		if method.Name() != kind {
 			continue
 		}
-		e, err := method.Match(base, ad, codecs, mergeConfig(ad.Config))
+		e, err := method.Match(base, ad, codecs, cfg)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
@@ -60,17 +55,25 @@ func attach(base tensor.Source, path string) (trainmodel.Trainable, error) {
 	if path == "" {
 		return t, nil
 	}
-	ad, err := openAdapter(path)
+	ad, err := openAdapter(path, (*peft.Config).Unsupported)
 	if err != nil {
 		return t, err
 	}
 	defer ad.Close()
+	cfg, err := mergeConfig(ad.Config)
+	if err != nil {
+		return t, fmt.Errorf("%s: %w", path, err)
+	}
 	// Matching checks everything there is to check.
-	if _, err := match(base, ad, path); err != nil {
+	if _, err := match(base, ad, cfg, path); err != nil {
 		return t, err
 	}
 	for info := range ad.All() {
-		module, _ := merge.ModuleOf(info.Name)
+		module, ok := layerOf(info.Name)
+		if !ok || !tensor.Has(base, module+".weight") {
+			return t, hint.Add(fmt.Errorf("%s: %w: %q is no matrix of a layer that can be computed beside the base", path, tensor.ErrUnsupported, info.Name),
+				"merge the adapter into the base, and take the result")
+		}
 		if t.Adapters[module] == nil {
 			t.Adapters[module] = &trainmodel.Adapter{Scale: float32(ad.Config.Scaling())}
 		}
@@ -87,6 +90,15 @@ func attach(base tensor.Source, path string) (trainmodel.Trainable, error) {
 		}
 	}
 	return t, nil
+}
+
+// layerOf returns the layer that one of the two matrices of a pair is for.
+func layerOf(name string) (string, bool) {
+	module, ok := strings.CutSuffix(name, ".lora_A.weight")
+	if !ok {
+		module, ok = strings.CutSuffix(name, ".lora_B.weight")
+	}
+	return module, ok
 }
 
 // weighted is an adapter of merge, given as DIR or DIR:weight.

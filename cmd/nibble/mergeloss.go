@@ -87,7 +87,7 @@ const probeElems = 1 << 16
 // seenBase is the base of a merge as its adapters are merged into it, and what is known of
 // how they saw it.
 type seenBase struct {
-	src tensor.Source
+	model *model
 
 	// through is how the base is quantized on the way, and the account of it; nil if it
 	// is not.
@@ -102,22 +102,25 @@ type seenBase struct {
 
 // seen returns what adapters are merged into.
 func (o *outputOptions) seen(m *model) (*seenBase, error) {
-	s := &seenBase{src: m.view}
 	if o.through == "" {
-		return s, nil
+		return &seenBase{model: m}, nil
 	}
 	e, opts, err := o.parseThrough()
 	if err != nil {
 		return nil, err
 	}
-	s.through = &e
-	s.src, s.account, err = m.through(opts)
-	return s, err
+	src, account, err := m.through(opts)
+	if err != nil {
+		return nil, err
+	}
+	seen := m.over(src, nil, m.view.Dropped)
+	seen.before = m.view
+	return &seenBase{model: seen, through: &e, account: account}, nil
 }
 
 // note takes note of what an adapter says of its base. The first that does counts.
 func (s *seenBase) note(path string, c *peft.Config) {
-	if s.trained != nil {
+	if s == nil || s.trained != nil {
 		return
 	}
 	if e, source, ok := trainedOn(path, c); ok {
@@ -127,7 +130,7 @@ func (s *seenBase) note(path string, c *peft.Config) {
 
 // mergeLoss makes the account of a merge that was written, nil if quantization has no
 // part in it.
-func (a *app) mergeLoss(ctx context.Context, m *mergedModel, s *seenBase, path string, o *outputOptions) (*mergeLoss, error) {
+func (a *app) mergeLoss(ctx context.Context, m *mergedModel, path string, o *outputOptions) (*mergeLoss, error) {
 	var out *model
 	if o.quantize != "" || o.dtype == "q8_0" {
 		var err error
@@ -136,7 +139,7 @@ func (a *app) mergeLoss(ctx context.Context, m *mergedModel, s *seenBase, path s
 		}
 		defer out.Close()
 	}
-	l, err := a.measureMerge(ctx, m, s, out)
+	l, err := a.measureMerge(ctx, m, o.base, out)
 	if l != nil {
 		if l.out = cmp.Or(o.quantize, o.dtype); l.out == keepTypes {
 			l.out = "what the base is quantized to"
@@ -169,6 +172,10 @@ func (a *app) measureMerge(ctx context.Context, m *mergedModel, in *seenBase, ou
 			}
 		}
 	}
+	norms := make(map[string]merge.TensorAccount)
+	for _, t := range m.account.Tensors() {
+		norms[t.Name] = t
+	}
 	byTarget := make(map[string][]merge.Change)
 	var order []string
 	for _, c := range m.changes {
@@ -186,6 +193,11 @@ func (a *app) measureMerge(ctx context.Context, m *mergedModel, in *seenBase, ou
 			return err
 		}
 		x := &moduleLoss{Name: name, Norm: p.whole(p.square), Delta: p.whole(p.deltaSquare)}
+		if t, ok := norms[name]; ok {
+			if x.Delta = t.Delta; m.before == nil {
+				x.Norm = t.Norm
+			}
+		}
 		var e *encoding
 		mixed := false
 		switch own, ok := m.encodingOf(name); {
@@ -272,9 +284,9 @@ type probe struct {
 
 // probe looks at some rows of a tensor of two dimensions or more, nil for others.
 func (m *mergedModel) probe(name string, changes []merge.Change) (*probe, error) {
-	info, rows, err := codecs.OpenFrom(m.view, name)
+	info, rows, err := codecs.OpenFrom(m.source(), name)
 	if err != nil || len(info.Shape) < 2 || info.Shape.Elems() == 0 {
-		return nil, nil // one that the model does not have by itself
+		return nil, nil // one that the base does not have by itself
 	}
 	total, cols := info.Shape.Rows(), info.Shape.Cols()
 	n := min(total, max(2, probeElems/cols))
@@ -342,9 +354,9 @@ func (p *probe) survives(x *moduleLoss, m *mergedModel, out *model) error {
 		return nil // under another name, or not there
 	}
 	w := p.w
-	if m.base != tensor.Source(m.view) {
+	if m.before != nil {
 		// As the adapter saw it.
-		if _, rows, err := codecs.OpenFrom(m.base, p.info.Name); err == nil {
+		if _, rows, err := codecs.OpenFrom(m.view, p.info.Name); err == nil {
 			w = make([]float32, len(p.w))
 			if err := p.read(w, rows); err != nil {
 				return err

@@ -30,6 +30,7 @@ type outputOptions struct {
 	gguf            ggufOptions
 
 	families familyFlags
+	base     *seenBase
 }
 
 // keepTypes is the --quantize that stores what a merge changes as the base has it.
@@ -90,39 +91,29 @@ func (o *outputOptions) check(cmd *cobra.Command, out string) error {
 	return o.families.check(cmd, family, cmp.Or(o.quantize, "plain numbers"))
 }
 
-// A mergedModel is a model with changes, on its way to be written.
+// A mergedModel is a base with what adapters do to it, on its way to be written.
 type mergedModel struct {
-	*model // that was changed
+	*model
+	*adapted
+	targets map[string]bool // of the changes
 
-	// base has the tensors that the changes are done to, by the names of the model's
-	// view: that view, unless it is seen through a quantization or has others.
-	base    tensor.Source
-	changes []merge.Change
-	targets map[string]bool
-
-	set []hf.Field // what config.json says otherwise
+	// inFile says which tensors of the view those of a GGUF file are, where a plan names
+	// them as they are in the file; nil where it does not.
+	inFile func(name string) convert.Origin
 }
 
-func newMergedModel(m *model, base tensor.Source, changes []merge.Change) *mergedModel {
+func newMergedModel(x *adapted) *mergedModel {
 	targets := make(map[string]bool)
-	for _, c := range changes {
+	for _, c := range x.changes {
 		targets[c.Target()] = true
 	}
-	return &mergedModel{model: m, base: base, changes: changes, targets: targets}
+	return &mergedModel{model: x.model, adapted: x, targets: targets}
 }
 
 // plain returns the model with every tensor as a plain number: of d, or if that is
 // tensor.Invalid of the type it has or had.
 func (m *mergedModel) plain(d tensor.DType) (tensor.Source, error) {
-	return m.changed(func(info tensor.Info) tensor.DType { return m.own(info, d) })
-}
-
-// own is plainType of a tensor of the base, by what the model has it as.
-func (m *mergedModel) own(info tensor.Info, d tensor.DType) tensor.DType {
-	if was, err := m.view.Info(info.Name); err == nil {
-		return plainType(m.view, was, d)
-	}
-	return plainType(m.base, info, d)
+	return m.changed(func(info tensor.Info) tensor.DType { return m.plainType(info, d) })
 }
 
 // wide returns the model with all that was computed in F32, for an encoding that rounds
@@ -138,10 +129,11 @@ func (m *mergedModel) wide() (tensor.Source, error) {
 }
 
 func (m *mergedModel) changed(dtype func(tensor.Info) tensor.DType) (tensor.Source, error) {
-	v, err := merge.View(m.base, codecs, m.changes, dtype)
+	v, account, err := merge.Measured(m.view, codecs, m.changes, dtype)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Path, err)
 	}
+	m.account = account
 	return v, nil
 }
 
@@ -183,8 +175,8 @@ func (a *app) writeMergedDir(ctx context.Context, m *mergedModel, out string, o 
 		return nil, err
 	}
 	m.nameDecoded(plan)
-	m.nameActions(plan, nil)
-	opts := dirOptions{dtype: m.orOwn(d), set: m.set, maxShard: int64(o.bnb.maxShard)}
+	m.nameActions(plan)
+	opts := dirOptions{dtype: m.orOwn(d), set: m.config, files: m.files, maxShard: int64(o.bnb.maxShard)}
 	if m.quantized() {
 		opts.drop = m.quantization()
 	}
@@ -212,7 +204,7 @@ func (a *app) writeMergedGGUF(ctx context.Context, m *mergedModel, out string, o
 	if err != nil {
 		return nil, err
 	}
-	m.nameActions(g.Plan, nil)
+	m.nameActions(g.Plan)
 	return a.runMerged(ctx, m, out, &file, job{m.Path, g.Plan, g.Source, m.original(), m.view.Origin}, g.Notes)
 }
 
@@ -242,12 +234,14 @@ func (a *app) writeMergedQuantized(ctx context.Context, m *mergedModel, out stri
 	}
 	var g *ggufInput
 	if m.GGUF != nil {
-		g, err = m.ownFile(src, &o.gguf)
-	} else {
-		g, err = o.gguf.openModel(m.model, src)
+		if g, err = m.ownFile(src, &o.gguf); err != nil {
+			return nil, err
+		}
 	}
-	if err != nil {
-		return nil, err
+	if g == nil {
+		if g, err = o.gguf.openModel(m.model, src); err != nil {
+			return nil, err
+		}
 	}
 	q := &ggufQuantizer{ggufInput: g, nonFinite: &pipeline.NonFinite{}}
 	if err := q.readImatrix(o.gguf.imatrix); err != nil {
@@ -266,11 +260,7 @@ func (a *app) runQuantized(ctx context.Context, m *mergedModel, q *ggufQuantizer
 	for _, c := range q.choices {
 		a.detail("%-14v %s: %s", c.Out.DType, c.Out.Name, cmp.Or(c.Fallback, c.Why, "the type of the mix"))
 	}
-	if m.GGUF != nil {
-		m.nameActions(q.plan, m.origins())
-	} else {
-		m.nameActions(q.plan, nil)
-	}
+	m.nameActions(q.plan)
 	account := q.account(typ)
 	notes := append(q.notes, fmt.Sprintf("%.2f bits per weight", account.Bits))
 	for _, f := range account.Fallbacks {
@@ -279,8 +269,9 @@ func (a *app) runQuantized(ctx context.Context, m *mergedModel, q *ggufQuantizer
 	return a.runMerged(ctx, m, out, &o.gguf.file, q.job, notes)
 }
 
-// ownFile is the GGUF file that the model is, with the tensors of src where that differs
-// from the base: its names, order, metadata and types stay.
+// ownFile is the GGUF file that the base is, with the tensors of src where those differ
+// from it: its names, order, metadata and types stay. It is nil if adapters gave the
+// model other tensors or shapes, which a file with its metadata cannot have.
 func (m *mergedModel) ownFile(src tensor.Source, o *ggufOptions) (*ggufInput, error) {
 	g, err := o.openGGUF(m.Input)
 	if err != nil {
@@ -290,11 +281,16 @@ func (m *mergedModel) ownFile(src tensor.Source, o *ggufOptions) (*ggufInput, er
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Path, err)
 	}
-	origins := m.origins()
+	for info := range view.All() {
+		was, err := m.Input.Info(info.Name)
+		if err != nil || was.Shape.Elems() != info.Shape.Elems() {
+			return nil, nil
+		}
+	}
 	var entries []tensor.Entry
 	for info := range m.Input.All() {
-		from := origins[info.Name]
-		if !slices.ContainsFunc(from, func(name string) bool { return m.differs(src, name) }) {
+		from := view.Origin(info.Name).From
+		if !tensor.Has(view, info.Name) || !slices.ContainsFunc(from, func(name string) bool { return m.differs(src, name) }) {
 			entries = append(entries, tensor.Forward(m.Input, info, info.Name))
 			continue
 		}
@@ -309,28 +305,18 @@ func (m *mergedModel) ownFile(src tensor.Source, o *ggufOptions) (*ggufInput, er
 	if g.src, err = tensor.NewTable(m.Input.Meta(), entries); err != nil {
 		return nil, err
 	}
+	m.inFile = view.Origin
 	return g, nil
 }
 
-// differs reports whether a tensor of src is another than the model's view has.
+// differs reports whether a tensor of src is another than the base has.
 func (m *mergedModel) differs(src tensor.Source, name string) bool {
-	was, err := m.view.Info(name)
+	was, err := m.source().Info(name)
 	if err != nil || m.targets[name] {
 		return true
 	}
 	now, err := src.Info(name)
 	return err != nil || now.DType != was.DType
-}
-
-// origins returns what the tensors of a GGUF file are in the model's view.
-func (m *mergedModel) origins() map[string][]string {
-	from := make(map[string][]string)
-	for info := range m.view.All() {
-		for _, name := range m.view.Origin(info.Name).From {
-			from[name] = append(from[name], info.Name)
-		}
-	}
-	return from
 }
 
 // writeMergedAlike writes a GGUF file like the one that is the base: what does not change
@@ -341,8 +327,14 @@ func (a *app) writeMergedAlike(ctx context.Context, m *mergedModel, out string, 
 		return nil, err
 	}
 	g, err := m.ownFile(src, &o.gguf)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case g == nil && o.quantize == keepTypes:
+		return nil, hint.Add(fmt.Errorf("%s: %w: the adapter gives the model other tensors or shapes, and --quantize keep the types of those it has", m.Path, tensor.ErrUnsupported),
+			"name the type of the output: --quantize q4_k_m")
+	case g == nil:
+		return a.writeMergedGGUF(ctx, m, out, o)
 	}
 	q := &ggufQuantizer{ggufInput: g, nonFinite: &pipeline.NonFinite{}}
 	if err := q.readImatrix(o.gguf.imatrix); err != nil {
@@ -397,9 +389,9 @@ func (a *app) writeMergedBnb(ctx context.Context, m *mergedModel, out string, o 
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Path, err)
 	}
-	m.nameActions(plan, nil)
-	set := append(slices.Clone(m.set), hf.Field{Name: "quantization_config", Value: account.QuantizationConfig()})
-	r, err := a.writeDir(ctx, m.model, b.src, plan, out, dirOptions{dtype: m.orOwn(d), set: set, drop: m.quantization(), maxShard: int64(o.bnb.maxShard)})
+	m.nameActions(plan)
+	set := append(slices.Clone(m.config), hf.Field{Name: "quantization_config", Value: account.QuantizationConfig()})
+	r, err := a.writeDir(ctx, m.model, b.src, plan, out, dirOptions{dtype: m.orOwn(d), set: set, files: m.files, drop: m.quantization(), maxShard: int64(o.bnb.maxShard)})
 	if err != nil {
 		return nil, err
 	}
@@ -466,8 +458,8 @@ func (a *app) writeMergedBnbAlike(ctx context.Context, m *mergedModel, out strin
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Path, err)
 	}
-	m.nameActions(plan, nil)
-	return a.writeDir(ctx, m.unmerged(), src, plan, out, dirOptions{set: m.set, maxShard: int64(o.bnb.maxShard)})
+	m.nameActions(plan)
+	return a.writeDir(ctx, m.unmerged(), src, plan, out, dirOptions{set: m.config, files: m.files, maxShard: int64(o.bnb.maxShard)})
 }
 
 // unmerged returns the model as one of which all stored tensors are used.
@@ -519,21 +511,19 @@ func (s *scheme) again(view, raw tensor.Source, name, stored string) error {
 	return nil
 }
 
-// nameActions says in a plan what is behind the tensors of a merge. origins says which of
-// the base's those of the plan are, where it does not itself.
-func (m *mergedModel) nameActions(p *pipeline.Plan, origins map[string][]string) {
+// nameActions says in a plan what is behind the tensors of a merge.
+func (m *mergedModel) nameActions(p *pipeline.Plan) {
 	for i := range p.Steps {
 		s := &p.Steps[i]
 		from := s.From
 		if from == nil {
 			from = s.In
 		}
-		var of []string
-		for _, name := range from {
-			if origins == nil {
-				of = append(of, name)
-			} else {
-				of = append(of, origins[name]...)
+		of := from
+		if m.inFile != nil {
+			of = nil
+			for _, name := range from {
+				of = append(of, m.inFile(name).From...)
 			}
 		}
 		if !slices.ContainsFunc(of, func(name string) bool { return m.targets[name] }) {
@@ -551,7 +541,7 @@ func (m *mergedModel) nameActions(p *pipeline.Plan, origins map[string][]string)
 // nameDecoded says of the copies in a plan of what merge.View decodes that they are none.
 func (m *mergedModel) nameDecoded(p *pipeline.Plan) {
 	for i, s := range p.Steps {
-		was, err := m.base.Info(s.In[0])
+		was, err := m.view.Info(s.In[0])
 		switch {
 		case err != nil || s.Action != "copy" || was.DType == s.Out[0].DType:
 		case was.DType.Opaque() || blockType(was.DType):

@@ -234,7 +234,6 @@ func TestMergeThrough(t *testing.T) {
 	require.Contains(t, text, "leave out --through")
 }
 
-
 // TestMergeSaysWhichBase reads off an adapter's files that its base was quantized.
 func TestMergeSaysWhichBase(t *testing.T) {
 	dir := workspace(t)

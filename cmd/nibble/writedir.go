@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/seed18967229/nibble/arch"
@@ -126,6 +127,9 @@ type dirOptions struct {
 	set  []hf.Field
 	drop []string
 
+	// files are in place of the model's of the same names.
+	files []hf.SideFile
+
 	maxShard int64
 
 	// sink, if it is not nil, returns what is written to in place of the directory.
@@ -144,6 +148,9 @@ func (a *app) writeDir(ctx context.Context, m *model, src tensor.Source, plan *p
 	files, err := m.checkpointFiles(o)
 	if err != nil {
 		return nil, err
+	}
+	for _, own := range o.files {
+		files = append(slices.DeleteFunc(files, func(f hf.SideFile) bool { return f.Name == own.Name }), own)
 	}
 	w, err := hf.Create(out, hf.Options{MaxShardSize: o.maxShard, Shards: shardsOf(m.HF, plan), Force: a.force, Files: files})
 	if err != nil {

@@ -136,14 +136,34 @@ func noWeights(dir string, err error) error {
 }
 
 // adapterName matches the name of the adapter, "default", where PEFT has it in
-// memory and some trainers leave it in the file.
-var adapterName = regexp.MustCompile(`(\.lora_\w+)\.default(\.|$)`)
+// memory and some trainers leave it in the file, as they do with what is around a
+// module that is trained whole and with what other wrappers call the model.
+var (
+	adapterName = regexp.MustCompile(`(\.lora_\w+|\.trainable_tokens_delta)\.default(\.|$)`)
+	savedModule = regexp.MustCompile(`\.modules_to_save\.default\.`)
+	wrapper     = regexp.MustCompile(`^(?:module\.)?(?:_fsdp_wrapped_module\.)?(?:_orig_mod\.)?`)
+)
+
+// original is in the names of a dump of all that PEFT has in memory where the
+// base's own weights are beside those that were trained.
+const original = ".original_module."
+
+// canonicalName returns the name of Adapter for one in the file.
+func canonicalName(name string) string {
+	if plain := wrapper.ReplaceAllString(name, ""); strings.HasPrefix(plain, prefix) {
+		name = plain[len(prefix):]
+	}
+	return savedModule.ReplaceAllString(adapterName.ReplaceAllString(name, "$1$2"), ".")
+}
 
 // canonical returns the tensors of a file under the names of Adapter.
 func canonical(f tensor.Source) (*tensor.Table, error) {
 	var entries []tensor.Entry
 	for info := range f.All() {
-		name := adapterName.ReplaceAllString(strings.TrimPrefix(info.Name, prefix), "$1$2")
+		if strings.Contains(info.Name, original) {
+			continue
+		}
+		name := canonicalName(info.Name)
 		if info.Shape.Elems() == 0 {
 			return nil, notGathered(fmt.Errorf("tensor %q: %w: it is empty, its shape is %v", name, tensor.ErrMalformed, info.Shape))
 		}

@@ -91,22 +91,28 @@ func TestOpenGolden(t *testing.T) {
 func TestCanonicalNames(t *testing.T) {
 	dir := golden(t)
 	for stored, want := range map[string]string{
-		"base_model.model.m.q.lora_A.weight":                      "m.q.lora_A.weight",
-		"base_model.model.m.q.lora_A.default.weight":              "m.q.lora_A.weight",
-		"base_model.model.m.q.lora_B.default.bias":                "m.q.lora_B.bias",
-		"base_model.model.e.lora_embedding_A":                     "e.lora_embedding_A",
-		"base_model.model.e.lora_embedding_A.default":             "e.lora_embedding_A",
-		"base_model.model.m.q.lora_magnitude_vector.default":      "m.q.lora_magnitude_vector",
-		"base_model.model.lm_head.weight":                         "lm_head.weight",
-		"base_model.model.experts.base_layer.lora_A.weight":       "experts.base_layer.lora_A.weight",
-		"base_model.model.default.q.lora_A.weight":                "default.q.lora_A.weight",
-		"base_model.model.default.q.lora_A.default.weight":        "default.q.lora_A.weight",
-		"m.q.lora_A.weight":                                       "m.q.lora_A.weight",
-		"base_model.model.e.token_adapter.trainable_tokens_delta": "e.token_adapter.trainable_tokens_delta",
+		"base_model.model.m.q.lora_A.weight":                              "m.q.lora_A.weight",
+		"base_model.model.m.q.lora_A.default.weight":                      "m.q.lora_A.weight",
+		"base_model.model.m.q.lora_B.default.bias":                        "m.q.lora_B.bias",
+		"base_model.model.e.lora_embedding_A":                             "e.lora_embedding_A",
+		"base_model.model.e.lora_embedding_A.default":                     "e.lora_embedding_A",
+		"base_model.model.m.q.lora_magnitude_vector.default":              "m.q.lora_magnitude_vector",
+		"base_model.model.lm_head.weight":                                 "lm_head.weight",
+		"base_model.model.lm_head.modules_to_save.default.weight":         "lm_head.weight",
+		"module._orig_mod.base_model.model.m.q.lora_A.weight":             "m.q.lora_A.weight",
+		"_fsdp_wrapped_module.base_model.model.m.q.lora_A.weight":         "m.q.lora_A.weight",
+		"base_model.model.e.token_adapter.trainable_tokens_delta.default": "e.token_adapter.trainable_tokens_delta",
+		"base_model.model.experts.base_layer.lora_A.weight":               "experts.base_layer.lora_A.weight",
+		"base_model.model.default.q.lora_A.weight":                        "default.q.lora_A.weight",
+		"base_model.model.default.q.lora_A.default.weight":                "default.q.lora_A.weight",
+		"m.q.lora_A.weight":                                               "m.q.lora_A.weight",
+		"base_model.model.e.token_adapter.trainable_tokens_delta":         "e.token_adapter.trainable_tokens_delta",
 	} {
 		store(t, dir, f32(stored, 2, 3))
 		require.Equal(t, []string{want}, names(open(t, dir)), "%s", stored)
 	}
+	store(t, dir, f32("base_model.model.lm_head.original_module.weight", 2, 3), f32("base_model.model.lm_head.modules_to_save.default.weight", 2, 3))
+	require.Equal(t, []string{"lm_head.weight"}, names(open(t, dir)), "the base's own is left out")
 }
 
 func TestOpenErrors(t *testing.T) {

@@ -42,7 +42,15 @@ type Config struct {
 	ExcludeModules    Modules
 	ModulesToSave     []string // trained whole and stored whole
 	LayersToTransform Layers
+	LayersPattern     Modules // what layers are called: names, or one
 	InitLoraWeights   Init
+
+	UseDoRA           bool
+	LoRABias          bool          // lora_B has a bias, which is added to the base's
+	TargetParameters  []string      // stacks of experts, and whatever is no layer's weight
+	TrainableTokens   Tokens        // rows of embeddings that are stored
+	EnsureWeightTying bool          // what is done to the embedding is done to the head too
+	LayerReplication  []Replication // which layers of the base are those of the model
 
 	other map[string]jsontext.Value // the keys without a field, compact
 }
@@ -136,23 +144,51 @@ func (c *Config) Scaling() float64 {
 	return c.LoraAlpha / float64(c.R)
 }
 
+// ChangedBase reports whether the base was changed when training began, so that
+// the adapter alone does not fit the base as published (PiSSA, OLoRA, CorDA,
+// LoRA-GA, LoftQ).
+func (c *Config) ChangedBase() bool {
+	for _, k := range keys() {
+		if k.name == "init_lora_weights" {
+			value, err := k.text(c)
+			return err == nil && !k.plain(value)
+		}
+	}
+	return false
+}
+
 // Unsupported returns an error that wraps tensor.ErrUnsupported and names every
-// key by which the adapter asks for arithmetic that nibble does not do: those of
-// PEFT with a value other than their default, and those that PEFT 0.21.2 does
-// not have, for a newer version may mean something by them. Null, false and what
-// is empty mean nothing anywhere.
-func (c *Config) Unsupported() error {
+// key by which the adapter asks for more than a product times one scale in each
+// of its modules: those of PEFT with a value other than their default, and those
+// that PEFT 0.21.2 does not have, for a newer version may mean something by them.
+// Null, false and what is empty mean nothing anywhere.
+func (c *Config) Unsupported() error { return c.unsupported(merged, refused) }
+
+// Unmergeable is Unsupported for who can merge all that the fields of Config say:
+// it names what is left.
+func (c *Config) Unmergeable() error { return c.unsupported(refused) }
+
+func (c *Config) unsupported(rules ...rule) error {
 	var list []string
+	why := reasons()
 	known := make(map[string]bool)
+	merges, never := true, false
 	for _, k := range keys() {
 		known[k.name] = true
 		value, err := k.text(c)
 		if err != nil {
 			return err
 		}
-		if k.rule == refused && !off(value) && string(value) != k.def && !slices.Contains(k.also, string(value)) {
-			list = append(list, k.name+" = "+shorten(value))
+		if !slices.Contains(rules, k.rule) || k.plain(value) {
+			continue
 		}
+		merges = merges && k.rule == merged
+		text := k.name + " = " + shorten(value)
+		if reason := why[k.name]; reason != "" {
+			text += " (" + reason + ")"
+			never = never || strings.HasPrefix(reason, "no ")
+		}
+		list = append(list, text)
 	}
 	strange := false
 	for _, name := range slices.Sorted(maps.Keys(c.other)) {
@@ -165,10 +201,20 @@ func (c *Config) Unsupported() error {
 		return nil
 	}
 	err := fmt.Errorf("%w: the adapter's configuration has %s", tensor.ErrUnsupported, strings.Join(list, ", "))
-	if strange {
+	switch {
+	case strange:
 		return hint.Add(err, "remove an unknown key from adapter_config.json if you know that it has no effect on the weights")
+	case merges:
+		return hint.Add(err, "nibble merge makes a model of base and adapter")
+	case !never:
+		return hint.Add(err, "merge this adapter with PEFT's merge_and_unload")
 	}
-	return hint.Add(err, "merge this adapter with PEFT's merge_and_unload")
+	return err
+}
+
+// plain reports whether a value of the key asks for nothing.
+func (k key) plain(v jsontext.Value) bool {
+	return off(v) || string(v) == k.def || slices.Contains(k.also, string(v))
 }
 
 // off reports whether a value, compact, says that what its key is about is not

@@ -197,7 +197,21 @@ func TestUnsupported(t *testing.T) {
 		require.ErrorIs(t, err, tensor.ErrUnsupported, "%v", s)
 		require.ErrorContains(t, err, s.Set[0]+" = ")
 		require.NotContains(t, err.Error(), ", ", "no other key is named")
-		require.Contains(t, hint.Of(err), "merge_and_unload")
+		switch key := s.Set[0]; key {
+		case "alora_invocation_tokens", "arrow_config", "use_qalora":
+			require.Empty(t, hint.Of(err), "PEFT cannot merge it either")
+			require.ErrorIs(t, c.Unmergeable(), tensor.ErrUnsupported)
+		case "kasa_config", "use_bdlora", "megatron_config":
+			require.Contains(t, hint.Of(err), "merge_and_unload")
+			require.ErrorContains(t, c.Unmergeable(), key)
+		default:
+			require.Contains(t, hint.Of(err), "nibble merge")
+			require.NoError(t, c.Unmergeable(), "%v", s)
+			require.Equal(t, key == "init_lora_weights", c.ChangedBase())
+			text, err := c.Encode()
+			require.NoError(t, err)
+			require.JSONEq(t, string(def.with(t, s.Written)), string(text), "%v", s)
+		}
 	}
 	for _, s := range accepted {
 		c, err := ParseConfig(def.with(t, s.Written))
@@ -221,7 +235,7 @@ func TestEveryRefusedKeyIsTested(t *testing.T) {
 		tested[s.Set[0]] = true
 	}
 	for _, k := range keys() {
-		require.Equal(t, k.rule == refused, tested[k.name], "%s", k.name)
+		require.Equal(t, k.rule == refused || k.rule == merged, tested[k.name], "%s", k.name)
 	}
 }
 
@@ -314,6 +328,9 @@ func FuzzParseConfig(f *testing.F) {
 		d, err := ParseConfig(again)
 		require.NoError(t, err)
 		require.Equal(t, unsupported == nil, d.Unsupported() == nil)
+		require.Equal(t, c.Unmergeable() == nil, d.Unmergeable() == nil)
+		_, _ = c.Targeted()
+		_, _ = c.Patterns()
 		third, err := d.Encode()
 		require.NoError(t, err)
 		require.Equal(t, string(again), string(third))

@@ -140,3 +140,78 @@ func (p *Pattern) MarshalJSON() ([]byte, error) {
 	}
 	return append(b, '}'), nil
 }
+
+// A Replication is a run of layers of the base, from the first number to before
+// the second.
+type Replication [2]int64
+
+// Tokens says of which tokens an adapter holds the rows, for each embedding by
+// the end of its name. In the file a list without a name, here an empty one,
+// means the input's embedding.
+type Tokens []TokenRows
+
+// TokenRows are the tokens of one embedding.
+type TokenRows struct {
+	Module string
+	Rows   []int64
+}
+
+// UnmarshalJSON implements json.Unmarshaler: an object of lists, a list or null.
+// The order is kept.
+func (t *Tokens) UnmarshalJSON(text []byte) error {
+	*t = nil
+	switch jsontext.Value(text).Kind() {
+	case 'n':
+		return nil
+	case '[':
+		one := TokenRows{}
+		if err := json.Unmarshal(text, &one.Rows); err != nil {
+			return err
+		}
+		*t = Tokens{one}
+		return nil
+	}
+	dec := jsontext.NewDecoder(bytes.NewReader(text))
+	if tok, err := dec.ReadToken(); err != nil || tok.Kind() != '{' {
+		return errors.Join(err, errors.New("not an object of lists of tokens"))
+	}
+	for dec.PeekKind() == '"' {
+		tok, err := dec.ReadToken()
+		if err != nil {
+			return err
+		}
+		one := TokenRows{Module: tok.String()}
+		if err := json.UnmarshalDecode(dec, &one.Rows); err != nil {
+			return err
+		}
+		*t = append(*t, one)
+	}
+	_, err := dec.ReadToken()
+	return err
+}
+
+// MarshalJSON implements json.Marshaler.
+func (t *Tokens) MarshalJSON() ([]byte, error) {
+	switch {
+	case len(*t) == 0:
+		return []byte("null"), nil
+	case len(*t) == 1 && (*t)[0].Module == "":
+		return json.Marshal((*t)[0].Rows)
+	}
+	b := []byte{'{'}
+	for i, one := range *t {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		var err error
+		if b, err = jsontext.AppendQuote(b, one.Module); err != nil {
+			return nil, err
+		}
+		rows, err := json.Marshal(one.Rows)
+		if err != nil {
+			return nil, err
+		}
+		b = append(append(b, ':'), rows...)
+	}
+	return append(b, '}'), nil
+}

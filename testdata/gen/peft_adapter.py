@@ -15,6 +15,8 @@ from pathlib import Path
 from common import torch, versions, write_json
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora.config import ArrowConfig, BdLoraConfig, KasaConfig
+from peft.tuners.tuners_utils import _ExcludedModule, check_target_module_exists
+from peft.utils.other import get_pattern_key
 from transformers import LlamaConfig, LlamaForCausalLM
 
 ADAPTERS = {
@@ -74,12 +76,48 @@ def case(options, default):
     return {"set": list(options), "written": {k: v for k, v in d.items() if v != default[k]}}
 
 
+# Module names of several families, and configurations that mean some of them.
+NAMES = [
+    "model.embed_tokens", "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj", "model.layers.10.self_attn.q_proj",
+    "model.layers.1.self_attn.k_proj", "model.layers.1.mlp.gate_proj", "model.layers.1.mlp.down_proj", "lm_head", "score",
+    "model.layers.3.mlp.experts.5.down_proj", "model.layers.5.mlp.experts.3.down_proj", "model.layers.2.mlp.gate", "q_proj",
+    "transformer.h.0.attn.c_attn", "transformer.h.1.attn.c_proj", "transformer.h.1.mlp.c_proj", "h.1.attn.c_attn",
+    "model.language_model.layers.1.self_attn.q_proj", "base.xq_proj", "encoder.block.1.layer.0.SelfAttention.q",
+]
+TARGETS = [
+    dict(target_modules=["q_proj", "down_proj"]), dict(target_modules=["q_proj"], exclude_modules=["layers.1.self_attn.q_proj"]),
+    dict(target_modules=["q_proj", "lm_head"], exclude_modules=r".*\.1\..*"), dict(target_modules=["q_proj"], layers_to_transform=[1, 10]),
+    dict(target_modules=["q_proj", "down_proj"], layers_to_transform=3), dict(target_modules=["c_proj"], layers_to_transform=[1], layers_pattern="h"),
+    dict(target_modules=["c_attn"], layers_to_transform=[1], layers_pattern=["layers", "h"]), dict(target_modules=["attn.c_proj"]),
+    dict(target_modules=r"model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj"), dict(target_modules=r".*layers\.(?!1\.).*_proj"),
+    dict(target_modules=r"model.*(?<!gate)_proj"), dict(target_modules="q_proj|lm_head"), dict(target_modules=["q_proj", "lm_head"], modules_to_save=["lm_head"]),
+    dict(target_modules=r".*proj", modules_to_save=["mlp", "self_attn.k_proj"]), dict(target_modules=["model.layers.1.self_attn.q_proj"]),
+]
+PATTERNS = [
+    ["q_proj"], ["attn.q_proj", "q_proj"], ["self_attn.q_proj", "lm_head"], [r"layers\.1\..*"], [r"^model.layers.1.self_attn.q_proj"],
+    [r"^layers.1.*"], [r"layers\.\d+\.self_attn\.(q|k)_proj", "k_proj"], [r"(0|1)\.self_attn\.q_proj"], ["k_proj|q_proj"], [r".*\.experts\.\d+\.down_proj", "down_proj"],
+    [r"h\.[01]\.attn.*"], ["_proj"], [".*_proj"], ["proj$"], [r"(?!.*layers\.1\.).*q_proj"],
+]
+
+
+def matches():
+    """Which of NAMES each of TARGETS means, and which key of each of PATTERNS each name has."""
+    return {
+        "names": NAMES,
+        "targets": [{"config": {k: v for k, v in o.items()},
+                     "means": [n for n in NAMES if bool(check_target_module_exists(LoraConfig(**o), n)) and
+                               not isinstance(check_target_module_exists(LoraConfig(**o), n), _ExcludedModule)]} for o in TARGETS],
+        "patterns": [{"keys": keys, "match": {n: get_pattern_key(keys, n) for n in NAMES if get_pattern_key(keys, n) in keys}} for keys in PATTERNS],
+    }
+
+
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("--out", type=Path, required=True)
     out = args.parse_args().out
     assert os.environ.get("PYTHONHASHSEED") == "0", "set PYTHONHASHSEED=0"
     adapters(out)
+    write_json(out / "matches.json", {"versions": versions("peft"), **matches()})
     default = LoraConfig().to_dict()
     assert default.keys() | {"runtime_config"} == {f.name for f in dataclasses.fields(LoraConfig)}
     write_json(out / "configs.json", {
