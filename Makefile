@@ -105,6 +105,7 @@ FAMILIES = $(dir $(wildcard testdata/families/*/convert_f32.json))
 interop: build
 	./nibble demo --out nibble-demo --force --quiet
 	testdata/interop/run.sh ./nibble $(STORIES) $(TINY) nibble-demo/merged $(FAMILIES)
+	testdata/interop/run_adapter.sh ./nibble $(STORIES) nibble-demo/adapters
 
 interop-python: build
 	testdata/interop/run_python.sh ./nibble $(STORIES)
