@@ -115,6 +115,10 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) (err error) {
 	if err := fsx.CheckOutput(o.out, append(inputs, o.initial...)...); err != nil {
 		return badUsage(err)
 	}
+	files, err := a.parseReport(o.output.report, append(inputs, o.out)...)
+	if err != nil {
+		return err
+	}
 	m, err := openModel(o.base)
 	if err != nil {
 		return err
@@ -136,6 +140,11 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) (err error) {
 	result := newMergeResult(r, x)
 	if result.Quantization, err = a.mergeLoss(ctx, merged, o.out, &o.output); err != nil {
 		return err
+	}
+	if files != nil {
+		if err := a.writeReport(files, result.Quantization.report(merged, o.out)); err != nil {
+			return err
+		}
 	}
 	return a.print(result)
 }

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"slices"
 
 	"github.com/seed18967229/nibble/formats/peft"
 	"github.com/seed18967229/nibble/internal/kernel"
+	"github.com/seed18967229/nibble/internal/report"
 	"github.com/seed18967229/nibble/merge"
 	"github.com/seed18967229/nibble/nf4/bnb"
 	"github.com/seed18967229/nibble/tensor"
@@ -139,7 +141,7 @@ func (a *app) mergeLoss(ctx context.Context, m *mergedModel, path string, o *out
 		}
 		defer out.Close()
 	}
-	l, err := a.measureMerge(ctx, m, o.base, out)
+	l, err := a.measureMerge(ctx, m, o.base, out, o.report != "")
 	if l != nil {
 		if l.out = cmp.Or(o.quantize, o.dtype); l.out == keepTypes {
 			l.out = "what the base is quantized to"
@@ -148,7 +150,9 @@ func (a *app) mergeLoss(ctx context.Context, m *mergedModel, path string, o *out
 	return l, err
 }
 
-func (a *app) measureMerge(ctx context.Context, m *mergedModel, in *seenBase, out *model) (*mergeLoss, error) {
+// measureMerge is mergeLoss of a model that was written to out, which is nil if that is
+// not quantized; with all, though quantization has no part in it.
+func (a *app) measureMerge(ctx context.Context, m *mergedModel, in *seenBase, out *model, all bool) (*mergeLoss, error) {
 	l := &mergeLoss{Modules: []moduleLoss{}, was: m.Path}
 	trained := false // it is what an adapter says that counts
 	switch {
@@ -161,7 +165,7 @@ func (a *app) measureMerge(ctx context.Context, m *mergedModel, in *seenBase, ou
 		l.Type, l.Source, l.How = in.trained.String(), in.source, "measured on a sample"
 	}
 	written := out != nil && out.view != nil
-	if l.How == "" && !written {
+	if l.How == "" && !written && !all {
 		return nil, nil
 	}
 	rel := make(map[string]float64)
@@ -239,7 +243,7 @@ func (a *app) measureMerge(ctx context.Context, m *mergedModel, in *seenBase, ou
 	}
 	l.Base = spreadOf(l.Modules, func(x *moduleLoss) *float64 { return x.Ratio }, func(a, b float64) int { return cmp.Compare(b, a) })
 	l.Survived = spreadOf(l.Modules, func(x *moduleLoss) *float64 { return x.Survived }, cmp.Compare[float64])
-	if l.Base == nil && l.Survived == nil {
+	if l.Base == nil && l.Survived == nil && !all {
 		return nil, nil
 	}
 	return l, nil
@@ -432,4 +436,29 @@ func (l *mergeLoss) warnings() []string {
 		out = append(out, fmt.Sprintf("rounding to %s left %.0f %% of the delta (median): a weak fine-tune is lost; without --quantize it is kept", l.out, 100*s.Median))
 	}
 	return out
+}
+
+// report returns the account as a page has it.
+func (l *mergeLoss) report(m *mergedModel, out string) *report.Report {
+	number := func(v *float64) *report.Number {
+		if v == nil {
+			return nil
+		}
+		n := report.Number(*v)
+		return &n
+	}
+	r := &report.Merge{Base: l.Type, Source: l.Source, How: l.How, Warnings: l.warnings(), Modules: []report.MergedModule{}}
+	if l.Base == nil {
+		r.How = ""
+	}
+	for _, x := range l.Modules {
+		r.Modules = append(r.Modules, report.MergedModule{
+			Name: x.Name, Norm: report.Number(x.Norm), Delta: report.Number(x.Delta),
+			Error: number(x.Error), Ratio: number(x.Ratio), Survived: number(x.Survived), Noise: number(x.Noise),
+		})
+	}
+	return &report.Report{
+		Program: "nibble " + version, Command: "nibble " + commandLine(os.Args[1:]), In: m.Path, Out: out, Reference: m.Path,
+		Model: m.words(), Tensors: []report.Tensor{}, Merge: r, Notes: m.notes,
+	}
 }

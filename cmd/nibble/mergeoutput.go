@@ -25,7 +25,7 @@ import (
 // outputOptions are the flags of what merge writes.
 type outputOptions struct {
 	dtype, quantize string
-	through         string
+	through, report string
 	bnb             bnbOptions
 	gguf            ggufOptions
 
@@ -41,6 +41,7 @@ func outputFlags(cmd *cobra.Command, o *outputOptions) {
 	f.StringVar(&o.dtype, "dtype", "auto", "f32, f16, bf16, auto (the base's, or what it was before it was quantized); for .gguf also q8_0")
 	f.StringVar(&o.quantize, "quantize", "", "quantize the result: keep (as the base is), nf4, fp4, int8, or a type of .gguf such as q4_k_m (default: 16 bits of a quantized base)")
 	f.StringVar(&o.through, "through", "", "merge into the base as it is behind a quantization, which an adapter saw in training: nf4, nf4:128, fp4, int8")
+	f.StringVar(&o.report, "report", "", "write what the adapters add and what quantization does to it to a .html or .json file, or both to a directory")
 	f.Var(&o.bnb.maxShard, "max-shard-size", "largest shard of a directory (default: the shards of the base, else 5GB)")
 	o.families = make(familyFlags)
 	o.families.add(bnbFamily, cmd, func() { bnbTypeFlags(cmd, &o.bnb) })

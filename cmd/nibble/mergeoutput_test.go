@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed18967229/nibble/formats/peft"
+	"github.com/seed18967229/nibble/internal/report"
 	"github.com/seed18967229/nibble/internal/tensortest"
 	"github.com/seed18967229/nibble/tensor"
 )
@@ -229,7 +230,16 @@ func TestMergeThrough(t *testing.T) {
 	ok(t, "merge", "--base", base, "--through", "nf4", "--adapter", lora, "--out", at("got.gguf"), "--quantize", "q8_0", "--model-name", "x")
 	require.Equal(t, readFile(t, at("want.gguf")), readFile(t, at("got.gguf")))
 
-	text := ok(t, "merge", "--base", base, "--through", "nf4", "--adapter", lora, "--out", at("got"), "--force")
+	text := ok(t, "merge", "--base", base, "--through", "nf4", "--adapter", lora, "--out", at("got"), "--force", "--report", at("report"))
+	page := readFile(t, at("report/report.html"))
+	require.Contains(t, page, "Quantization error over delta")
+	require.Contains(t, page, "The error is of nf4:64 (--through), measured.")
+	require.Contains(t, page, "model.layers.4.mlp.down_proj.weight")
+	var r report.Report
+	unmarshal(t, []byte(readFile(t, at("report/report.json"))), &r)
+	require.Len(t, r.Merge.Modules, 10)
+	require.NotEmpty(t, r.Merge.Warnings)
+	require.Greater(t, float64(*r.Merge.Modules[0].Ratio), 1.0)
 	require.Contains(t, text, "quantization error over delta, measured for nf4:64 (--through): median")
 	require.Contains(t, text, "leave out --through")
 }
