@@ -301,3 +301,27 @@ func distance(a, b []float32) float64 {
 	}
 	return math.Sqrt(sum)
 }
+
+// TestMergeThroughConv1D does it with weights that a checkpoint has as [in, out] and
+// bitsandbytes as [out, in], and quantizes such in the same pass.
+func TestMergeThroughConv1D(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	base := filepath.Join(goldens, "families/gpt2")
+	lora := putAdapter(t, at("lora"), base, 0.01, "c_attn", "c_fc")
+	ok(t, "quantize", base, at("nf4"), "--type", "nf4")
+	ok(t, "merge", "--base", at("nf4"), "--adapter", lora, "--out", at("want"), "--dtype", "f32")
+	ok(t, "merge", "--base", base, "--through", "nf4", "--adapter", lora, "--out", at("got"), "--dtype", "f32")
+	require.Equal(t, tensors(t, at("want")), tensors(t, at("got")))
+	ok(t, "quantize", at("want"), at("want-nf4"), "--type", "nf4")
+	ok(t, "merge", "--base", at("nf4"), "--adapter", lora, "--out", at("kept"), "--quantize", "keep")
+	was, want, kept := tensors(t, at("nf4")), tensors(t, at("want-nf4")), tensors(t, at("kept"))
+	require.Len(t, kept, len(was))
+	for name, digest := range kept {
+		if strings.Contains(name, "c_attn") || strings.Contains(name, "c_fc") {
+			require.Equal(t, want[name], digest, name)
+		} else {
+			require.Equal(t, was[name], digest, name)
+		}
+	}
+}
