@@ -1,7 +1,7 @@
 # Everything needs Go alone, except the targets that say what else they need.
 export CGO_ENABLED = 0
 
-.PHONY: help build test test-purego test-arm64 race lint asm fuzz bench bench-convert bench-quantize bench-peers interop interop-python clean
+.PHONY: help build test test-purego test-arm64 race lint asm fuzz bench bench-convert bench-quantize bench-merge bench-peers interop interop-python clean
 
 help:
 	@echo "make build    build ./nibble"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench    the Go benchmarks"
 	@echo "make bench-convert  conversions of a large checkpoint beside cp"
 	@echo "make bench-quantize NF4 of a large checkpoint beside reading and writing, GGUF beside llama.cpp (installs node-llama-cpp with npm)"
+	@echo "make bench-merge    merging beside cp, beside quantizing alone and beside PEFT (pip); unmerge, extract"
 	@echo "make bench-peers    products of matrices beside OpenBLAS (as root installs libopenblas-dev), NF4 beside bitsandbytes (pip)"
 	@echo "make interop  compare with llama.cpp (installs node-llama-cpp with npm)"
 	@echo "make interop-python  compare with transformers, PEFT and bitsandbytes (installs them with pip)"
@@ -77,6 +78,12 @@ bench-quantize: build
 	llamacpp=$$(testdata/interop/llamacpp.sh) && \
 		go run ./internal/bench -quantize -llama "$$llamacpp/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64" $(BENCH_FLAGS)
 
+# A checkpoint of 8 GB is made once in nibble-bench, with an adapter of rank 64, and
+# smaller ones for all but the first case: BENCH_FLAGS="-gb 30 -only cp" for a larger
+# one alone.
+bench-merge: build
+	python=$$(testdata/interop/python.sh) && go run ./internal/bench -merge -python "$$python" $(BENCH_FLAGS)
+
 # OpenBLAS is called by a C program that is compiled on the spot. As root on Debian it
 # is installed if it is not there. bitsandbytes comes with the Python of interop-python
 # (INTEROP_PYTHON names one that has it).
@@ -98,6 +105,7 @@ FAMILIES = $(dir $(wildcard testdata/families/*/convert_f32.json))
 interop: build
 	./nibble demo --out nibble-demo --force --quiet
 	testdata/interop/run.sh ./nibble $(STORIES) $(TINY) nibble-demo/merged $(FAMILIES)
+	testdata/interop/run_adapter.sh ./nibble $(STORIES) nibble-demo/adapters
 
 interop-python: build
 	testdata/interop/run_python.sh ./nibble $(STORIES)

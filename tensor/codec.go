@@ -145,6 +145,9 @@ func (cs Codecs) OpenFrom(src Source, name string) (Info, Rows, error) {
 	if err != nil {
 		return Info{}, nil, err
 	}
+	if rows := exactRows(info, raw); rows != nil {
+		return info, rows, nil
+	}
 	rows, err := cs.Open(info, ReaderBytes{raw})
 	return info, rows, err
 }

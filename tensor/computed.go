@@ -91,6 +91,44 @@ func Compute(info Info, in Rows, change func(w []float32, row int64) error, enc 
 		return nil
 	}
 	return Entry{Info: info, Open: func() (io.ReaderAt, error) {
-		return ReadRowsAt(rowSize, info.Shape.Rows(), fill), nil
+		return &computed{ReadRowsAt(rowSize, info.Shape.Rows(), fill), info, in, change}, nil
 	}}
+}
+
+// computed is the reader of an entry of Compute.
+type computed struct {
+	io.ReaderAt
+	info   Info
+	in     Rows
+	change func(w []float32, row int64) error
+}
+
+// ReadRows implements Rows: what is stored by enc, before that.
+func (c *computed) ReadRows(dst []float32, row int64) error {
+	if err := c.in.ReadRows(dst, row); err != nil || c.change == nil {
+		return err
+	}
+	return c.change(dst, row)
+}
+
+// exactRows returns the rows of a tensor that Compute makes as F32, which need not be
+// stored as bytes and read again; nil if raw is no such tensor.
+func exactRows(info Info, raw io.ReaderAt) Rows {
+	for {
+		switch r := raw.(type) {
+		case *io.SectionReader:
+			outer, off, n := r.Outer()
+			if off != 0 || n != info.Size() {
+				return nil
+			}
+			raw = outer
+		case *computed:
+			if r.info.DType != F32 || info.DType != F32 || r.info.Shape.Cols() != info.Shape.Cols() || r.info.Size() != info.Size() {
+				return nil
+			}
+			return r
+		default:
+			return nil
+		}
+	}
 }

@@ -263,3 +263,60 @@ func TestExtents(t *testing.T) {
 	_, ok = tensor.Extents(mixed, 1, 3)
 	require.True(t, ok, "the first part alone")
 }
+
+// counted is Rows of the number of each element.
+type counted struct{ cols int64 }
+
+// ReadRows implements tensor.Rows.
+func (r counted) ReadRows(dst []float32, row int64) error {
+	for i := range dst {
+		dst[i] = float32(row*r.cols + int64(i))
+	}
+	return nil
+}
+
+// noting is an Encoder that says when it is asked to store.
+type noting struct {
+	tensor.Encoder
+	stored *bool
+}
+
+// Encode implements tensor.Encoder.
+func (n noting) Encode(dst []byte, src []float32) {
+	*n.stored = true
+	n.Encoder.Encode(dst, src)
+}
+
+// TestComputedF32IsNotStored reads what is computed as it is where that is the same as
+// its bytes.
+func TestComputedF32IsNotStored(t *testing.T) {
+	want := []float32{-1, 11, 12, 13, 14, 15, 16, 17, 18, 19}
+	for _, d := range []tensor.DType{tensor.F32, tensor.BF16} {
+		enc, err := codecs.Encoder(d)
+		require.NoError(t, err)
+		info := tensor.Info{Name: "x", DType: d, Shape: tensor.Shape{6, 5}}
+		stored := false
+		e := tensor.Compute(info, counted{5}, func(w []float32, _ int64) error { w[0] = -1; return nil }, noting{enc, &stored})
+		table, err := tensor.NewTable(nil, []tensor.Entry{e})
+		require.NoError(t, err)
+		part := tensor.Info{Name: "part", DType: d, Shape: tensor.Shape{2, 5}}
+		_, size := d.Block()
+		derived, err := tensor.NewTable(nil, []tensor.Entry{tensor.Forward(table, info, "whole"), {Info: part, Open: func() (io.ReaderAt, error) {
+			r, err := table.Raw("x")
+			return io.NewSectionReader(r, 2*5*size, 2*5*size), err
+		}}})
+		require.NoError(t, err)
+		got := make([]float32, 10)
+		_, rows, err := codecs.OpenFrom(derived, "whole")
+		require.NoError(t, err)
+		require.NoError(t, rows.ReadRows(got, 2))
+		require.Equal(t, want, got)
+		require.Equal(t, d != tensor.F32, stored, "%v", d)
+
+		_, rows, err = codecs.OpenFrom(derived, "part")
+		require.NoError(t, err)
+		require.NoError(t, rows.ReadRows(got, 0))
+		require.Equal(t, want, got)
+		require.True(t, stored)
+	}
+}

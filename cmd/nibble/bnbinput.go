@@ -38,10 +38,10 @@ var roleReasons = map[arch.Role]string{
 	arch.MLPNorm: "norms", arch.PostMLPNorm: "norms", arch.FinalNorm: "norms",
 }
 
-// newBnbInput finds out what there is to quantize, and completes the options
-// with it: as transformers 5 chooses, but that it quantizes the parts of a model
-// that are not text too.
-func newBnbInput(m *model, o *bnb.Options) (*bnbInput, error) {
+// newBnbInput finds out what there is to quantize of a view that has the tensors of m,
+// and completes the options with it: as transformers 5 chooses, but that it quantizes
+// the parts of a model that are not text too.
+func newBnbInput(m *model, view *convert.View, o *bnb.Options) (*bnbInput, error) {
 	b := &bnbInput{model: m, dtype: m.dtype()}
 	name := func(t arch.Tensor) string { return t.Name }
 	if m.view.Partial() {
@@ -52,7 +52,7 @@ func newBnbInput(m *model, o *bnb.Options) (*bnbInput, error) {
 		name = func(t arch.Tensor) string { return m.view.Origin(t.Name).From[0] }
 		o.AlsoSkip = otherModules(m.view)
 	} else {
-		turned, err := m.view.OutIn(m.arch, codecs)
+		turned, err := view.OutIn(m.arch, codecs)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", m.Path, err)
 		}

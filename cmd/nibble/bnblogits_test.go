@@ -61,7 +61,7 @@ func logProbabilities(t *testing.T, dir string, prefix []int32, vocab int) []flo
 	m, err := openModel(dir)
 	require.NoError(t, err)
 	defer m.Close()
-	trained, err := attach(m.view, "")
+	trained, err := attach(m.view, m.arch, "")
 	require.NoError(t, err)
 	e, err := engine.New(m.view, codecs, m.arch, trained, engine.Options{Slots: 2, Positions: len(prefix) + 1})
 	require.NoError(t, err)

@@ -31,9 +31,6 @@ type convertOptions struct {
 	pre, name, metadata string
 
 	loss lossOptions
-
-	// provenance is what is said in the metadata of how it was made; nil for nothing.
-	provenance *provenance
 }
 
 func (a *app) convertCommand() *cobra.Command {

@@ -12,16 +12,13 @@ import (
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/merge"
-	"github.com/seed18967229/nibble/pipeline"
-	"github.com/seed18967229/nibble/tensor"
 )
 
 // mergeOptions are the flags of merge.
 type mergeOptions struct {
-	base, out, dtype, pre string
-	receipt               string
-	adapters              []string
-	maxShard              sizeFlag
+	base, out, receipt string
+	adapters           []string
+	output             outputOptions
 
 	arithmetic string
 	untie      bool
@@ -39,6 +36,15 @@ func (a *app) mergeCommand() *cobra.Command {
 		Long: `Add adapters to the weights of a base, row by row. Sums are taken in 32 bits and
 rounded once. A quantized base is decoded first. OUT ending in .gguf becomes a
 GGUF file, anything else a Hugging Face directory.
+
+--quantize quantizes the result in the same pass: to a type of bitsandbytes, to one
+of GGUF, or, with keep, what changes as it is in the base. The result of a quantized
+base has 16 bits without it, as a weak fine-tune does not survive a second rounding.
+
+An adapter that was trained on a quantized model (QLoRA) fits what that decodes to.
+Give it as --base, or the original with --through nf4, which quantizes and decodes
+its linear layers as transformers does. How large the error of quantization is
+beside what the adapter adds is measured, and said where it matters.
 
 Every tensor of the adapter must find its place in the base: an adapter for
 another model is an error, never ignored. Whatever PEFT's LoRA has is merged:
@@ -66,20 +72,23 @@ made of, by hashes.`,
 		Example: "  nibble merge --base stories260K --adapter adapters --out merged\n  nibble merge --base base --adapter style:0.7 --adapter facts:0.3 --out merged.gguf --dtype f16\n" +
 			"  nibble merge --base base --model chat --model code:0.5 --method ties --density 0.3 --out both\n  nibble merge --recipe recipe.yaml --out merged",
 		Args: exactArgs(0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.merge(cmd.Context(), &o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.output.check(cmd, o.out); err != nil {
+				return err
+			}
+			return a.merge(cmd.Context(), &o)
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.base, "base", "", "the model that the adapters were trained on")
 	f.StringArrayVar(&o.adapters, "adapter", nil, "PEFT directory, with :weight if not 1; may be repeated")
 	f.StringVar(&o.out, "out", "", "where to write the merged model")
-	f.StringVar(&o.dtype, "dtype", "auto", "f32, f16, bf16, auto (the base's); for .gguf also q8_0")
+	outputFlags(cmd, &o.output)
 	f.StringVar(&o.receipt, "receipt", "", "file to write what nibble unmerge needs to make the base again")
-	f.Var(&o.maxShard, "max-shard-size", "largest shard of a directory (default: the shards of the base, else 5GB)")
 	f.StringVar(&o.arithmetic, "arithmetic", "f32", "f32, peft, peft-safe: where sums are rounded")
 	f.BoolVar(&o.untie, "untie", false, "give a head that is the embedding a tensor of its own")
 	f.StringArrayVar(&o.initial, "initial-adapter", nil, "a PiSSA adapter as it was before training; for each such adapter, in their order")
 	f.BoolVar(&o.residual, "residual-base", false, "the base is the one that the training of a PiSSA or LoftQ adapter changed")
-	preFlag(cmd, &o.pre)
 	o.flags(f)
 	need(cmd, "out")
 	return cmd
@@ -114,117 +123,54 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) (err error) {
 	if err := fsx.CheckOutput(o.out, append(inputs, o.initial...)...); err != nil {
 		return badUsage(err)
 	}
+	files, err := a.parseReport(o.output.report, append(inputs, o.out)...)
+	if err != nil {
+		return err
+	}
 	m, err := openModel(o.base)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	x, err := m.adapted(list, arithmetic, o)
+	if o.output.base, err = o.output.seen(m); err != nil {
+		return err
+	}
+	x, err := o.output.base.model.adapted(list, arithmetic, o)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, x.close()) }()
-	about, err := provenanceOf(ctx, m, list, o.arithmetic)
+	merged := newMergedModel(x)
+	if merged.about, err = provenanceOf(ctx, m, list, o.arithmetic); err != nil {
+		return err
+	}
+	if o.receipt != "" && o.output.through != "" {
+		return badUsage(hint.Add(fmt.Errorf("--receipt with --through: the receipt is of the base as it is stored, and the sums are of another"), "leave one of them out"))
+	}
+	if merged.receipt, err = a.startReceipt(m, x.changes, o.receipt, o.out, merged.about); err != nil {
+		return err
+	}
+	if merged.receipt != nil {
+		defer merged.receipt.Abort() // of one that is not finished
+	}
+	r, err := a.writeMerged(ctx, merged, o.out, &o.output)
+	if err == nil && merged.receipt != nil && !merged.followed {
+		err = finishReceipt(ctx, merged.receipt, o.out)
+	}
+	r, err = noteReceipt(r, err, merged.receipt, o)
 	if err != nil {
 		return err
 	}
-	r, err := a.writeMerged(ctx, x, about, o)
-	if err != nil {
+	result := newMergeResult(r, x)
+	if result.Quantization, err = a.mergeLoss(ctx, merged, o.out, &o.output); err != nil {
 		return err
 	}
-	return a.print(newMergeResult(r, x))
-}
-
-// nameActions says in a plan that copies a merged view what is behind it.
-func nameActions(p *pipeline.Plan, m *model, changes []merge.Change) {
-	targets := make(map[string]bool)
-	for _, c := range changes {
-		targets[c.Target()] = true
-	}
-	for i, s := range p.Steps {
-		info, err := m.view.Info(s.In[0])
-		switch {
-		case targets[s.In[0]]:
-			p.Steps[i].Action = "merge"
-		case err == nil && info.DType != s.Out[0].DType:
-			p.Steps[i].Action = "cast"
+	if files != nil {
+		if err := a.writeReport(files, result.Quantization.report(merged, o.out)); err != nil {
+			return err
 		}
 	}
-}
-
-// writeMerged writes the base with the changes done to it, and the receipt of that.
-func (a *app) writeMerged(ctx context.Context, x *adapted, about *provenance, o *mergeOptions) (*writeResult, error) {
-	m := x.model
-	rec, err := a.startReceipt(m, x.changes, o.receipt, o.out, about)
-	if err != nil {
-		return nil, err
-	}
-	if rec != nil {
-		defer rec.Abort() // of one that is not finished
-	}
-	to := func(d tensor.DType) func(tensor.Info) tensor.DType {
-		return func(info tensor.Info) tensor.DType { return plainType(m.view, info, d) }
-	}
-	view := func(d tensor.DType) (v tensor.Source, err error) {
-		v, x.account, err = merge.Measured(m.view, codecs, x.changes, to(d))
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", o.base, err)
-		}
-		return v, nil
-	}
-	if isGGUF(o.out) {
-		// The sums are rounded once, to the type in the file: until then they
-		// are F32. Only "auto" looks at what the base had.
-		outType := o.dtype
-		if outType == "auto" {
-			outType = "f16"
-			if m.dtype() == tensor.BF16 {
-				outType = "bf16"
-			}
-		}
-		src, err := view(tensor.F32)
-		if err != nil {
-			return nil, err
-		}
-		r, err := a.writeGGUF(ctx, m, src, o.out, &convertOptions{outType: outType, pre: o.pre, provenance: about})
-		if err == nil && rec != nil {
-			err = finishReceipt(ctx, rec, o.out)
-		}
-		return noteReceipt(r, err, rec, o)
-	}
-	d, err := parseOutType(o.dtype)
-	if err != nil {
-		return nil, err
-	}
-	src, err := view(d)
-	if err != nil {
-		return nil, err
-	}
-	plan, err := castPlan(src, func(info tensor.Info) tensor.DType { return info.DType }, nil)
-	if err != nil {
-		return nil, err
-	}
-	nameActions(plan, m, x.changes)
-	opts := dirOptions{dtype: m.orOwn(d), maxShard: int64(o.maxShard), set: x.config, files: x.files}
-	if m.quantized() {
-		opts.drop = m.quantization()
-	}
-	if err := about.describe(m, plan, &opts); err != nil {
-		return nil, err
-	}
-	if rec != nil {
-		// What is recorded is read beside what is written, by a view of its own.
-		again, err := merge.View(m.view, codecs, x.changes, to(d))
-		if err != nil {
-			return nil, err
-		}
-		if err := rec.Merged(again); err != nil {
-			return nil, err
-		}
-		opts.receipt = rec
-	}
-	r, err := a.writeDir(ctx, m, src, plan, o.out, opts)
-	return noteReceipt(r, err, rec, o)
+	return a.print(result)
 }
 
 // mergeResult is the account of a merge.
@@ -243,6 +189,8 @@ type mergeResult struct {
 	Mean    float64 `json:"mean_relative_norm"`
 	Largest float64 `json:"largest_relative_norm"`
 	largest string
+
+	Quantization *mergeLoss `json:"quantization,omitempty"`
 }
 
 // deltaResult is what was added to a tensor.
@@ -296,5 +244,8 @@ func (r *mergeResult) text(w io.Writer) {
 	}
 	if r.Vanished > 0 {
 		fmt.Fprintf(w, "  %d of the deltas are too small for the type of the output and have no effect: --dtype f32 keeps them\n", r.Vanished)
+	}
+	if r.Quantization != nil {
+		r.Quantization.text(w)
 	}
 }

@@ -67,6 +67,7 @@ func (x *adapted) match(m *model, list []weighted, arithmetic merge.Arithmetic, 
 			return err
 		}
 		x.open = append(x.open, ad)
+		o.output.base.note(w.path, ad.Config)
 		cfg, err := mergeConfig(ad.Config)
 		if err != nil {
 			return fmt.Errorf("%s: %w", w.path, err)

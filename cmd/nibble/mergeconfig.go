@@ -54,7 +54,7 @@ func (m *model) describe(cfg *merge.Config) {
 		transposed[t.Name] = t.Transposed
 	}
 	cfg.Transposed = func(name string) bool { return transposed[name] }
-	cfg.Held = func(info tensor.Info) tensor.DType { return plainType(view, info, tensor.Invalid) }
+	cfg.Held = func(info tensor.Info) tensor.DType { return m.plainType(info, tensor.Invalid) }
 	cfg.Embedding, cfg.Head = a.NameOf(arch.Embedding), a.NameOf(arch.Head)
 	if cfg.Embedding == "" || !a.TieWordEmbeddings && !tensor.Has(view, cfg.Head) {
 		cfg.Embedding, cfg.Head = "", ""

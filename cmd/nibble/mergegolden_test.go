@@ -33,7 +33,7 @@ func (p peftMerge) path(file string) string {
 // options are the flags for merging a case.
 func (p peftMerge) options(t *testing.T) *mergeOptions {
 	t.Helper()
-	o := &mergeOptions{base: filepath.Join(goldens, "merge", "bases", p.Base), arithmetic: "f32", dtype: "auto"}
+	o := &mergeOptions{base: filepath.Join(goldens, "merge", "bases", p.Base), arithmetic: "f32", output: outputOptions{dtype: "auto"}}
 	list, err := filepath.Glob(p.path("adapter*"))
 	require.NoError(t, err)
 	o.adapters = list

@@ -86,8 +86,8 @@ func (o *mergeOptions) combined(arithmetic merge.Arithmetic) (list []weighted, i
 		return nil, nil, badUsage(hint.Add(fmt.Errorf("--arithmetic %s is for the sum of adapters", o.arithmetic), "PEFT's ways to combine adapters are the methods that begin with peft-"))
 	}
 	o.base = host(o.plan)
-	if o.dtype == "auto" && o.plan.DType != "" {
-		o.dtype = outTypes[o.plan.DType]
+	if o.output.dtype == "auto" && o.plan.DType != "" {
+		o.output.dtype = outTypes[o.plan.DType]
 	}
 	inputs = []string{o.base}
 	for _, p := range o.plan.Parts {

@@ -508,7 +508,7 @@ func TestMergeLeavesNothing(t *testing.T) {
 			}
 			require.NoError(t, fsx.WriteFile(path, text, true))
 			own := *o
-			own.base, own.dtype, own.out = dir, spoil.dtype, filepath.Join(t.TempDir(), "out")
+			own.base, own.output.dtype, own.out = dir, spoil.dtype, filepath.Join(t.TempDir(), "out")
 			err = (&app{quiet: true, out: new(strings.Builder)}).merge(t.Context(), &own)
 			if spoil.says == "" {
 				require.NoError(t, err)

@@ -43,7 +43,12 @@ type model struct {
 	// has turned weights around.
 	view, turned *convert.View
 	arch         *arch.Model
-	gguf         *convert.Checkpoint // of a GGUF file
+
+	// before has the tensors of the view as they were, if that has them as they are
+	// behind a quantization; else it is nil.
+	before tensor.Source
+
+	gguf *convert.Checkpoint // of a GGUF file
 }
 
 // openModel opens a model; what is no model is an error that says what it is.
@@ -211,6 +216,9 @@ func (m *model) original() tensor.Source {
 // source returns the model's tensors: those of its view, or as they are stored
 // where there is none.
 func (m *model) source() tensor.Source {
+	if m.before != nil {
+		return m.before
+	}
 	if m.view != nil {
 		return m.view
 	}
@@ -260,6 +268,16 @@ func (m *model) quantized() bool {
 		}
 	}
 	return false
+}
+
+// plainType is that of a tensor of the view.
+func (m *model) plainType(info tensor.Info, d tensor.DType) tensor.DType {
+	if m.before != nil {
+		if was, err := m.before.Info(info.Name); err == nil {
+			return plainType(m.before, was, d)
+		}
+	}
+	return plainType(m.view, info, d)
 }
 
 // blockType reports whether several numbers share a block of the encoding.

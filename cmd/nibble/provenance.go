@@ -78,7 +78,7 @@ func provenanceOf(ctx context.Context, m *model, adapters []weighted, arithmetic
 				return nil, err
 			}
 			if filepath.Base(path) == peft.ConfigName {
-				r.TrainedOn = trainedOn(path)
+				r.TrainedOn = hubBase(path)
 			}
 		}
 		p.Adapters = append(p.Adapters, r)
@@ -117,9 +117,9 @@ func adapterFiles(path string) ([]string, error) {
 
 var escapeGlob = strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `\`, `\\`)
 
-// trainedOn returns what an adapter's configuration calls its base, if that is a name
+// hubBase returns what an adapter's configuration calls its base, if that is a name
 // and no path on somebody's machine.
-func trainedOn(path string) string {
+func hubBase(path string) string {
 	text, err := safeio.ReadFile(path, 16<<20)
 	var c struct {
 		Base string `json:"base_model_name_or_path"`

@@ -34,6 +34,12 @@ type bnbOptions struct {
 }
 
 func bnbFlags(cmd *cobra.Command, o *bnbOptions) {
+	bnbTypeFlags(cmd, o)
+	cmd.Flags().Var(&o.maxShard, "max-shard-size", "largest shard (default 5GB)")
+}
+
+// bnbTypeFlags adds the flags that say how weights are quantized.
+func bnbTypeFlags(cmd *cobra.Command, o *bnbOptions) {
 	f := cmd.Flags()
 	f.IntVar(&o.blockSize, "block-size", 0, fmt.Sprintf("nf4, fp4: weights that share an absmax: a power of two from 32 to 4096 (default %d)", nf4.DefaultBlock))
 	f.BoolVar(&o.noDoubleQuant, "no-double-quant", false, "nf4, fp4: store each absmax in 32 bits")
@@ -41,7 +47,6 @@ func bnbFlags(cmd *cobra.Command, o *bnbOptions) {
 	f.StringVar(&o.compute, "compute-dtype", "", "nf4, fp4: what bitsandbytes decodes weights to when it computes: f32, f16, bf16 (default: the type of the weights)")
 	f.StringSliceVar(&o.skip, "skip-modules", nil, "modules that keep their type, by the end of their name, their path or a regular expression (default lm_head)")
 	f.StringVar(&o.experts, "experts", "", "experts of a mixture: keep, or quantize, which transformers 5 does not load (default keep)")
-	f.Var(&o.maxShard, "max-shard-size", "largest shard (default 5GB)")
 }
 
 // storages are the values of --quant-storage.
@@ -151,7 +156,7 @@ func (a *app) quantizeBnb(ctx context.Context, in, out string, typ tensor.DType,
 		return err
 	}
 	defer m.Close()
-	b, err := newBnbInput(m, &opts)
+	b, err := newBnbInput(m, m.view, &opts)
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,13 @@ type ggufOptions struct {
 }
 
 func ggufQuantFlags(cmd *cobra.Command, o *ggufOptions) {
+	ggufTypeFlags(cmd, o)
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "print the types and the size of the file, and write nothing")
+	o.file.ggufFlags(cmd)
+}
+
+// ggufTypeFlags adds the flags that choose types.
+func ggufTypeFlags(cmd *cobra.Command, o *ggufOptions) {
 	f := cmd.Flags()
 	f.StringVar(&o.imatrix, "imatrix", "", "importance matrix, a .gguf file or llama.cpp's older .dat")
 	f.BoolVar(&o.pure, "pure", false, "one type for all matrices in place of a mix")
@@ -39,8 +46,6 @@ func ggufQuantFlags(cmd *cobra.Command, o *ggufOptions) {
 	f.StringVar(&o.embedding, "token-embedding-type", "", "type of the token embedding")
 	f.StringArrayVar(&o.tensorTypes, "tensor-type", nil, "PATTERN=TYPE, the type of the tensors in whose name the regular expression is found; the first that fits counts")
 	f.BoolVar(&o.leaveOutput, "leave-output-tensor", false, "keep the type of output.weight")
-	f.BoolVar(&o.dryRun, "dry-run", false, "print the types and the size of the file, and write nothing")
-	o.file.ggufFlags(cmd)
 }
 
 // options returns what the flags say about types.
@@ -132,10 +137,8 @@ func (a *app) quantizeGGUF(ctx context.Context, path, out string, typ ftype.Type
 		return err
 	}
 	q := &ggufQuantizer{ggufInput: g, nonFinite: all.nonFinite(), dryRun: o.dryRun}
-	if o.imatrix != "" {
-		if q.imatrix, err = imatrix.Read(o.imatrix); err != nil {
-			return err
-		}
+	if err := q.readImatrix(o.imatrix); err != nil {
+		return err
 	}
 	if err := q.choose(opts); err != nil {
 		return err
@@ -183,26 +186,35 @@ func (o *ggufOptions) open(in *formats.Input) (*ggufInput, error) {
 	if err := m.understand(); err != nil {
 		return nil, err
 	}
+	return o.openModel(m, m.view)
+}
+
+// openModel finds out what the unquantized file of src would be, which has the tensors
+// of m.
+func (o *ggufOptions) openModel(m *model, src tensor.Source) (*ggufInput, error) {
 	// bf16 is what matrices show themselves by; the others have one type always.
 	file := o.file
 	file.outType = "bf16"
-	g, err := m.planGGUF(m.view, &file)
+	g, err := m.planGGUF(src, &file)
 	if err != nil {
 		return nil, err
 	}
-	r := &ggufInput{job: job{m.Path, g.Plan, g.Source, m.original(), m.view.Origin}, in: in, notes: g.Notes}
+	r := &ggufInput{job: job{m.Path, g.Plan, g.Source, m.original(), m.view.Origin}, in: m.Input, notes: g.Notes}
 	if m.quantized() {
 		r.notes = append(r.notes, quantizedTwice(m.source()))
 	}
 	for _, s := range g.Plan.Steps {
 		info := s.Out[0]
 		if info.DType == tensor.BF16 {
-			view, err := g.Source.Info(info.Name)
+			// Of its own type if that is a plain one, or decoded.
+			own, err := m.view.Info(s.From[0])
+			if err != nil {
+				own, err = g.Source.Info(info.Name) // which the model does not have by itself
+			}
 			if err != nil {
 				return nil, err
 			}
-			// Of its own type if that is a plain one, or decoded.
-			if info.DType = view.DType; info.DType != tensor.BF16 && info.DType != tensor.F16 {
+			if info.DType = own.DType; info.DType != tensor.BF16 && info.DType != tensor.F16 {
 				info.DType = tensor.F32
 			}
 		}
@@ -250,6 +262,14 @@ type ggufQuantizer struct {
 	nonFinite *pipeline.NonFinite
 	dryRun    bool
 	choices   []ftype.Choice
+}
+
+// readImatrix reads the importance matrix, if there is to be one.
+func (q *ggufQuantizer) readImatrix(path string) (err error) {
+	if path != "" {
+		q.imatrix, err = imatrix.Read(path)
+	}
+	return err
 }
 
 // choose fixes what each tensor becomes.

@@ -42,7 +42,7 @@ func (a *app) unmergeAdapters(ctx context.Context, merged string, o *unmergeOpti
 		}
 		defer base.Close()
 	}
-	mo := &mergeOptions{base: merged, out: o.out, dtype: o.dtype}
+	mo := &mergeOptions{base: merged, out: o.out, output: outputOptions{dtype: o.dtype}}
 	x, err := m.adapted(list, merge.Once, mo)
 	if err != nil {
 		return err
@@ -56,7 +56,7 @@ func (a *app) unmergeAdapters(ctx context.Context, merged string, o *unmergeOpti
 	if err != nil {
 		return err
 	}
-	r, err := a.writeMerged(ctx, x, nil, mo)
+	r, err := a.writeMerged(ctx, newMergedModel(x), o.out, &mo.output)
 	if err != nil {
 		return err
 	}

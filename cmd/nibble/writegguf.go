@@ -118,9 +118,6 @@ func (m *model) planGGUF(src tensor.Source, o *convertOptions) (*convert.GGUF, e
 		return nil, fmt.Errorf("%s: %w", m.Path, err)
 	}
 	g.Plan.Drop = slices.Concat(g.Plan.Drop, m.view.Dropped, m.merged)
-	if o.provenance != nil {
-		g.Plan.Meta = o.provenance.addTo(g.Plan.Meta)
-	}
 	g.Notes = slices.Concat(v.Notes, general.notes, g.Notes)
 	return g, nil
 }

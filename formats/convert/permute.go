@@ -1,7 +1,9 @@
 package convert
 
 import (
+	"cmp"
 	"io"
+	"slices"
 
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/tensor"
@@ -73,13 +75,15 @@ func reorder(src tensor.Source, codecs tensor.Codecs, info tensor.Info, as strin
 			return nil, err
 		}
 		read := tensor.ReadRowsAt(rowSize, rows, func(dst []byte, row int64) error {
-			for len(dst) > 0 {
-				if _, err := r.ReadAt(dst[:rowSize], order(row)*rowSize); err != nil && err != io.EOF {
+			return order.read(dst, row, rowSize, func(dst []byte, from int64) error {
+				if n, err := r.ReadAt(dst, from*rowSize); n < len(dst) {
+					if err == nil || err == io.EOF {
+						err = io.ErrUnexpectedEOF
+					}
 					return err
 				}
-				dst, row = dst[rowSize:], row+1
-			}
-			return nil
+				return nil
+			})
 		})
 		return storedRows{read, r, rowSize, order}, nil
 	}}
@@ -106,6 +110,40 @@ func (r storedRows) Places(off, n int64) (list []tensor.Extent, ok bool) {
 		list = append(list, one...)
 	}
 	return list, true
+}
+
+// read fills dst with rows in the order, the first of which is row. Those that follow
+// each other in the original are read together: where they are computed, by a product of
+// matrices say, a row alone costs many times its share.
+func (order rowOrder) read(dst []byte, row, rowSize int64, rows func(dst []byte, from int64) error) error {
+	type move struct{ from, to int64 }
+	moves := make([]move, int64(len(dst))/rowSize)
+	for i := range moves {
+		moves[i] = move{order(row + int64(i)), int64(i)}
+	}
+	slices.SortFunc(moves, func(a, b move) int { return cmp.Compare(a.from, b.from) })
+	var buf []byte
+	for len(moves) > 0 {
+		n := 1
+		for n < len(moves) && moves[n].from == moves[n-1].from+1 {
+			n++
+		}
+		if n == 1 {
+			if err := rows(dst[moves[0].to*rowSize:][:rowSize], moves[0].from); err != nil {
+				return err
+			}
+		} else {
+			buf = slices.Grow(buf[:0], int(int64(n)*rowSize))[:int64(n)*rowSize]
+			if err := rows(buf, moves[0].from); err != nil {
+				return err
+			}
+			for i, m := range moves[:n] {
+				copy(dst[m.to*rowSize:][:rowSize], buf[int64(i)*rowSize:])
+			}
+		}
+		moves = moves[n:]
+	}
+	return nil
 }
 
 // reordered is Rows in another order.

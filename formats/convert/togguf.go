@@ -136,6 +136,24 @@ func (o GGUFOptions) dtype(list []matched) (tensor.DType, error) {
 	return 0, fmt.Errorf("no output type %q (there are: %s)", o.OutType, strings.Join(OutTypes(), ", "))
 }
 
+// InGGUF returns the tensors of a model in checkpoint form under GGUF's names and in
+// GGUF's layout, as ToGGUF has them, without those that no checkpoint has.
+func InGGUF(src tensor.Source, codecs tensor.Codecs, m *arch.Model) (*View, error) {
+	list, err := match(src, m)
+	if err != nil {
+		return nil, err
+	}
+	p := planner{src: src, codecs: codecs, m: m}
+	v := &View{Origins: make(map[string]Origin)}
+	for _, t := range join(list, m.NumExperts) {
+		e, change := p.view(t)
+		p.entries = append(p.entries, e)
+		v.Origins[e.Info.Name] = Origin{names(t.infos), change}
+	}
+	v.Source, err = tensor.NewTable(nil, p.entries)
+	return v, err
+}
+
 // planner collects the views and steps of a GGUF file.
 type planner struct {
 	src    tensor.Source

@@ -22,7 +22,7 @@ import (
 // options are the flags.
 type options struct {
 	nibble, dir, tokenizer string
-	gb, ggufGB             float64
+	gb, ggufGB, peftGB     float64
 	runs                   int
 	only                   string
 	python, llama          string
@@ -33,14 +33,16 @@ func main() {
 	flag.StringVar(&o.nibble, "nibble", "./nibble", "the built program")
 	flag.StringVar(&o.dir, "dir", "nibble-bench", "where to work; needs about four times the size")
 	flag.Float64Var(&o.gb, "gb", 8, "size of the checkpoint in GB")
-	flag.Float64Var(&o.ggufGB, "gguf-gb", 2, "size in GB of the GGUF file that llama.cpp quantizes beside")
+	flag.Float64Var(&o.ggufGB, "gguf-gb", 2, "size in GB of the GGUF file that llama.cpp quantizes beside, and of what is merged with -merge but for the first case")
+	flag.Float64Var(&o.peftGB, "peft-gb", 2, "size in GB of the checkpoint that PEFT merges into, in memory")
 	flag.IntVar(&o.runs, "runs", 3, "runs of each case, interleaved")
 	flag.StringVar(&o.only, "only", "", "the cases whose name contains this")
 	flag.StringVar(&o.tokenizer, "tokenizer", "cmd/nibble/demo/stories260K", "a model directory with a SentencePiece tokenizer")
-	flag.StringVar(&o.python, "python", "python3", "a Python; with -peers it needs bitsandbytes")
+	flag.StringVar(&o.python, "python", "python3", "a Python; with -peers it needs bitsandbytes, with -merge PEFT")
 	flag.StringVar(&o.llama, "llama", "", "the directory of llama.cpp's libraries")
 	withPeers := flag.Bool("peers", false, "instead: products of matrices beside OpenBLAS and NF4 beside bitsandbytes, in -runs rounds of at least 7")
 	quantizing := flag.Bool("quantize", false, "instead: quantize beside reading and writing, and beside llama.cpp")
+	withMerge := flag.Bool("merge", false, "instead: merge beside copying, beside quantizing and beside PEFT; unmerge, extract")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -50,6 +52,8 @@ func main() {
 		err = peers(ctx, &o)
 	case *quantizing:
 		err = quantize(&o)
+	case *withMerge:
+		err = merging(&o)
 	default:
 		err = conversions(&o)
 	}
@@ -135,17 +139,25 @@ func median(x []float64) float64 {
 
 type result struct {
 	seconds float64
+	cpu     float64 // seconds of all processors
 	peak    int64
 }
 
 // timed runs a command and returns what it took: from the start to the exit.
-func timed(name string, args ...string) (result, error) {
+func timed(name string, args ...string) (result, error) { return timedTo(io.Discard, name, args...) }
+
+// timedTo is timed with the command's output.
+func timedTo(w io.Writer, name string, args ...string) (result, error) {
 	settle()
 	cmd := exec.Command(name, args...)
-	cmd.Stdout, cmd.Stderr = io.Discard, os.Stderr
+	cmd.Stdout, cmd.Stderr = w, os.Stderr
 	start := time.Now()
 	err := cmd.Run()
-	return result{time.Since(start).Seconds(), peakOf(cmd)}, err
+	r := result{seconds: time.Since(start).Seconds()}
+	if cmd.ProcessState != nil {
+		r.cpu, r.peak = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds(), peakOf(cmd)
+	}
+	return r, err
 }
 
 // peakOf returns the peak resident set of a program that has ended.

@@ -150,7 +150,6 @@ func beside(o *options, gguf, ours, theirs, typ string, ftype int) (string, erro
 		ratios, syncedRatios = append(ratios, p.call/r.seconds), append(syncedRatios, p.synced/r.seconds)
 		peak, peerPeak = max(peak, r.peak), max(peerPeak, p.peak)
 	}
-	mib := func(n int64) float64 { return float64(n) / (1 << 20) }
 	return fmt.Sprintf("| %s | %.1f s | %.0f MiB | %.1f s | %.1f s | %.0f MiB | %.2f | %.2f | %s |", typ, median(times), mib(peak),
 		median(calls), median(synced), mib(peerPeak), median(ratios), median(syncedRatios), same), nil
 }

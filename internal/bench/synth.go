@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -35,13 +36,16 @@ type tensorInfo struct {
 	shape []int64
 }
 
-func (t tensorInfo) size() int64 {
-	n := int64(2)
+func (t tensorInfo) elems() int64 {
+	n := int64(1)
 	for _, d := range t.shape {
 		n *= d
 	}
 	return n
 }
+
+// size returns the bytes of the tensor in BF16.
+func (t tensorInfo) size() int64 { return 2 * t.elems() }
 
 // sized returns the shape with as many layers as make a checkpoint of about that size
 // in BF16.
@@ -186,13 +190,27 @@ const weightsChunk = 1 << 20
 
 // writeShard writes random weights of about 0.01.
 func writeShard(path string, list []tensorInfo, seed uint64) error {
+	return writeTensors(path, "BF16", 2, list, func(w io.Writer, size int64) error {
+		for n := int64(0); n < size; n += weightsChunk {
+			if _, err := w.Write(speed.NewBuffer(min(weightsChunk, size-n), seed<<32+uint64(n)+1).Bytes); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// writeTensors writes a file of tensors of one type, whose elements have that many bytes.
+// body writes all of them.
+func writeTensors(path, dtype string, width int64, list []tensorInfo, body func(w io.Writer, size int64) error) error {
 	var header strings.Builder
 	header.WriteString(`{"__metadata__":{"format":"pt"}`)
 	var at int64
 	for _, t := range list {
 		dims := strings.ReplaceAll(strings.Trim(fmt.Sprint(t.shape), "[]"), " ", ",")
-		fmt.Fprintf(&header, `,"%s":{"dtype":"BF16","shape":[%s],"data_offsets":[%d,%d]}`, t.name, dims, at, at+t.size())
-		at += t.size()
+		end := at + width*t.elems()
+		fmt.Fprintf(&header, `,"%s":{"dtype":"%s","shape":[%s],"data_offsets":[%d,%d]}`, t.name, dtype, dims, at, end)
+		at = end
 	}
 	header.WriteString("}")
 	for header.Len()%8 != 0 {
@@ -206,8 +224,8 @@ func writeShard(path string, list []tensorInfo, seed uint64) error {
 	w := bufio.NewWriterSize(f, 1<<20)
 	w.Write(binary.LittleEndian.AppendUint64(nil, uint64(header.Len())))
 	w.WriteString(header.String())
-	for n := int64(0); n < at; n += weightsChunk {
-		w.Write(speed.NewBuffer(min(weightsChunk, at-n), seed<<32+uint64(n)+1).Bytes)
+	if err := body(w, at); err != nil {
+		return err
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -59,7 +59,9 @@ func (r *Report) HTML() ([]byte, error) {
 		p.Inputs = p.Inputs || t.Input != nil
 	}
 	where := places(names)
-	if c := r.Comparison; c != nil {
+	if r.Merge != nil {
+		p.Maps = r.Merge.maps()
+	} else if c := r.Comparison; c != nil {
 		p.Scatter = newScatter(c.Types)
 		p.compare(c, where)
 	} else {

@@ -42,6 +42,9 @@ type Report struct {
 	Choice     *Choice     `json:"choice,omitempty"`
 	Comparison *Comparison `json:"comparison,omitempty"`
 
+	// Merge is of adapters that were merged. A Report of that has nothing else.
+	Merge *Merge `json:"merge,omitempty"`
+
 	// Tensors are in the order of the model.
 	Tensors []Tensor `json:"tensors"`
 	Notes   []string `json:"notes,omitempty"`

@@ -77,6 +77,25 @@ func split(name string) (weight, suffix, kind string, ok bool) {
 	return "", "", "", false
 }
 
+// Stored returns, for each quantized weight of src by name, the tensors that it is
+// stored in, in the order of src: the weight's own and those beside it.
+func Stored(src tensor.Source) map[string][]tensor.Info {
+	parts := make(map[string][]tensor.Info)
+	for info := range src.All() {
+		if weight, _, _, beside := split(info.Name); beside {
+			parts[weight] = append(parts[weight], info)
+		} else if weight, _, beside := splitEight(info.Name); beside {
+			parts[weight] = append(parts[weight], info)
+		}
+	}
+	for info := range src.All() {
+		if beside := parts[info.Name]; beside != nil {
+			parts[info.Name] = append([]tensor.Info{info}, beside...)
+		}
+	}
+	return parts
+}
+
 // collect finds the quantized weights of src. A tensor that belongs beside a
 // weight that is not there is an error.
 func collect(src tensor.Source) (map[string]*group, error) {

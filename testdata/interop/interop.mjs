@@ -1,10 +1,10 @@
 // Runs a GGUF model in the real llama.cpp and prints what it made of some prompts.
 //
-//     node interop.mjs MODEL.gguf PROMPTS.json > llamacpp.json
+//     node interop.mjs MODEL.gguf PROMPTS.json [ADAPTER.gguf] > llamacpp.json
 //
 // PROMPTS.json is {"max_tokens": N, "prompts": ["...", ...]}. Each prompt gets a
-// fresh context and N tokens, greedily. llama.cpp comes prebuilt with
-// node-llama-cpp: nothing is built or downloaded here.
+// fresh context and N tokens, greedily; an ADAPTER.gguf is put on top of the model.
+// llama.cpp comes prebuilt with node-llama-cpp: nothing is built or downloaded here.
 //
 // Prints {"node_llama_cpp", "llama_cpp", "results": [{"prompt", "prompt_tokens",
 // "tokens", "text", "stopped"}]}. prompt_tokens starts with BOS where the model
@@ -23,7 +23,7 @@ async function load(modelPath) {
     return {llama, model: await llama.loadModel({modelPath, gpuLayers: 0, useMmap: true})};
 }
 
-async function generate(model, prompt, maxTokens) {
+async function generate(model, prompt, maxTokens, adapter) {
     const promptTokens = model.tokenize(prompt);
     if (model.tokens.shouldPrependBosToken)
         promptTokens.unshift(model.tokens.bos);
@@ -35,6 +35,7 @@ async function generate(model, prompt, maxTokens) {
         flashAttention: false,
         experimentalKvCacheKeyType: "F32",
         experimentalKvCacheValueType: "F32",
+        lora: adapter,
     });
     const tokens = [];
     let stopped = "length";
@@ -55,16 +56,16 @@ async function generate(model, prompt, maxTokens) {
     return {prompt, prompt_tokens: promptTokens, tokens, text: whole.slice(before.length), stopped};
 }
 
-const [modelPath, promptsPath] = process.argv.slice(2);
+const [modelPath, promptsPath, adapter] = process.argv.slice(2);
 if (promptsPath == null) {
-    console.error("usage: node interop.mjs MODEL.gguf PROMPTS.json");
+    console.error("usage: node interop.mjs MODEL.gguf PROMPTS.json [ADAPTER.gguf]");
     process.exit(2);
 }
 const {max_tokens: maxTokens, prompts} = JSON.parse(await readFile(promptsPath, "utf8"));
 const {llama, model} = await load(modelPath);
 const results = [];
 for (const prompt of prompts)
-    results.push(await generate(model, prompt, maxTokens));
+    results.push(await generate(model, prompt, maxTokens, adapter));
 console.log(JSON.stringify({
     node_llama_cpp: await getModuleVersion(), llama_cpp: llama.llamaCppRelease.release, results,
 }, null, 1));

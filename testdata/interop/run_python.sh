@@ -8,7 +8,8 @@
 #
 #   converted (to safetensors, and to GGUF and back)   the original
 #   NF4, FP4, INT8, of every kind                      what nibble dequantizes it to
-#   merged                                             the base under PEFT
+#   merged, through NF4 as well                        the base under PEFT
+#   merged and quantized                               what nibble dequantizes it to
 #   trained adapter, that of --init-adapter            loads in PEFT, and equals its merge
 #   every family, through GGUF                         the original, its tokenizer too
 #
@@ -87,6 +88,24 @@ nibble train --model "$work/nf4" --data "$data/stories260K/shakespeare.txt" --ou
 load "$work/nf4" "$work/trained.json" --adapter "$work/trained" --write --tokens $story
 nibble merge --base "$work/nf4" --adapter "$work/trained" --out "$work/merged_trained" --dtype f32
 load "$work/merged_trained" "$work/trained.json" --kind plain
+nibble merge --base "$stories" --through nf4 --adapter "$work/trained" --out "$work/merged_through" --dtype f32 >"$work/merge.txt"
+load "$work/merged_through" "$work/trained.json" --kind plain
+
+# requantized NAME KIND BASE FLAGS...: the logits of what nibble merges and quantizes in
+# one pass, and of what it decodes that to.
+requantized() {
+	name=$1 kind=$2 base=$3
+	shift 3
+	nibble merge --base "$base" --adapter "$work/trained" --out "$work/$name" "$@" >"$work/merge.txt"
+	nibble dequantize "$work/$name" "$work/$name-plain" --dtype f32 >"$work/merge.txt"
+	load "$work/$name-plain" "$work/$name.json" --kind plain --write --tokens $story
+	load "$work/$name" "$work/$name.json" --kind "$kind"
+}
+for type in nf4 fp4 int8; do
+	requantized "merged-$type" "$type" "$stories" --quantize "$type"
+done
+requantized kept-nf4 nf4 "$work/nf4" --quantize keep
+requantized kept-int8 int8 "$work/$(basename "$stories")-int8" --quantize keep
 
 # An adapter that corrects what quantizing lost, its alpha taken into it.
 nibble quantize "$stories" "$work/corrected" --init-adapter loftq:3 --rank 8 --alpha 12
