@@ -467,7 +467,7 @@ func TestREADME(t *testing.T) {
 		}
 		ran++
 	}
-	require.Equal(t, 21, ran, "one example or more for each command")
+	require.Equal(t, 23, ran, "one example or more for each command")
 }
 
 func TestInspectWhatIsNoModelWeKnow(t *testing.T) {
