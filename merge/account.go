@@ -216,7 +216,7 @@ func productNorm(list []LowRank) (float64, error) {
 		if err != nil {
 			return 0, err
 		}
-		parts = append(parts, part{transposed(b, len(b)/rank, rank), a, rank, float64(scale)})
+		parts = append(parts, part{kernel.Transposed(b, len(b)/rank, rank), a, rank, float64(scale)})
 	}
 	var total float64
 	for i, p := range parts {

@@ -78,7 +78,7 @@ func merged(t *testing.T, b, a tensor.Source, module string, scale float64) []fl
 func TestFanInFanOut(t *testing.T) {
 	w := tensortest.Normal("c.weight", tensor.Shape{9, 7}, 1, 1)
 	plain := tensortest.NewSource(t, nil, w)
-	stored := tensortest.NewSource(t, nil, tensortest.Float32("c.weight", tensor.Shape{7, 9}, transposed(tensortest.Floats(t, plain, "c.weight"), 9, 7)))
+	stored := tensortest.NewSource(t, nil, tensortest.Float32("c.weight", tensor.Shape{7, 9}, kernel.Transposed(tensortest.Floats(t, plain, "c.weight"), 9, 7)))
 	a := tensortest.NewSource(t, nil, lowRankPair("c", 9, 7, 3, 10)...)
 	want := merged(t, plain, a, "c", 2)
 	ds, err := LoRA{}.Match(stored, a, codecs, Config{Rank: 3, Alpha: 6, FanInFanOut: true})

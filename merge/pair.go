@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -52,7 +53,7 @@ func (m *matcher) newPair(p *pair, target string) (*lowRank, error) {
 		if err != nil || !across {
 			return fb, fa, err
 		}
-		return transposed(fa, d.rank, in), transposed(fb, out, d.rank), nil
+		return kernel.Transposed(fa, d.rank, in), kernel.Transposed(fb, out, d.rank), nil
 	}
 	return d, nil
 }
@@ -151,20 +152,9 @@ func (m *matcher) samePair(embedding, head *pair) (bool, error) {
 			return false, err
 		}
 		if len(e.Shape) != 2 || len(h.Shape) != 2 || e.Shape[0] != h.Shape[1] || e.Shape[1] != h.Shape[0] ||
-			!slices.Equal(transposed(of, int(e.Shape[0]), int(e.Shape[1])), is) {
+			!slices.Equal(kernel.Transposed(of, int(e.Shape[0]), int(e.Shape[1])), is) {
 			return false, nil
 		}
 	}
 	return true, nil
-}
-
-// transposed returns a matrix with rows and columns exchanged.
-func transposed(x []float32, rows, cols int) []float32 {
-	out := make([]float32, len(x))
-	for r := range rows {
-		for c := range cols {
-			out[c*rows+r] = x[r*cols+c]
-		}
-	}
-	return out
 }

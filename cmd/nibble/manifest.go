@@ -3,11 +3,8 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -155,7 +152,7 @@ func (h *hashing) run(ctx context.Context, read func(int64)) error {
 		wg.Go(func() {
 			for i := range next {
 				h.found[i].name = h.names[i]
-				h.found[i].sum, errs[i] = hashFile(ctx, h.path(h.names[i]), read)
+				h.found[i].sum, errs[i] = safeio.SHA256(ctx, h.path(h.names[i]), read)
 			}
 		})
 	}
@@ -179,30 +176,6 @@ func (h *hashing) write() error {
 func (h *hashing) close() {
 	if h.out != nil {
 		h.out.Abort()
-	}
-}
-
-func hashFile(ctx context.Context, path string, read func(int64)) (string, error) {
-	f, _, err := safeio.OpenFile(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	buf := make([]byte, 1<<20)
-	for {
-		if ctx.Err() != nil {
-			return "", context.Cause(ctx)
-		}
-		n, err := f.Read(buf)
-		h.Write(buf[:n])
-		read(int64(n))
-		if err == io.EOF {
-			return hex.EncodeToString(h.Sum(nil)), nil
-		}
-		if err != nil {
-			return "", safeio.WithPath(path, err)
-		}
 	}
 }
 

@@ -74,7 +74,7 @@ func provenanceOf(ctx context.Context, m *model, adapters []weighted, arithmetic
 			return nil, err
 		}
 		for _, path := range paths {
-			if r.SHA256[filepath.Base(path)], err = hashFile(ctx, path, func(int64) {}); err != nil {
+			if r.SHA256[filepath.Base(path)], err = safeio.SHA256(ctx, path, func(int64) {}); err != nil {
 				return nil, err
 			}
 			if filepath.Base(path) == peft.ConfigName {

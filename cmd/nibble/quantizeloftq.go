@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/seed18967229/nibble/arch"
+	"github.com/seed18967229/nibble/formats/hf"
 	"github.com/seed18967229/nibble/formats/peft"
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/internal/hint"
@@ -191,7 +192,7 @@ func (ad *initialAdapter) abort() {
 }
 
 // beside returns a sink that completes the adapter with the model, or neither.
-func (ad *initialAdapter) beside(s tensor.Sink) tensor.Sink {
+func (ad *initialAdapter) beside(s tensor.Sink, _ []hf.SideFile) tensor.Sink {
 	if ad.writer == nil {
 		return s
 	}

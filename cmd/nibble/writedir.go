@@ -11,7 +11,6 @@ import (
 	"github.com/seed18967229/nibble/formats/convert"
 	"github.com/seed18967229/nibble/formats/hf"
 	"github.com/seed18967229/nibble/internal/hint"
-	"github.com/seed18967229/nibble/merge/receipt"
 	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
 )
@@ -134,13 +133,11 @@ type dirOptions struct {
 	// notes are of what was decided before.
 	notes []string
 
-	// receipt is written along; nil for none.
-	receipt *receipt.Writer
-
 	maxShard int64
 
-	// sink, if it is not nil, returns what is written to in place of the directory.
-	sink func(tensor.Sink) tensor.Sink
+	// sink, if it is not nil, returns what is written to in place of the directory, which
+	// has these files beside the tensors.
+	sink func(dir tensor.Sink, files []hf.SideFile) tensor.Sink
 }
 
 // writeDir runs a plan on src into a model directory with the configuration and
@@ -165,10 +162,7 @@ func (a *app) writeDir(ctx context.Context, m *model, src tensor.Source, plan *p
 	}
 	var dst tensor.Sink = w
 	if o.sink != nil {
-		dst = o.sink(dst)
-	}
-	if o.receipt != nil {
-		dst = followed(ctx, o.receipt, plan, files, dst)
+		dst = o.sink(dst, files)
 	}
 	if err := a.runPlan(ctx, m.Path, plan, src, dst); err != nil {
 		return nil, err

@@ -51,18 +51,6 @@ func constant(name string, v float32) tensor.Entry {
 	}}
 }
 
-// flipped returns a matrix of that many rows with rows and columns exchanged.
-func flipped(x []float32, rows int) []float32 {
-	cols := len(x) / rows
-	out := make([]float32, len(x))
-	for i := range rows {
-		for j, v := range x[i*cols:][:cols] {
-			out[j*rows+i] = v
-		}
-	}
-	return out
-}
-
 // scaled multiplies in place.
 func scaled(x []float32, by float64) []float32 {
 	if by != 1 {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/seed18967229/nibble/formats/safetensors"
 	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -161,7 +162,7 @@ func fromMLX(src tensor.Source, c *mlxConfig) (*Config, *tensor.Table, error) {
 			modules = append(modules, hf)
 		}
 		config.FanInFanOut = config.FanInFanOut || strings.HasPrefix(hf, conv1D)
-		entries = append(entries, computed(src, info.Name, out, func(x []float32) []float32 { return flipped(x, rows) }))
+		entries = append(entries, computed(src, info.Name, out, func(x []float32) []float32 { return kernel.Transposed(x, rows, len(x)/rows) }))
 	}
 	if len(list) == 0 {
 		return nil, nil, fmt.Errorf("%w: the adapter holds no lora_a", tensor.ErrMalformed)
@@ -225,10 +226,10 @@ func ToMLX(a *Adapter, list []ModuleScale) (*tensor.Table, []byte, error) {
 		used[nameA], used[nameB] = true, true
 		entries = append(entries,
 			computed(a, nameA, tensor.Info{Name: module + ".lora_a", Shape: tensor.Shape{in, int64(rank)}}, func(x []float32) []float32 {
-				return flipped(append(x, make([]float32, (rank-m.Rank)*int(in))...), rank)
+				return kernel.Transposed(append(x, make([]float32, (rank-m.Rank)*int(in))...), rank, int(in))
 			}),
 			computed(a, nameB, tensor.Info{Name: module + ".lora_b", Shape: tensor.Shape{int64(rank), out}}, func(x []float32) []float32 {
-				return append(flipped(scaled(x, m.Scale/scale), int(out)), make([]float32, (rank-m.Rank)*int(out))...)
+				return append(kernel.Transposed(scaled(x, m.Scale/scale), int(out), m.Rank), make([]float32, (rank-m.Rank)*int(out))...)
 			}))
 		if info, err := a.Info(m.Module + suffixMagnitude); err == nil && dora && !embedding {
 			used[info.Name] = true

@@ -108,6 +108,13 @@ func gemm1(y []float32, a strided, i int, b []float32, ldb, k0, k1 int) {
 	}
 }
 
+// Transposed returns the rows x cols matrix x with rows and columns exchanged.
+func Transposed(x []float32, rows, cols int) []float32 {
+	out := make([]float32, len(x))
+	transpose(out, rows, x, cols, rows, cols)
+	return out
+}
+
 // transpose writes the rows x cols matrix src, with ld floats from row to row,
 // to dst as cols x rows with ldd floats from row to row.
 func transpose(dst []float32, ldd int, src []float32, ld, rows, cols int) {

@@ -15,7 +15,7 @@ import (
 // zero.
 func Product(b, a []float32, rows, rank, cols int) *Factors {
 	x, lower := orthonormal(basis{rank, cols, a})
-	y, upper := orthonormal(basis{rank, rows, flipped(b, rows, rank)})
+	y, upper := orthonormal(basis{rank, rows, kernel.Transposed(b, rows, rank)})
 	// With A = lower·x and Bᵀ = upper·y the product is yᵀ · (upperᵀ·lower) · x.
 	middle := make([]float64, rank*rank)
 	for k := range rank {
@@ -43,7 +43,7 @@ func Product(b, a []float32, rows, rank, cols int) *Factors {
 	_ = kernel.Mul(f.A, toRight, rank, x.matrix(), false)
 	turned := make([]float32, rank*rows)
 	_ = kernel.Mul(turned, toLeft, rank, y.matrix(), false)
-	f.B = flipped(turned, rank, rows)
+	f.B = kernel.Transposed(turned, rank, rows)
 	return f
 }
 
@@ -113,15 +113,4 @@ func square(m []float64, n int) (values, left, right []float64) {
 		left, right = append(left, u[o*n:][:n]...), append(right, v[o*n:][:n]...)
 	}
 	return values, left, right
-}
-
-// flipped returns a rows x cols matrix with rows and columns exchanged.
-func flipped(x []float32, rows, cols int) []float32 {
-	out := make([]float32, len(x))
-	for i := range rows {
-		for j, v := range x[i*cols:][:cols] {
-			out[j*rows+i] = v
-		}
-	}
-	return out
 }

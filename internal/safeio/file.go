@@ -1,8 +1,12 @@
 package safeio
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"syscall"
@@ -59,4 +63,30 @@ func WithPath(path string, err error) error {
 		err = pe.Err
 	}
 	return fmt.Errorf("%s: %w", path, err)
+}
+
+// SHA256 returns the checksum of a file, in hexadecimal digits. read is told of the bytes
+// as they are read. It stops when ctx is done.
+func SHA256(ctx context.Context, path string, read func(int64)) (string, error) {
+	f, _, err := OpenFile(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	buf := make([]byte, 1<<20)
+	for {
+		if ctx.Err() != nil {
+			return "", context.Cause(ctx)
+		}
+		n, err := f.Read(buf)
+		h.Write(buf[:n])
+		read(int64(n))
+		if err == io.EOF {
+			return hex.EncodeToString(h.Sum(nil)), nil
+		}
+		if err != nil {
+			return "", WithPath(path, err)
+		}
+	}
 }

@@ -149,18 +149,7 @@ func (d *Difference) Extract(rank int, seed uint64) (*Pair, Spectrum, float64, e
 // Transposed returns the pair whose product is the transpose: of a layer whose weight is
 // stored as [in, out], and of embeddings.
 func (p *Pair) Transposed() *Pair {
-	return &Pair{Out: p.In, In: p.Out, Rank: p.Rank, Scale: p.Scale, B: flipped(p.A, p.Rank, p.In), A: flipped(p.B, p.Out, p.Rank)}
-}
-
-// flipped returns a rows x cols matrix with rows and columns exchanged.
-func flipped(x []float32, rows, cols int) []float32 {
-	out := make([]float32, len(x))
-	for i := range rows {
-		for j, v := range x[i*cols:][:cols] {
-			out[j*rows+i] = v
-		}
-	}
-	return out
+	return &Pair{Out: p.In, In: p.Out, Rank: p.Rank, Scale: p.Scale, B: kernel.Transposed(p.A, p.Rank, p.In), A: kernel.Transposed(p.B, p.Out, p.Rank)}
 }
 
 // Left returns the share of the norm of a whole delta that is lost where the first k values

@@ -42,9 +42,6 @@ func (r *Receipt) Close() error { return r.file.Close() }
 // Merge returns what the receipt says of the merge.
 func (r *Receipt) Merge() []byte { return r.m.Merge }
 
-// Single reports whether the base is one file and no directory.
-func (r *Receipt) Single() bool { return r.m.Single }
-
 // Size returns the bytes of the files of the base.
 func (r *Receipt) Size() int64 {
 	var n int64
@@ -128,7 +125,7 @@ func (r *Receipt) Check(ctx context.Context, merged tensor.Source, dir string) e
 			continue
 		}
 		path := filepath.Join(dir, f.Name)
-		sum, err := hashFile(ctx, path)
+		sum, err := safeio.SHA256(ctx, path, func(int64) {})
 		if err != nil {
 			return fmt.Errorf("the base's %s is to come from the merged model: %w", f.Name, err)
 		}
