@@ -93,7 +93,7 @@ func (g *golden) trainable(t *testing.T, adapter string) (model.Trainable, []*op
 		c.FineTuneType = "full"
 		tr, params, err := NewTrainable(g.base.Arch, g.base.Source, g.base.Codecs, &c)
 		require.NoError(t, err)
-		return tr, params
+		return tr, filled(t, params)
 	}
 	ad, err := peft.Open(filepath.Join(g.dir, "adapter_"+adapter))
 	require.NoError(t, err)
@@ -101,8 +101,15 @@ func (g *golden) trainable(t *testing.T, adapter string) (model.Trainable, []*op
 	c.Rank, c.Alpha, c.UseRSLoRA, c.TargetModules = int(ad.Config.R), ad.Config.LoraAlpha, ad.Config.UseRSLoRA, ad.Config.TargetModules.Names
 	tr, params, err := NewTrainable(g.base.Arch, g.base.Source, g.base.Codecs, &c)
 	require.NoError(t, err)
-	require.NoError(t, optim.LoadValues(params, ad), "PEFT's names are ours")
+	require.NoError(t, optim.LoadValues(filled(t, params), ad), "PEFT's names are ours")
 	return tr, params
+}
+
+func filled(t *testing.T, params []*optim.Param) []*optim.Param {
+	for _, p := range params {
+		require.NoError(t, p.Fill())
+	}
+	return params
 }
 
 // lossGolden is one entry of expect.json.
@@ -136,7 +143,7 @@ func TestGradientsAgreeWithPyTorch(t *testing.T) {
 			require.NoError(t, json.Unmarshal(all[c.key], &want))
 
 			tr, params := g.trainable(t, c.adapter)
-			e, err := engine.New(g.base.Source, codecs, g.base.Arch, tr, engine.Options{Slots: 2, Positions: 128})
+			e, err := engine.New(g.base.Source, codecs, g.base.Arch, tr, engine.Options{Choices: engine.Choices{Slots: 2}, Positions: 128})
 			require.NoError(t, err)
 			defer e.Close()
 			labels := 0
@@ -228,7 +235,7 @@ func TestRunsAgreeWithPyTorch(t *testing.T) {
 				cfg.Rank, cfg.Alpha = 3, 7
 			}
 			out := &discard{}
-			r, err := New(g.base, cfg, fixed(g.list), nil, 2, out)
+			r, err := New(g.base, cfg, fixed(g.list), nil, engine.Choices{Slots: 2}, out)
 			require.NoError(t, err)
 			defer r.Close()
 			if c.adapter != "" {
@@ -272,7 +279,7 @@ func TestLogitsAgreeWithPyTorch(t *testing.T) {
 		vocab := int(info.Shape.Cols())
 		// The loss of predicting a token after a prefix gives its log
 		// probability, so every logit is seen up to a constant.
-		e, err := engine.New(g.base.Source, codecs, g.base.Arch, tr, engine.Options{Slots: 2, Positions: 128})
+		e, err := engine.New(g.base.Source, codecs, g.base.Arch, tr, engine.Options{Choices: engine.Choices{Slots: 2}, Positions: 128})
 		require.NoError(t, err)
 		defer e.Close()
 		prefix := g.list[0].Tokens

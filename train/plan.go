@@ -7,6 +7,7 @@ import (
 	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/internal/memory"
 	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/train/engine"
 	"github.com/seed18967229/nibble/train/model"
 	"github.com/seed18967229/nibble/train/optim"
 	"github.com/seed18967229/nibble/train/stream"
@@ -14,8 +15,7 @@ import (
 
 // Plan is how much memory a run needs at most, from shapes alone.
 type Plan struct {
-	// Slots is the number of blocks of the base in memory at a time.
-	Slots int
+	engine.Choices
 
 	// Lines add up to Total.
 	Lines []PlanLine

@@ -26,7 +26,7 @@ func TestPlan(t *testing.T) {
 	require.NoError(t, err)
 	var n int64
 	for _, x := range params {
-		n += int64(len(x.Data))
+		n += x.Shape.Elems()
 	}
 	require.Equal(t, n, p.Trainable, "the plan counts what is trained")
 
@@ -61,7 +61,7 @@ func TestPlanKeepsToTheBudget(t *testing.T) {
 		require.NoError(t, err)
 		require.LessOrEqual(t, p.Total, budget)
 		require.LessOrEqual(t, p.Slots, 3)
-		r, err := New(base, cfg, list, nil, p.Slots, &kept{})
+		r, err := New(base, cfg, list, nil, p.Choices, &kept{})
 		require.NoError(t, err)
 		_, err = r.Train(context.Background())
 		require.NoError(t, err)

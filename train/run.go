@@ -46,9 +46,8 @@ type Run struct {
 }
 
 // New prepares a run over training and validation examples (valid may be nil).
-// slots is how many blocks of the base are in memory at a time. The
-// configuration must be valid.
-func New(base Base, cfg Config, train, valid Examples, slots int, out Output) (*Run, error) {
+// The configuration must be valid.
+func New(base Base, cfg Config, train, valid Examples, choices engine.Choices, out Output) (*Run, error) {
 	if train.Len() == 0 {
 		return nil, fmt.Errorf("%w: there are no training examples", tensor.ErrMalformed)
 	}
@@ -56,11 +55,16 @@ func New(base Base, cfg Config, train, valid Examples, slots int, out Output) (*
 	if err != nil {
 		return nil, err
 	}
+	for _, p := range params {
+		if err := p.Fill(); err != nil {
+			return nil, fmt.Errorf("tensor %q: %w", p.Name, err)
+		}
+	}
 	opt, err := optim.New(cfg.Optimizer, optim.Options{WeightDecay: cfg.WeightDecay})
 	if err != nil {
 		return nil, err
 	}
-	eng, err := engine.New(base.Source, base.Codecs, base.Arch, t, engine.Options{Slots: slots, Positions: cfg.MaxSeqLength})
+	eng, err := engine.New(base.Source, base.Codecs, base.Arch, t, engine.Options{Choices: choices, Positions: cfg.MaxSeqLength})
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/seed18967229/nibble/internal/tensortest"
 	"github.com/seed18967229/nibble/tensor"
 	"github.com/seed18967229/nibble/train/data"
+	"github.com/seed18967229/nibble/train/engine"
 	"github.com/seed18967229/nibble/train/optim"
 )
 
@@ -78,7 +79,7 @@ func snapshot(src tensor.Source) tensor.Source {
 		if err != nil {
 			panic(err)
 		}
-		params = append(params, optim.NewParam(info.Name, info.Shape, values, false))
+		params = append(params, &optim.Param{Name: info.Name, Shape: info.Shape, Data: values})
 	}
 	return optim.Values(params)
 }
@@ -96,7 +97,7 @@ func runTiny(t *testing.T, cfg Config, slots int, from *Checkpoint) *kept {
 	t.Helper()
 	base, list := tiny(t)
 	out := &kept{}
-	r, err := New(base, cfg, list, list[:4], slots, out)
+	r, err := New(base, cfg, list, list[:4], engine.Choices{Slots: slots}, out)
 	require.NoError(t, err)
 	defer r.Close()
 	if from != nil {
@@ -206,7 +207,7 @@ func TestInterrupt(t *testing.T) {
 			cancel()
 		}
 	}}
-	r, err := New(base, tinyConfig(), list, nil, 2, out)
+	r, err := New(base, tinyConfig(), list, nil, engine.Choices{Slots: 2}, out)
 	require.NoError(t, err)
 	defer r.Close()
 	_, err = r.Train(ctx)
@@ -220,7 +221,7 @@ func TestInterrupt(t *testing.T) {
 		out  *kept
 		from *Checkpoint
 	}{{whole, nil}, {again, &c}} {
-		r, err := New(base, tinyConfig(), list, nil, 2, x.out)
+		r, err := New(base, tinyConfig(), list, nil, engine.Choices{Slots: 2}, x.out)
 		require.NoError(t, err)
 		if x.from != nil {
 			require.NoError(t, r.Resume(*x.from))
@@ -249,7 +250,7 @@ func TestResumeRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := tinyConfig()
 			c.change(&cfg)
-			r, err := New(base, cfg, c.list, nil, 2, &kept{})
+			r, err := New(base, cfg, c.list, nil, engine.Choices{Slots: 2}, &kept{})
 			require.NoError(t, err)
 			defer r.Close()
 			err = r.Resume(saved)
@@ -259,7 +260,7 @@ func TestResumeRefuses(t *testing.T) {
 	}
 	cfg := tinyConfig()
 	cfg.Iters, cfg.LearningRate = 12, 1e-3
-	r, err := New(base, cfg, list, nil, 2, &kept{})
+	r, err := New(base, cfg, list, nil, engine.Choices{Slots: 2}, &kept{})
 	require.NoError(t, err)
 	defer r.Close()
 	require.NoError(t, r.Resume(saved), "going on for longer is another run's end, not another run")
@@ -272,7 +273,7 @@ func TestResumeRefuses(t *testing.T) {
 func TestStopsThatLoseNothing(t *testing.T) {
 	base, list := tiny(t)
 	run := func(cfg Config, base Base, list Examples, out Output) error {
-		r, err := New(base, cfg, list, nil, 2, out)
+		r, err := New(base, cfg, list, nil, engine.Choices{Slots: 2}, out)
 		if err != nil {
 			return err
 		}

@@ -12,8 +12,7 @@ import (
 )
 
 // NewTrainable returns what a run of that configuration trains of the model,
-// and the parameters of it in the model's order. Full fine-tuning reads the
-// weights of src; LoRA reads nothing.
+// and the parameters of it in the model's order, none of which is in memory yet.
 func NewTrainable(a *arch.Model, src tensor.Source, codecs tensor.Codecs, c *Config) (model.Trainable, []*optim.Param, error) {
 	if c.FineTuneType == "full" {
 		return fullParams(a, src, codecs)
@@ -33,11 +32,13 @@ func fullParams(a *arch.Model, src tensor.Source, codecs tensor.Codecs) (model.T
 			return t, nil, hint.Add(fmt.Errorf("tensor %q: %w: full fine-tuning of %v weights", x.Name, tensor.ErrUnsupported, info.DType),
 				"train an adapter (--fine-tune-type lora), or dequantize the model first")
 		}
-		_, data, err := codecs.ReadAll(src, x.Name)
-		if err != nil {
-			return t, nil, err
-		}
-		p := optim.NewParam(x.Name, info.Shape, data, len(x.Dims) > 1)
+		p := &optim.Param{Name: x.Name, Shape: info.Shape, Layer: x.Layer, Decay: len(x.Dims) > 1, Init: func(dst []float32) error {
+			_, rows, err := codecs.OpenFrom(src, x.Name)
+			if err != nil {
+				return err
+			}
+			return rows.ReadRows(dst, 0)
+		}}
 		t.Params[x.Name] = p
 		params = append(params, p)
 	}
@@ -54,7 +55,7 @@ func adapters(a *arch.Model, c *Config) (model.Trainable, []*optim.Param, error)
 			continue
 		}
 		found[target] = true
-		ad := model.NewAdapter(x.Module(), x.In(), x.Out(), c.Rank, float32(c.Scale()), float32(c.Dropout), c.Seed)
+		ad := model.NewAdapter(x, c.Rank, float32(c.Scale()), float32(c.Dropout), c.Seed)
 		t.Adapters[x.Module()] = ad
 		params = append(params, ad.A, ad.B)
 	}

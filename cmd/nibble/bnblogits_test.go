@@ -63,7 +63,7 @@ func logProbabilities(t *testing.T, dir string, prefix []int32, vocab int) []flo
 	defer m.Close()
 	trained, err := attach(m.view, m.arch, "")
 	require.NoError(t, err)
-	e, err := engine.New(m.view, codecs, m.arch, trained, engine.Options{Slots: 2, Positions: len(prefix) + 1})
+	e, err := engine.New(m.view, codecs, m.arch, trained, engine.Options{Choices: engine.Choices{Slots: 2}, Positions: len(prefix) + 1})
 	require.NoError(t, err)
 	defer e.Close()
 	var batches []*trainmodel.Batch

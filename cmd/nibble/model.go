@@ -415,7 +415,7 @@ func (m *model) engine(adapter string, positions int, budget int64, watch trainm
 	if err != nil {
 		return nil, err
 	}
-	e, err := engine.New(m.view, codecs, m.arch, trained, engine.Options{Slots: m.slots(budget), Positions: positions, Observer: watch})
+	e, err := engine.New(m.view, codecs, m.arch, trained, engine.Options{Choices: engine.Choices{Slots: m.slots(budget)}, Positions: positions, Observer: watch})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Path, err)
 	}

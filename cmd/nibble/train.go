@@ -240,7 +240,7 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	if set.Valid != nil {
 		valid = set.Valid
 	}
-	run, err := train.New(m.base(), o.Config, set.Train, valid, plan.Slots, out)
+	run, err := train.New(m.base(), o.Config, set.Train, valid, plan.Choices, out)
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.model, err)
 	}

@@ -84,7 +84,7 @@ func TestDivergenceOfFew(t *testing.T) {
 
 func TestCompareDoesNotDependOnGroupsOrSlots(t *testing.T) {
 	a := tensortest.TinyLlama(t, nil)
-	base, err := New(tensortest.NewModel(t, a, 9), codecs, a, model.Trainable{}, Options{Slots: 2, Positions: 64})
+	base, err := New(tensortest.NewModel(t, a, 9), codecs, a, model.Trainable{}, Options{Choices: Choices{Slots: 2}, Positions: 64})
 	require.NoError(t, err)
 	defer base.Close()
 	rng := rand.New(rand.NewPCG(4, 4))

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/seed18967229/nibble/arch"
@@ -12,20 +13,58 @@ import (
 
 // Options say how a model is run.
 type Options struct {
-	// Slots is the number of blocks in memory at a time (stream.Options).
-	Slots int
+	Choices
 
 	// Positions is the length of the longest sequence.
 	Positions int
 
 	// Observer is told what goes into the linear layers; nil tells nobody.
 	Observer model.Observer
+
+	// Pager holds what is trained; nil where all of it stays in memory.
+	Pager Pager
+}
+
+// Choices say what of a step is in memory, what is on disk and what is computed
+// twice. None of them changes a bit of any result.
+type Choices struct {
+	// Slots is the number of blocks in memory at a time (stream.Options).
+	Slots int
+
+	// Pinned is how many of the slots keep the first blocks for good.
+	Pinned int
+
+	// Of the blocks, the last Kept have what the way back needs of their inside kept
+	// in memory, the Spilled before those have it on disk, and the rest compute it
+	// again.
+	Kept, Spilled int
+
+	// PagedBounds says that the hidden states between the blocks are on disk.
+	PagedBounds bool
+
+	// PagedParams says that what is trained, its gradients and the optimizer's state
+	// are on disk, but for what lies outside the blocks.
+	PagedParams bool
+
+	// Scratch is the directory for what is on disk. The files in it have no names
+	// there, or lose them when the engine is closed.
+	Scratch string
+}
+
+// A Pager brings what is trained of a block into memory.
+type Pager interface {
+	// Lease makes Param.Data of the block's parameters valid, and with grads
+	// Param.Grad, which is zero then, until release is called. With grads, release
+	// takes the gradients as complete: it stores them, and returns an error if one is
+	// not finite. next are the blocks that come after it, to be read ahead.
+	Lease(ctx context.Context, block int, grads bool, next ...int) (release func() error, err error)
 }
 
 // Engine runs one model. It is not safe for concurrent use.
 type Engine struct {
 	model  *model.Model
 	stream *stream.Stream
+	pager  Pager
 	blocks int
 	ahead  int
 
@@ -48,6 +87,7 @@ func New(src tensor.Source, codecs tensor.Codecs, a *arch.Model, train model.Tra
 	return &Engine{
 		model:  m,
 		stream: s,
+		pager:  o.Pager,
 		blocks: int(a.NumHiddenLayers),
 		ahead:  max(1, o.Slots-1),
 		bounds: make([][][]float32, a.NumHiddenLayers),
@@ -92,7 +132,7 @@ func (e *Engine) Grad(ctx context.Context, batches []*model.Batch, key func(k in
 		return nil, err
 	}
 	for l := e.blocks - 1; l >= 0; l-- {
-		err := e.withBlock(ctx, l, e.order(l, -1), func(b *model.Block) error {
+		err := e.withBlock(ctx, l, true, e.order(l, -1), func(b *model.Block) error {
 			for k, batch := range batches {
 				if err := b.Backward(e.xs[k], e.bounds[l][k], batch, keyOf(key, k)); err != nil {
 					return err
@@ -127,7 +167,7 @@ func (e *Engine) forward(ctx context.Context, batches []*model.Batch, key func(k
 			next = e.order(l, 1)
 			e.bounds[l] = grow(e.bounds[l], len(batches))
 		}
-		err := e.withBlock(ctx, l, next, func(b *model.Block) error {
+		err := e.withBlock(ctx, l, false, next, func(b *model.Block) error {
 			for k, batch := range batches {
 				if keep {
 					e.bounds[l][k] = resize(e.bounds[l][k], len(e.xs[k]))
@@ -154,21 +194,30 @@ func keyOf(key func(k int) uint64, k int) *uint64 {
 	return &u
 }
 
-// withBlock leases a block for as long as f runs.
-func (e *Engine) withBlock(ctx context.Context, l int, next []int, f func(b *model.Block) error) error {
+// withBlock leases a block and what is trained of it for as long as f runs.
+func (e *Engine) withBlock(ctx context.Context, l int, grads bool, next []int, f func(b *model.Block) error) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("block %d: %w", l, err)
+		}
+	}()
+	if e.pager != nil {
+		release, err := e.pager.Lease(ctx, l, grads, next...)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, release()) }()
+	}
 	lease, err := e.stream.Lease(ctx, l, next...)
 	if err != nil {
 		return err
 	}
 	defer lease.Release()
 	b, err := e.model.Block(l, lease)
-	if err == nil {
-		err = f(b)
-	}
 	if err != nil {
-		return fmt.Errorf("block %d: %w", l, err)
+		return err
 	}
-	return nil
+	return f(b)
 }
 
 // order returns the blocks that come after block l: on up or down from it, and

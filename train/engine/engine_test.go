@@ -19,7 +19,7 @@ var codecs = tensor.NewCodecs(floats.Codecs()...)
 func newEngine(t *testing.T, slots, positions int) *Engine {
 	t.Helper()
 	a := tensortest.TinyLlama(t, nil)
-	e, err := New(tensortest.NewModel(t, a, 4), codecs, a, model.Trainable{}, Options{Slots: slots, Positions: positions})
+	e, err := New(tensortest.NewModel(t, a, 4), codecs, a, model.Trainable{}, Options{Choices: Choices{Slots: slots}, Positions: positions})
 	require.NoError(t, err)
 	t.Cleanup(e.Close)
 	return e

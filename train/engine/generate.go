@@ -44,7 +44,7 @@ func (e *Engine) Generate(ctx context.Context, prompt []int32, o Sampling, emit 
 			return err
 		}
 		for l := range e.blocks {
-			err := e.withBlock(ctx, l, e.around(l), func(b *model.Block) error { return b.Extend(x, pos, c, l) })
+			err := e.withBlock(ctx, l, false, e.around(l), func(b *model.Block) error { return b.Extend(x, pos, c, l) })
 			if err != nil {
 				return err
 			}

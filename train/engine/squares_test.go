@@ -70,7 +70,7 @@ func TestSquaresDoNotDependOnGroupsOrSlots(t *testing.T) {
 	a := tensortest.TinyLlama(t, nil)
 	run := func(slots, group int) []*Inputs {
 		s := NewSquares(a, inBlocks)
-		e, err := New(tensortest.NewModel(t, a, 4), codecs, a, model.Trainable{}, Options{Slots: slots, Positions: 64, Observer: s.Observe})
+		e, err := New(tensortest.NewModel(t, a, 4), codecs, a, model.Trainable{}, Options{Choices: Choices{Slots: slots}, Positions: 64, Observer: s.Observe})
 		require.NoError(t, err)
 		defer e.Close()
 		_, labels, err := Evaluate(context.Background(), e, 5, group, func(b *model.Batch, i int) error {

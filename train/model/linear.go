@@ -1,6 +1,7 @@
 package model
 
 import (
+	"errors"
 	"hash/fnv"
 	"math"
 	"math/rand/v2"
@@ -24,23 +25,33 @@ type Adapter struct {
 	Dropout float32
 }
 
-// NewAdapter returns a fresh adapter of a module: A uniform in
+// NewAdapter returns a fresh adapter of the linear layer with weight t: A uniform in
 // ±1/sqrt(in) (kaiming_uniform with a = sqrt 5, as PEFT has it) and B zero. The
 // values depend on the seed and the module's name alone.
-func NewAdapter(module string, in, out, rank int, scale, dropout float32, seed uint64) *Adapter {
-	rng := rand.New(rand.NewPCG(seed, nameHash(module)))
-	a := make([]float32, rank*in)
-	bound := 1 / math.Sqrt(float64(in))
-	for i := range a {
-		a[i] = float32((2*rng.Float64() - 1) * bound)
+func NewAdapter(t arch.Tensor, rank int, scale, dropout float32, seed uint64) *Adapter {
+	module, in, out := t.Module(), t.In(), t.Out()
+	uniform := func(dst []float32) error {
+		rng := rand.New(rand.NewPCG(seed, nameHash(module)))
+		bound := 1 / math.Sqrt(float64(in))
+		for i := range dst {
+			dst[i] = float32((2*rng.Float64() - 1) * bound)
+		}
+		return nil
+	}
+	zero := func(dst []float32) error {
+		clear(dst)
+		return nil
 	}
 	return &Adapter{
-		A:       optim.NewParam(module+".lora_A.weight", tensor.Shape{int64(rank), int64(in)}, a, true),
-		B:       optim.NewParam(module+".lora_B.weight", tensor.Shape{int64(out), int64(rank)}, make([]float32, out*rank), true),
+		A:       &optim.Param{Name: module + ".lora_A.weight", Shape: tensor.Shape{int64(rank), int64(in)}, Layer: t.Layer, Init: uniform, Decay: true},
+		B:       &optim.Param{Name: module + ".lora_B.weight", Shape: tensor.Shape{int64(out), int64(rank)}, Layer: t.Layer, Init: zero, Decay: true},
 		Scale:   scale,
 		Dropout: dropout,
 	}
 }
+
+// Fill brings A and B into memory.
+func (a *Adapter) Fill() error { return errors.Join(a.A.Fill(), a.B.Fill()) }
 
 func nameHash(s string) uint64 {
 	h := fnv.New64a()

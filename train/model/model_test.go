@@ -172,12 +172,12 @@ func setupOf(t *testing.T, a *arch.Model) *setup {
 
 // adapt adds adapters with random A and B to the named linear layers of every
 // block.
-func (s *setup) adapt(rank int, scale float32, names ...string) {
+func (s *setup) adapt(t *testing.T, rank int, scale float32, names ...string) {
 	rng := rand.New(rand.NewPCG(6, 6))
 	for _, x := range s.arch.Tensors() {
 		for _, n := range names {
 			if x.Linear && len(x.Module()) >= len(n) && x.Module()[len(x.Module())-len(n):] == n {
-				ad := NewAdapter(x.Module(), x.In(), x.Out(), rank, scale, 0, 1)
+				ad := filled(t, NewAdapter(x, rank, scale, 0, 1))
 				for i := range ad.B.Data {
 					ad.B.Data[i] = float32(rng.NormFloat64() * 0.3)
 				}
@@ -190,8 +190,9 @@ func (s *setup) adapt(rank int, scale float32, names ...string) {
 // full trains every tensor.
 func (s *setup) full(t *testing.T) {
 	for _, x := range s.arch.Tensors() {
-		data := tensortest.Floats(t, s.src, x.Name)
-		s.train.Params[x.Name] = optim.NewParam(x.Name, x.Dims, data, len(x.Dims) > 1)
+		p := &optim.Param{Name: x.Name, Shape: x.Dims, Layer: x.Layer, Init: optim.Copy(tensortest.Floats(t, s.src, x.Name)), Decay: len(x.Dims) > 1}
+		require.NoError(t, p.Fill())
+		s.train.Params[x.Name] = p
 	}
 }
 
@@ -224,9 +225,9 @@ func TestGradients(t *testing.T) {
 		config func(c *arch.Config)
 		setup  func(t *testing.T, s *setup)
 	}{
-		"lora": {nil, func(t *testing.T, s *setup) { s.adapt(3, 1.7, all...) }},
+		"lora": {nil, func(t *testing.T, s *setup) { s.adapt(t, 3, 1.7, all...) }},
 		"lora rank 1 on two": {func(c *arch.Config) { c.NumKeyValueHeads = 6; c.TieWordEmbeddings = true },
-			func(t *testing.T, s *setup) { s.adapt(1, 0.5, "q_proj", "down_proj") }},
+			func(t *testing.T, s *setup) { s.adapt(t, 1, 0.5, "q_proj", "down_proj") }},
 		"logits in chunks": {func(c *arch.Config) { c.NumHiddenLayers = 1 }, func(t *testing.T, s *setup) { s.full(t); s.logits = 100 }},
 		"full":             {func(c *arch.Config) { c.AttentionBias, c.MLPBias, c.NumHiddenLayers = true, true, 2 }, func(t *testing.T, s *setup) { s.full(t) }},
 		"full tied": {func(c *arch.Config) { c.TieWordEmbeddings, c.NumHiddenLayers = true, 1 },
@@ -234,7 +235,7 @@ func TestGradients(t *testing.T) {
 		"full and lora": {func(c *arch.Config) {
 			c.NumHiddenLayers, c.HiddenSize, c.NumAttentionHeads, c.NumKeyValueHeads = 1, 5, 1, 1
 		},
-			func(t *testing.T, s *setup) { s.full(t); s.adapt(2, 2, all...) }},
+			func(t *testing.T, s *setup) { s.full(t); s.adapt(t, 2, 2, all...) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSetup(t, c.config)
@@ -254,7 +255,7 @@ func TestGradientsOfEveryFamily(t *testing.T) {
 			s := setupOf(t, a)
 			s.micro = [][]sequence{{s.micro[0][0], s.micro[0][1]}}
 			s.full(t)
-			s.adapt(2, 0.7, a.LinearModules()...)
+			s.adapt(t, 2, 0.7, a.LinearModules()...)
 			if a.NumExperts > 0 {
 				s.checkLosses(t)
 				return
@@ -349,7 +350,7 @@ func TestBitsDoNotDependOnHow(t *testing.T) {
 	for _, dropout := range []bool{false, true} {
 		t.Run(fmt.Sprint("dropout ", dropout), func(t *testing.T) {
 			s := newSetup(t, nil)
-			s.adapt(3, 1.7, "proj")
+			s.adapt(t, 3, 1.7, "proj")
 			if dropout {
 				s.dropout = true
 				for _, a := range s.train.Adapters {
@@ -371,8 +372,18 @@ func TestBitsDoNotDependOnHow(t *testing.T) {
 	}
 }
 
+// layer is the weight of a linear layer of block number l.
+func layer(l, in, out int) arch.Tensor {
+	return arch.Tensor{Name: fmt.Sprintf("model.layers.%d.mlp.up_proj.weight", l), Template: &arch.Template{Part: "weight", Linear: true}, Layer: l, Dims: []int64{int64(out), int64(in)}}
+}
+
+func filled(t *testing.T, a *Adapter) *Adapter {
+	require.NoError(t, a.Fill())
+	return a
+}
+
 func TestDropout(t *testing.T) {
-	a := NewAdapter("m", 5, 5, 2, 1, 0.25, 1)
+	a := NewAdapter(layer(0, 5, 5), 2, 1, 0.25, 1)
 	x, y := make([]float32, 100000), make([]float32, 100000)
 	for i := range x {
 		x[i] = 3
@@ -398,7 +409,7 @@ func TestDropout(t *testing.T) {
 	// With dropout the gradient is that of the masked model: finite
 	// differences of the model's own loss, in one element of A and B each.
 	s := newSetup(t, func(c *arch.Config) { c.NumHiddenLayers = 1 })
-	s.adapt(2, 1, "proj")
+	s.adapt(t, 2, 1, "proj")
 	s.dropout = true
 	for _, a := range s.train.Adapters {
 		a.Dropout = 0.5
@@ -435,7 +446,10 @@ func TestDropout(t *testing.T) {
 }
 
 func TestAdapterInit(t *testing.T) {
-	a := NewAdapter("model.layers.0.mlp.up_proj", 100, 40, 8, 2, 0, 7)
+	of := func(block int, seed uint64) *Adapter {
+		return filled(t, NewAdapter(layer(block, 100, 40), 8, 2, 0, seed))
+	}
+	a := of(0, 7)
 	require.Equal(t, "model.layers.0.mlp.up_proj.lora_A.weight", a.A.Name)
 	require.Equal(t, tensor.Shape{8, 100}, a.A.Shape)
 	require.Equal(t, tensor.Shape{40, 8}, a.B.Shape)
@@ -450,9 +464,9 @@ func TestAdapterInit(t *testing.T) {
 	for _, v := range a.B.Data {
 		require.Zero(t, v)
 	}
-	require.Equal(t, a.A.Data, NewAdapter("model.layers.0.mlp.up_proj", 100, 40, 8, 2, 0, 7).A.Data)
-	require.NotEqual(t, a.A.Data, NewAdapter("model.layers.0.mlp.up_proj", 100, 40, 8, 2, 0, 8).A.Data)
-	require.NotEqual(t, a.A.Data, NewAdapter("model.layers.1.mlp.up_proj", 100, 40, 8, 2, 0, 7).A.Data)
+	require.Equal(t, a.A.Data, of(0, 7).A.Data)
+	require.NotEqual(t, a.A.Data, of(0, 8).A.Data)
+	require.NotEqual(t, a.A.Data, of(1, 7).A.Data)
 }
 
 // TestGenerateSeesWhatTrainingSees compares the logits computed token by token,
@@ -464,7 +478,7 @@ func TestGenerateSeesWhatTrainingSees(t *testing.T) {
 }
 
 func generateSees(t *testing.T, s *setup) {
-	s.adapt(2, 1, "v_proj", "up_proj", "c_attn", "qkv_proj")
+	s.adapt(t, 2, 1, "v_proj", "up_proj", "c_attn", "qkv_proj")
 	tokens := s.micro[1][0].tokens
 	want := s.reference(t).logits(tokens)
 	for _, first := range []int{1, 4, len(tokens)} {
@@ -524,7 +538,7 @@ func TestTokensOutsideTheVocabulary(t *testing.T) {
 
 func TestNoLabels(t *testing.T) {
 	s := newSetup(t, nil)
-	s.adapt(2, 1, "q_proj")
+	s.adapt(t, 2, 1, "q_proj")
 	s.micro = [][]sequence{{{[]int32{1, 2, 3}, 3}}}
 	require.Equal(t, []float64{0}, s.pass(t, 2))
 	for _, p := range s.params() {

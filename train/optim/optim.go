@@ -17,8 +17,15 @@ type Param struct {
 	Name  string
 	Shape tensor.Shape
 
-	// Data and Grad have Shape.Elems elements. Grad is added to until the
-	// optimizer has used it.
+	// Layer is the number of the block it belongs to, -1 outside the blocks.
+	Layer int
+
+	// Init fills dst, which has Shape.Elems elements, with the values before the first
+	// step: the same whenever it is called.
+	Init func(dst []float32) error
+
+	// Data and Grad have Shape.Elems elements while the parameter is in memory and are
+	// nil otherwise. Grad is added to until the optimizer has used it.
 	Data, Grad []float32
 
 	// Decay says that weight decay applies: to matrices, not to norms and
@@ -26,9 +33,19 @@ type Param struct {
 	Decay bool
 }
 
-// NewParam returns a parameter of the given values and a zero gradient.
-func NewParam(name string, shape tensor.Shape, data []float32, decay bool) *Param {
-	return &Param{Name: name, Shape: shape, Data: data, Grad: make([]float32, len(data)), Decay: decay}
+// Fill brings the parameter into memory with its first values and a zero gradient.
+func (p *Param) Fill() error {
+	n := p.Shape.Elems()
+	p.Data, p.Grad = make([]float32, n), make([]float32, n)
+	return p.Init(p.Data)
+}
+
+// Copy returns an Init of the given values.
+func Copy(values []float32) func(dst []float32) error {
+	return func(dst []float32) error {
+		copy(dst, values)
+		return nil
+	}
 }
 
 // An Optimizer changes parameters by their gradients.

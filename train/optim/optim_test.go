@@ -36,10 +36,16 @@ func TestSchedules(t *testing.T) {
 }
 
 func params() []*Param {
-	return []*Param{
-		NewParam("w", tensor.Shape{2, 3}, []float32{1, -2, 3, -4, 5, -6}, true),
-		NewParam("b", tensor.Shape{2}, []float32{0.5, -0.5}, false),
+	list := []*Param{
+		{Name: "w", Shape: tensor.Shape{2, 3}, Init: Copy([]float32{1, -2, 3, -4, 5, -6}), Decay: true},
+		{Name: "b", Shape: tensor.Shape{2}, Init: Copy([]float32{0.5, -0.5})},
 	}
+	for _, p := range list {
+		if err := p.Fill(); err != nil {
+			panic(err)
+		}
+	}
+	return list
 }
 
 func setGrads(ps []*Param, scale float32) {
