@@ -72,8 +72,7 @@ func (o Options) Validate() error {
 }
 
 // optimizers is every optimizer there is, by the name --optimizer knows it by and
-// those it has in transformers (optim). That a state is paged is the plan's choice, so
-// the paged ones there are the same here.
+// those it has in transformers (optim). The paged ones give the same results.
 var optimizers = []struct {
 	name    string
 	aliases []string
@@ -94,6 +93,21 @@ func Names() []string {
 	}
 	return out
 }
+
+// Canonical returns the name that Names has for an optimizer, and unknown ones as they
+// are.
+func Canonical(name string) string {
+	for _, row := range optimizers {
+		if slices.Contains(row.aliases, name) {
+			return row.name
+		}
+	}
+	return name
+}
+
+// Paged reports whether the name asks for a state on disk, as transformers' paged
+// optimizers do for one outside the GPU's memory.
+func Paged(name string) bool { return strings.HasPrefix(name, "paged_") }
 
 // New returns the optimizer of that name, which may be one of transformers'.
 func New(name string, o Options) (Optimizer, error) {
@@ -164,11 +178,9 @@ func Values(params []*Param) tensor.Source {
 // LoadValues fills parameters that are in memory from the tensors of the same names.
 func LoadValues(params []*Param, src tensor.Source) error {
 	for _, p := range params {
-		b := make([]byte, 4*len(p.Data))
-		if err := Load(b, p.Info(), src); err != nil {
+		if err := Load(kernel.Bytes(p.Data), p.Info(), src); err != nil {
 			return err
 		}
-		copy(p.Data, kernel.Floats(b))
 	}
 	return nil
 }
