@@ -59,12 +59,14 @@ func New(params []*optim.Param, opt optim.Optimizer, o Options) (*Store, error) 
 	if s.disk == 0 {
 		return s, nil
 	}
+	var err error
+	if s.file, err = scratch.Create(o.Scratch, s.disk); err != nil {
+		return nil, err
+	}
 	for range o.buffers() {
 		s.pages = append(s.pages, &page{buf: scratch.Buffer(s.page), block: -1})
 	}
-	var err error
-	s.file, err = scratch.Create(o.Scratch, s.disk)
-	return s, err
+	return s, nil
 }
 
 // Close removes the file.
