@@ -46,6 +46,9 @@ type Checkpoint struct {
 	// Optimizer is the optimizer's state.
 	Optimizer tensor.Source
 
+	// Log holds the records up to the step.
+	Log []Record
+
 	State State
 }
 

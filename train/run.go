@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/seed18967229/nibble/arch"
@@ -47,6 +48,7 @@ type Run struct {
 	order        order
 
 	out   Output
+	log   []Record
 	state State
 }
 
@@ -125,6 +127,7 @@ func (r *Run) Resume(c Checkpoint) error {
 		return err
 	}
 	r.filled = true
+	r.log = slices.Clone(c.Log)
 	r.state = c.State
 	r.state.Config = r.cfg
 	return nil
@@ -154,7 +157,7 @@ func (r *Run) Train(ctx context.Context) (State, error) {
 			return r.state, err
 		}
 		r.state.EvalLoss, r.state.FirstEvalLoss = &loss, &loss
-		if err := r.out.Log(Record{EvalLoss: &loss}); err != nil {
+		if err := r.record(Record{EvalLoss: &loss}); err != nil {
 			return r.state, err
 		}
 	}
@@ -172,7 +175,7 @@ func (r *Run) Train(ctx context.Context) (State, error) {
 			}
 			rec.EvalLoss, r.state.EvalLoss = &loss, &loss
 		}
-		if err := r.out.Log(rec); err != nil {
+		if err := r.record(rec); err != nil {
 			return r.state, err
 		}
 		stopped := ctx.Err() != nil && !last
@@ -188,10 +191,15 @@ func (r *Run) Train(ctx context.Context) (State, error) {
 	return r.state, nil
 }
 
+func (r *Run) record(rec Record) error {
+	r.log = append(r.log, rec)
+	return r.out.Log(rec)
+}
+
 func due(step, every int) bool { return every > 0 && step%every == 0 }
 
 func (r *Run) checkpoint() Checkpoint {
-	return Checkpoint{Trained: r.pages.Values(), Optimizer: r.pages.State(), State: r.state}
+	return Checkpoint{Trained: r.pages.Values(), Optimizer: r.pages.State(), Log: r.log, State: r.state}
 }
 
 // step does one optimizer step.
