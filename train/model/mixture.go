@@ -269,24 +269,29 @@ func (m *mixture) sharedBackward(s *arena, dx, dy, x []float32, n int, d dropout
 	return m.sharedGate.backward(s, dx, dgate, x, n, d)
 }
 
-// grad is backward with the inside computed again. It calls share with the product
-// of each row of dy and of the result: as dy is the gradient of the weighted result,
-// that is the gradient of the row's weight times the weight.
+// grad is backward of an MLP with a gate, the inside of which is computed again. It
+// calls share with the product of each row of dy and of the result: as dy is the
+// gradient of the weighted result, that is the gradient of the row's weight times the
+// weight.
 func (m *dense) grad(s *arena, dx, dy, x []float32, n int, d dropout, share func(i int, v float32)) error {
 	var in mlpInner
 	if err := m.inside(s, &in, x, n, d); err != nil {
 		return err
 	}
-	dact, err := m.downGrad(s, dy, &in, n, d)
-	if err != nil {
+	dact := s.zeros(len(in.act))
+	if err := m.down.backward(s, dact, dy, in.act, n, d); err != nil {
 		return err
 	}
 	// The result is linear in act, so the product is that of act and its gradient.
-	w := len(dact) / n
+	w := m.down.in
 	for i := range n {
 		share(i, kernel.Dot(in.act[i*w:(i+1)*w], dact[i*w:(i+1)*w]))
 	}
-	return m.actGrad(s, dx, dact, &in, x, n, d)
+	m.act.GatedGrad(in.gate, in.up, dact, in.gate, in.up)
+	if err := m.up.backward(s, dx, in.up, x, n, d); err != nil {
+		return err
+	}
+	return m.gate.backward(s, dx, in.gate, x, n, d)
 }
 
 // gather returns those rows of x, which are h long.

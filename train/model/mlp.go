@@ -96,22 +96,10 @@ func (m *dense) output(s *arena, y []float32, in *mlpInner, _ []float32, n int, 
 }
 
 func (m *dense) backward(s *arena, dx, dy []float32, in *mlpInner, x []float32, n int, d dropout) error {
-	dact, err := m.downGrad(s, dy, in, n, d)
-	if err != nil {
+	dact := s.zeros(len(in.act))
+	if err := m.down.backward(s, dact, dy, in.act, n, d); err != nil {
 		return err
 	}
-	return m.actGrad(s, dx, dact, in, x, n, d)
-}
-
-// downGrad returns the gradient with respect to act.
-func (m *dense) downGrad(s *arena, dy []float32, in *mlpInner, n int, d dropout) ([]float32, error) {
-	dact := s.zeros(len(in.act))
-	return dact, m.down.backward(s, dact, dy, in.act, n, d)
-}
-
-// actGrad is what is left of backward, given that gradient. It leaves in and dact
-// spoiled.
-func (m *dense) actGrad(s *arena, dx, dact []float32, in *mlpInner, x []float32, n int, d dropout) error {
 	if in.gate == nil {
 		m.act.Grad(dact, dact, in.up)
 		return m.up.backward(s, dx, dact, x, n, d)
