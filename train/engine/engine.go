@@ -34,6 +34,10 @@ type Choices struct {
 	// Pinned is how many of the slots keep the first blocks for good.
 	Pinned int
 
+	// ResidentHead says that the matrix that makes logits stays in memory; else it is
+	// read by sections where it is used.
+	ResidentHead bool
+
 	// Of the blocks, the last Kept have what the way back needs of their inside kept
 	// in memory, the Spilled before those have it on disk, and the rest compute it
 	// again.
@@ -78,7 +82,7 @@ type Engine struct {
 // trained of it. Close ends it.
 func New(src tensor.Source, codecs tensor.Codecs, a *arch.Model, train model.Trainable, o Options) (*Engine, error) {
 	skip := func(name string) bool { return train.Params[name] != nil }
-	s, err := stream.New(src, codecs, a, stream.Options{Slots: o.Slots, Skip: skip})
+	s, err := stream.New(src, codecs, a, stream.Options{Slots: o.Slots, Pinned: o.Pinned, ResidentHead: o.ResidentHead, Skip: skip})
 	if err != nil {
 		return nil, err
 	}
