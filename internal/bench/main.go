@@ -31,6 +31,8 @@ type options struct {
 	memory string
 	steps  int
 	keep   bool
+
+	wikisql string
 }
 
 func main() {
@@ -52,6 +54,8 @@ func main() {
 	flag.StringVar(&o.memory, "memory", "", "with -train, the budget in place of each case's own")
 	flag.IntVar(&o.steps, "steps", 0, "with -train, the steps that are measured in place of each case's own")
 	flag.BoolVar(&o.keep, "keep", false, "with -train, keep the models that were made")
+	withStories := flag.Bool("stories", false, "instead: LoRA, QLoRA and full fine-tuning of the stories model, each tuned")
+	flag.StringVar(&o.wikisql, "wikisql", "", "with -stories, a directory with WikiSQL's train.jsonl and valid.jsonl")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -65,6 +69,8 @@ func main() {
 		err = merging(&o)
 	case *withTraining:
 		err = training(ctx, &o)
+	case *withStories:
+		err = stories(ctx, &o)
 	default:
 		err = conversions(&o)
 	}
