@@ -10,6 +10,6 @@
 //
 // It runs the built program from outside and knows nothing of how it works, but for
 // what is in memory, which it calls. The models to train on are quantized by the parts of
-// nibble quantize, as their weights are nowhere before. Peers are called by what they offer in public, from
-// the programs in peers.
+// nibble quantize, as their weights are nowhere before. Peers are called by what they
+// offer in public, from the programs in peers.
 package main

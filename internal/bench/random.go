@@ -57,7 +57,10 @@ var trainees = map[string]trainee{
 	"llama-65b-nf4": {llamaConfig(80, 8192, 22016, 64, 32000), true},
 	"qwen-0.5b-nf4": {qwenConfig(), true},
 	"qwen-0.5b":     {qwenConfig(), false},
-	"tiny-nf4":      {llamaConfig(3, 256, 704, 4, 512), true}, // to try the cases with
+
+	// To try the driver with.
+	"tiny-nf4": {llamaConfig(3, 256, 704, 4, 512), true},
+	"tiny":     {llamaConfig(3, 256, 704, 4, 512), false},
 }
 
 // model is what the configuration makes.

@@ -74,8 +74,8 @@ func stories(ctx context.Context, o *options) error {
 	fmt.Printf("%s, %d processors; steps of 8 examples of 128 tokens (WikiSQL: 256), AdamW, 20 steps of warm-up, cosine; %d seeds at the best learning rate\n\n",
 		speed.CPU(), runtime.GOMAXPROCS(0), o.runs)
 	for _, data := range []struct{ name, path, length, steps string }{
-		{"Shakespeare", "cmd/nibble/demo/shakespeare", "128", "300"},
-		{"WikiSQL", o.wikisql, "256", "300"},
+		{"Shakespeare", "cmd/nibble/demo/shakespeare", "128", "200"},
+		{"WikiSQL", o.wikisql, "256", "200"},
 	} {
 		if !strings.Contains(data.name, o.only) {
 			continue

@@ -54,7 +54,7 @@ type peftTraining struct {
 func (c trainCase) peft(ctx context.Context, o *options, model, data string, variant []string) (*peftTraining, error) {
 	args := append([]string{"internal/bench/peers/peft_train.py", model, data, strconv.Itoa(trainTokens), strconv.Itoa(1 + max(3, c.measured)),
 		strconv.Itoa(c.rank), strconv.Itoa(c.alpha)}, variant...)
-	cmd := exec.CommandContext(ctx, o.python, args...)
+	cmd := exec.CommandContext(ctx, o.python, append([]string{"-W", "ignore"}, args...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
