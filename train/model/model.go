@@ -21,6 +21,16 @@ type Weights interface {
 	Vector(name string) ([]float32, error)
 }
 
+// Leased is the Weights of a block.
+type Leased interface {
+	Weights
+
+	// Experts starts reading those experts of the block. What it returns waits until
+	// one of them is there, the matrices of which may be asked for then; what is
+	// there already, or lives elsewhere because it is trained, costs nothing.
+	Experts(which []int) (wait func(expert int) error)
+}
+
 // Trainable is what is being trained. Both maps may be empty.
 type Trainable struct {
 	// Params holds tensors trained themselves, by name. The model reads them
@@ -85,35 +95,6 @@ func (m *Model) embedScale() float32 {
 	}
 	return 1
 }
-
-// arena hands out scratch for one pass through a block and takes it all back
-// at once, so that a training step allocates nothing.
-type arena struct {
-	slabs []([]float32)
-	next  int
-}
-
-// take returns n floats with arbitrary content.
-func (a *arena) take(n int) []float32 {
-	if a.next == len(a.slabs) {
-		a.slabs = append(a.slabs, nil)
-	}
-	if cap(a.slabs[a.next]) < n {
-		a.slabs[a.next] = make([]float32, n)
-	}
-	s := a.slabs[a.next][:n]
-	a.next++
-	return s
-}
-
-// zeros returns n zeros.
-func (a *arena) zeros(n int) []float32 {
-	s := a.take(n)
-	clear(s)
-	return s
-}
-
-func (a *arena) reset() { a.next = 0 }
 
 // binding resolves tensors by role: to the trained parameter if there is one,
 // else to the weights.
