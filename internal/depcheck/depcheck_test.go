@@ -20,7 +20,7 @@ const module = "github.com/seed18967229/nibble/"
 var allowed = map[string][]string{
 	"internal/...":        {},
 	"internal/tensortest": {"tensor", "arch"},
-	"internal/bench":      {"tensor", "nf4"},
+	"internal/bench":      {"tensor", "tensor/floats", "arch", "pipeline", "nf4", "nf4/bnb", "formats/hf"},
 
 	"tensor":            {},
 	"arch":              {},
