@@ -6,7 +6,6 @@ import (
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/internal/memory"
-	"github.com/seed18967229/nibble/tensor"
 	"github.com/seed18967229/nibble/train/engine"
 	"github.com/seed18967229/nibble/train/model"
 	"github.com/seed18967229/nibble/train/optim"
@@ -55,20 +54,19 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 	tokens := micro * int64(cfg.GradAccumulationSteps)
 	h := a.HiddenSize
 	inner := model.InnerFloats(a)
-	for _, x := range a.Tensors() {
-		n := tensor.Shape(x.Dims).Elems()
-		switch {
-		case cfg.FineTuneType == "full":
-			p.Trainable += n
-			if x.Layer >= 0 {
-				block = 0 // every tensor of a block is trained and stays
-			}
-		case cfg.target(x) != "":
-			p.Trainable += int64(cfg.Rank) * (x.Dims[0] + x.Dims[1])
-			if x.Layer == 0 {
-				inner += 3 * int64(cfg.Rank)
-			}
+	t, params, err := NewTrainable(a, base.Source, base.Codecs, cfg)
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range params {
+		p.Trainable += x.Shape.Elems()
+		if cfg.Full() && x.Layer >= 0 {
+			block = 0 // every tensor of a block is trained and stays
 		}
+	}
+	var adapting, kept int64
+	for _, ad := range t.Adapters {
+		adapting, kept = max(adapting, ad.ScratchFloats(micro)), kept+ad.KeptFloats()
 	}
 	var panel int64
 	for _, x := range a.Block(0) {
@@ -82,6 +80,7 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 	p.add("optimizer state ("+opt.Name()+")", opt.StateBytes(p.Trainable))
 	p.add("hidden states between blocks", 4*h*tokens*(a.NumHiddenLayers+1))
 	p.add("inside a block", 4*inner*micro)
+	p.add("inside an adapter", 4*(adapting+kept))
 	p.add("logits and their gradient", 4*(4*h*tokens+logits))
 	p.add("panels of decoded weights", panel)
 	p.add("tiles of attention", kernel.AttentionBytes(int(a.HeadDim)))

@@ -28,6 +28,10 @@ type Param struct {
 	// nil otherwise. Grad is added to until the optimizer has used it.
 	Data, Grad []float32
 
+	// DType is what the values are rounded to after every step: BF16, or F32, which is
+	// also what the zero value means.
+	DType tensor.DType
+
 	// Decay says that weight decay applies: to matrices, not to norms and
 	// biases, as the trainer of transformers has it.
 	Decay bool
