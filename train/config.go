@@ -157,28 +157,34 @@ func (c Config) Resolved(n int) Config {
 	return c
 }
 
-// setting is a setting as it is and as it was.
-type setting struct {
-	name     string
-	now, was any
+// Difference is a setting that is not what it was.
+type Difference struct {
+	Name     string
+	Now, Was any
 }
 
-// sameRun returns an error naming the first setting in which a run that is
-// resumed differs from what it was, if that would make it another run. How long
-// it goes on and at what learning rate may change.
-func (c *Config) sameRun(was *Config) error {
-	for _, v := range append([]setting{
+// Differences returns the settings in which the configuration differs from what it was,
+// of those that make what is trained and how: not how long it goes on, at what learning
+// rate and what is reported of it.
+func (c *Config) Differences(was *Config) []Difference {
+	list := append([]Difference{
 		{"fine-tune-type", c.FineTuneType, was.FineTuneType},
 		{"batch-size", c.BatchSize, was.BatchSize},
 		{"grad-accumulation-steps", c.GradAccumulationSteps, was.GradAccumulationSteps},
 		{"optimizer", c.Optimizer, was.Optimizer},
 		{"max-seq-length", c.MaxSeqLength, was.MaxSeqLength},
 		{"seed", c.Seed, was.Seed},
-	}, c.Methods.compared(&was.Methods)...) {
-		if v.now != v.was {
-			return hint.Add(fmt.Errorf("--%s is %v, but the run to be resumed had %v", v.name, v.now, v.was),
-				"resume with the settings of the first run, or start a new one")
-		}
+	}, c.Methods.compared(&was.Methods)...)
+	return slices.DeleteFunc(list, func(d Difference) bool { return d.Now == d.Was })
+}
+
+// sameRun returns an error naming the first setting in which a run that is
+// resumed differs from what it was, if that would make it another run. How long
+// it goes on and at what learning rate may change.
+func (c *Config) sameRun(was *Config) error {
+	for _, d := range c.Differences(was) {
+		return hint.Add(fmt.Errorf("--%s is %v, but the run to be resumed had %v", d.Name, d.Now, d.Was),
+			"resume with the settings of the first run, or start a new one")
 	}
 	return nil
 }

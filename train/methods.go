@@ -126,9 +126,9 @@ func (c *Config) validateMethods() error {
 func (m *Methods) limited() bool { return m.NumLayers > 0 || len(m.LayersToTransform) > 0 }
 
 // compared returns what a run that is resumed must have as it was.
-func (m *Methods) compared(was *Methods) []setting {
+func (m *Methods) compared(was *Methods) []Difference {
 	text := func(v any) string { return fmt.Sprint(v) }
-	return []setting{
+	return []Difference{
 		{"rank", m.Rank, was.Rank},
 		{"alpha", m.Alpha, was.Alpha},
 		{"dropout", m.Dropout, was.Dropout},
