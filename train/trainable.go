@@ -1,7 +1,10 @@
 package train
 
 import (
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/internal/hint"
@@ -113,7 +116,7 @@ func (b *builder) adapters(a *arch.Model) error {
 			}
 		}
 	}
-	return b.start()
+	return b.start(a)
 }
 
 func (b *builder) adapter(x arch.Tensor, rank int, scale float32) error {
@@ -171,7 +174,7 @@ func (b *builder) matrix(src tensor.Source, name string) (kernel.Matrix, error) 
 
 // start has parameters begin with what the start has of them, and all in the type that
 // they are to have.
-func (b *builder) start() error {
+func (b *builder) start(a *arch.Model) error {
 	from := b.cfg.Start.Adapter
 	used := make(map[string]bool)
 	for _, p := range b.params {
@@ -193,7 +196,14 @@ func (b *builder) start() error {
 		return nil
 	}
 	for info := range from.All() {
-		if !used[info.Name] {
+		if used[info.Name] {
+			continue
+		}
+		copied, err := b.copied(a, info.Name)
+		if err != nil {
+			return err
+		}
+		if !copied {
 			return hint.Add(fmt.Errorf("adapter tensor %q: %w: nothing that is trained has that name", info.Name, tensor.ErrMalformed),
 				"was the adapter trained on another model?")
 		}
@@ -224,4 +234,45 @@ func (b *builder) startFrom(p *optim.Param, from tensor.Source) error {
 		return rows.ReadRows(dst, 0)
 	}
 	return nil
+}
+
+// copied reports whether a tensor of the start is a copy of what is there without it, as
+// PEFT stores of embeddings: under their adapter, and of a head that is tied to them.
+func (b *builder) copied(a *arch.Model, name string) (bool, error) {
+	from := b.cfg.Start.Adapter
+	if base := strings.Replace(name, ".base_layer.weight", ".weight", 1); base != name && tensor.Has(b.src, base) {
+		return b.same(from, name, b.src, base)
+	}
+	if embedding := a.NameOf(arch.Embedding); a.TieWordEmbeddings && name == a.NameOf(arch.Head) && tensor.Has(from, embedding) {
+		return b.same(from, name, from, embedding)
+	}
+	return false, nil
+}
+
+// sameAtOnce is how many elements are compared at a time, at least.
+const sameAtOnce = 1 << 16
+
+// same reports whether two tensors have the same elements.
+func (b *builder) same(xs tensor.Source, x string, ys tensor.Source, y string) (bool, error) {
+	info, xrows, err := b.codecs.OpenFrom(xs, x)
+	if err != nil {
+		return false, err
+	}
+	other, yrows, err := b.codecs.OpenFrom(ys, y)
+	if err != nil || !info.Shape.Equal(other.Shape) {
+		return false, err
+	}
+	rows, cols := info.Shape.Rows(), info.Shape.Cols()
+	atOnce := min(rows, 1+sameAtOnce/max(1, cols))
+	p, q := make([]float32, atOnce*cols), make([]float32, atOnce*cols)
+	for row := int64(0); row < rows; row += atOnce {
+		n := min(atOnce, rows-row) * cols
+		if err := errors.Join(xrows.ReadRows(p[:n], row), yrows.ReadRows(q[:n], row)); err != nil {
+			return false, err
+		}
+		if !slices.Equal(p[:n], q[:n]) {
+			return false, nil
+		}
+	}
+	return true, nil
 }

@@ -112,7 +112,7 @@ def run(model, batch):
             loss, _ = sequence_loss(model, seq)
             (loss / total).backward()
             sums[-1] += loss.item()
-            Masked.row += len(seq["tokens"])
+            Masked.row += len(seq["tokens"]) - 1  # the last token is only ever a label
     return {"loss_sums": sums, "labels": total}
 
 
