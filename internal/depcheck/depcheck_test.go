@@ -58,7 +58,7 @@ var allowed = map[string][]string{
 	"train/engine":         {"tensor", "arch", "train/model", "train/stream"},
 	"train/data/tokenizer": {"tensor", "formats/vocab", "formats/vocab/bpe"},
 	"train/data":           {"tensor", "formats/vocab", "train/data/tokenizer"},
-	"train":                {"tensor", "arch", "train/data", "train/engine", "train/model", "train/optim", "train/pages", "train/stream"},
+	"train":                {"tensor", "arch", "formats/peft", "train/data", "train/engine", "train/model", "train/optim", "train/pages", "train/stream"},
 
 	"cmd/...": {"..."},
 }

@@ -64,12 +64,14 @@ func (m *Model) Embed(x []float32, tokens, pos []int32, w Weights) error {
 		}
 		kernel.Add(at, row)
 	}
+	m.adaptEmbeddings(x, tokens)
 	return nil
 }
 
 // EmbedGrad adds the gradient dx of Embed's result to those of the embeddings,
 // if they are trained.
 func (m *Model) EmbedGrad(dx []float32, tokens, pos []int32) {
+	m.adaptEmbeddingsGrad(dx, tokens)
 	for _, x := range []struct {
 		role  arch.Role
 		rows  []int32
