@@ -178,10 +178,10 @@ func (c *Config) Differences(was *Config) []Difference {
 	return slices.DeleteFunc(list, func(d Difference) bool { return d.Now == d.Was })
 }
 
-// sameRun returns an error naming the first setting in which a run that is
+// SameRun returns an error naming the first setting in which a run that is
 // resumed differs from what it was, if that would make it another run. How long
 // it goes on and at what learning rate may change.
-func (c *Config) sameRun(was *Config) error {
+func (c *Config) SameRun(was *Config) error {
 	for _, d := range c.Differences(was) {
 		return hint.Add(fmt.Errorf("--%s is %v, but the run to be resumed had %v", d.Name, d.Now, d.Was),
 			"resume with the settings of the first run, or start a new one")

@@ -171,6 +171,9 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 		}
 		defer files.Close()
 		from, resumed = c, &c.State
+		if err := o.Config.SameRun(&c.State.Config); err != nil {
+			return fmt.Errorf("%s: %w", o.resume, err)
+		}
 	}
 	out, err := newTrainOutput(o.out, a.force, resumed)
 	if err != nil {
