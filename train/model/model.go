@@ -180,7 +180,7 @@ func (b binding) linear(role arch.Role, layer int) (*linear, error) {
 // linearOf returns the linear layer with that weight and no bias.
 func (b binding) linearOf(t arch.Tensor) (*linear, error) {
 	l := &linear{weight: t, out: t.Out(), in: t.In(), transposed: t.Transposed, observer: b.m.observer}
-	if t.Linear {
+	if t.Role != arch.Embedding { // as a head, too, it is without its adapter
 		l.lora = b.m.train.Adapters[t.Module()]
 	}
 	if p := b.m.train.Params[t.Name]; p != nil {
