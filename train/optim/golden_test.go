@@ -130,3 +130,14 @@ func TestStepsAgreeWithPeers(t *testing.T) {
 		})
 	}
 }
+
+// What codes of 8 bits stand for is as bitsandbytes has it, to the bit.
+func TestDynamicMapsAreThePeers(t *testing.T) {
+	src, err := safetensors.Open(filepath.Join("testdata", "maps.safetensors"))
+	require.NoError(t, err)
+	defer src.Close()
+	for name, signed := range map[string]bool{"signed": true, "unsigned": false} {
+		got := kernel.DynamicMap(signed)
+		require.Equal(t, tensortest.Floats(t, src, name), got[:])
+	}
+}
