@@ -6,7 +6,6 @@ import (
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/internal/memory"
-	"github.com/seed18967229/nibble/tensor"
 	"github.com/seed18967229/nibble/train/engine"
 	"github.com/seed18967229/nibble/train/model"
 	"github.com/seed18967229/nibble/train/optim"
@@ -17,6 +16,12 @@ import (
 // Plan is how much memory a run needs at most, from shapes alone.
 type Plan struct {
 	engine.Choices
+
+	// Batches and Tokens are engine.Options'.
+	Batches, Tokens int
+
+	// Disk is how much the run needs in Choices.Scratch.
+	Disk int64
 
 	// Lines add up to Total.
 	Lines []PlanLine
@@ -52,7 +57,7 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, params, err := NewTrainable(a, base.Source, base.Codecs, cfg)
+	t, params, err := NewTrainable(a, base.Source, base.Codecs, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -60,22 +65,19 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 	micro := int64(cfg.BatchSize) * int64(min(longest, cfg.MaxSeqLength)-1) // tokens of a micro-batch
 	tokens := micro * int64(cfg.GradAccumulationSteps)
 	h := a.HiddenSize
-	inner := model.InnerFloats(a)
-	for _, x := range a.Tensors() {
-		n := tensor.Shape(x.Dims).Elems()
-		switch {
-		case cfg.FineTuneType == "full":
-			p.Trainable += n
-			if x.Layer >= 0 {
-				block = 0 // every tensor of a block is trained and stays
-			}
-		case cfg.target(x) != "":
-			p.Trainable += int64(cfg.Rank) * (x.Dims[0] + x.Dims[1])
-			if x.Layer == 0 {
-				inner += 3 * int64(cfg.Rank)
-			}
+	for _, x := range params {
+		p.Trainable += x.Shape.Elems()
+		if cfg.Full() && x.Layer >= 0 {
+			block = 0 // every tensor of a block is trained and stays
 		}
 	}
+	var lasting int64
+	for _, ad := range t.Adapters {
+		lasting += ad.KeptFloats()
+	}
+	p.Batches, p.Tokens = cfg.GradAccumulationSteps, int(micro)
+	need := p.Need(a, t.Adapted(), p.Batches, p.Tokens)
+	p.Disk = need.Disk
 	var panel int64
 	for _, x := range a.Block(0) {
 		if len(x.Dims) == 2 {
@@ -86,8 +88,12 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 
 	trained := pages.Measure(params, opt, pages.Options{Paged: p.PagedParams})
 	p.add("trained weights, their gradients and the state of "+opt.Name(), trained.Memory)
-	p.add("hidden states between blocks", 4*h*tokens*(a.NumHiddenLayers+1))
-	p.add("inside a block", 4*inner*micro)
+	p.add("hidden states", need.Hidden)
+	p.add("hidden states between blocks", need.Bounds)
+	p.add("inside of blocks, kept", need.Kept)
+	p.add("on its way to disk and back", need.Ring)
+	p.add("inside a block", need.Pass)
+	p.add("kept by adapters", 4*lasting)
 	p.add("logits and their gradient", 4*(4*h*tokens+logits))
 	p.add("panels of decoded weights", panel)
 	p.add("tiles of attention", kernel.AttentionBytes(int(a.HeadDim)))
@@ -110,6 +116,9 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 }
 
 func (p *Plan) add(what string, bytes int64) {
+	if bytes == 0 {
+		return
+	}
 	p.Lines = append(p.Lines, PlanLine{what, bytes})
 	p.Total += bytes
 }

@@ -475,7 +475,7 @@ func TestConfigValidate(t *testing.T) {
 		"--learning-rate is NaN":         func(c *Config) { c.LearningRate = math.NaN() },
 		"--max-grad-norm is -1":          func(c *Config) { c.MaxGradNorm = -1 },
 		"--alpha is +Inf":                func(c *Config) { c.Alpha = math.Inf(1) },
-		"--fine-tune-type is \"dora\"":   func(c *Config) { c.FineTuneType = "dora" },
+		"--fine-tune-type is \"ia3\"":    func(c *Config) { c.FineTuneType = "ia3" },
 		"--iters is -1":                  func(c *Config) { c.Iters = -1 },
 		"there is nothing to do":         func(c *Config) { c.Epochs = 0 },
 		"--max-seq-length is 1":          func(c *Config) { c.MaxSeqLength = 1 },
@@ -490,11 +490,4 @@ func TestConfigValidate(t *testing.T) {
 	full := DefaultConfig()
 	full.FineTuneType, full.Rank = "full", 0
 	require.NoError(t, full.Validate(), "full fine-tuning has no rank")
-}
-
-func TestScale(t *testing.T) {
-	c := Config{Rank: 16, Alpha: 32}
-	require.Equal(t, 2.0, c.Scale())
-	c.UseRSLoRA = true
-	require.Equal(t, 8.0, c.Scale())
 }
