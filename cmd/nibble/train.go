@@ -92,6 +92,8 @@ type trainResult struct {
 	Seconds   float64 `json:"seconds"`
 	BytesRead int64   `json:"base_bytes_read"`
 	DiskWait  float64 `json:"disk_wait_seconds"`
+	Paged     int64   `json:"page_bytes"`
+	PageWait  float64 `json:"page_wait_seconds"`
 	Planned   int64   `json:"planned_memory"`
 	PeakRSS   int64   `json:"peak_rss"`
 }
@@ -105,6 +107,9 @@ func (r *trainResult) text(w io.Writer) {
 	}
 	fmt.Fprintln(w)
 	fmt.Fprintf(w, "  base          %s read from disk, %.2f s waited for\n", memory.FormatSize(r.BytesRead), r.DiskWait)
+	if r.Paged > 0 {
+		fmt.Fprintf(w, "  pages         %s of what is trained read and written, %.2f s waited for\n", memory.FormatSize(r.Paged), r.PageWait)
+	}
 	fmt.Fprintf(w, "  peak memory   %s (planned %s)\n", memory.FormatSize(r.PeakRSS), memory.FormatSize(r.Planned))
 }
 
@@ -239,13 +244,13 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	if err := a.finishTraining(ctx, m, out, run, o); err != nil {
 		return err
 	}
-	stats := run.Engine().Stats()
+	stats, paged := run.Engine().Stats(), run.Stats()
 	return a.print(&trainResult{
 		OutputDir: o.out, Type: o.FineTuneType, Steps: state.Step,
 		TrainableParams: plan.Trainable, Params: plan.Params, TrainableShare: float64(plan.Trainable) / float64(plan.Params),
 		Loss: out.records[len(out.records)-1].Loss, FirstLoss: state.FirstLoss, Eval: state.EvalLoss, FirstEval: state.FirstEvalLoss,
 		NumTokens: state.NumTokens, Seconds: time.Since(start).Seconds(), BytesRead: stats.BytesRead, DiskWait: stats.Waited.Seconds(),
-		Planned: plan.Total, PeakRSS: memory.PeakRSS(),
+		Paged: paged.Read + paged.Written, PageWait: paged.Waited.Seconds(), Planned: plan.Total, PeakRSS: memory.PeakRSS(),
 	})
 }
 

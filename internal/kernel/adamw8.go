@@ -1,10 +1,6 @@
 package kernel
 
-import (
-	"math"
-	"sort"
-	"sync"
-)
+import "math"
 
 // block8 is how many moments share a scale.
 const block8 = 256
@@ -80,89 +76,6 @@ func encodeBlock8(codes []uint8, x []float32, d *dynamicMap) float32 {
 		codes[i] = d.zero
 	}
 	return top
-}
-
-// dynamicMap is a dynamic 8-bit number type (Dettmers, 2015): its values in ascending
-// order, of which one is 0, and what finds the nearest.
-type dynamicMap struct {
-	values [256]float32
-	zero   uint8
-
-	// bounds are midway between a value and the next; the last is Inf. What is on a
-	// bound belongs to the value below.
-	bounds [256]float32
-
-	// first has the lowest code there is among the numbers that agree in their sign and
-	// the upper bits of their magnitude; none of them is more than one code above. The
-	// loops read 4 bytes at a time.
-	first [2*mapKeys + 3]uint8
-}
-
-const (
-	// keyShift takes away the bits in which numbers with one key differ.
-	keyShift = 16
-	// firstKey is the key of 2^-22, which all below have as well: no more than one bound
-	// is there.
-	firstKey = (127 - 22) << 23 >> keyShift
-	// mapKeys is the number of keys of each sign, up to that of 1.
-	mapKeys = 127<<23>>keyShift - firstKey + 1
-)
-
-func key8(x float32) int {
-	b := math.Float32bits(x)
-	k := min(max(int(b&0x7fffffff)>>keyShift, firstKey), firstKey+mapKeys-1) - firstKey
-	return k + int(b>>31)*mapKeys
-}
-
-var (
-	signedMap   = sync.OnceValue(func() *dynamicMap { return newDynamicMap(true) })
-	unsignedMap = sync.OnceValue(func() *dynamicMap { return newDynamicMap(false) })
-)
-
-// newDynamicMap makes bitsandbytes' create_dynamic_map: for each decade from 1e-6 to 1
-// the middles of equal parts of it from a tenth on, twice as many as in the decade
-// below; and 0 and 1. Signed ones have half as many, and their negatives. torch makes
-// the boundaries in float32, so that its values may differ in their last places.
-func newDynamicMap(signed bool) *dynamicMap {
-	d := &dynamicMap{}
-	list := []float64{0, 1}
-	for i := range 7 {
-		parts := 2 << i
-		if signed {
-			parts = 1 << i
-		}
-		for k := range parts {
-			v := math.Pow10(i-6) * (0.1 + 0.9*(float64(k)+0.5)/float64(parts))
-			list = append(list, v)
-			if signed {
-				list = append(list, -v)
-			}
-		}
-	}
-	sort.Float64s(list)
-	for i, v := range list {
-		d.values[i] = float32(v)
-	}
-	d.zero = uint8(sort.SearchFloat64s(list, 0))
-	for i := range 255 {
-		d.bounds[i] = float32((float64(d.values[i]) + float64(d.values[i+1])) / 2)
-	}
-	d.bounds[255] = float32(math.Inf(1))
-	for k := range mapKeys {
-		least := math.Float32frombits(uint32(k+firstKey) << keyShift)
-		if k == 0 {
-			least = 0
-		}
-		most := math.Float32frombits(uint32(k+firstKey+1)<<keyShift - 1)
-		d.first[k] = d.search(least)
-		d.first[mapKeys+k] = d.search(-most)
-	}
-	return d
-}
-
-// search returns the code of the value nearest to x by its definition.
-func (d *dynamicMap) search(x float32) uint8 {
-	return uint8(sort.Search(255, func(i int) bool { return d.bounds[i] >= x }))
 }
 
 // encode8Go writes the codes of x/top, which are from -1 to 1.
