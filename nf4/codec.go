@@ -31,7 +31,7 @@ func (c codec) Open(info tensor.Info, data tensor.Bytes) (tensor.Rows, error) {
 		return nil, err
 	}
 	s := h.Sections(info.Shape.Elems())
-	w := &weight{info: info, data: data, book: c.book, Header: h}
+	w := &weight{info: info, data: data, book: c.book, Header: h, scratch: &fromReader}
 	w.nestedAt = s.Header + s.Map
 	w.absmaxAt = w.nestedAt + s.Nested
 	w.codesAt = w.absmaxAt + s.Absmax
@@ -50,6 +50,7 @@ func (c codec) Open(info tensor.Info, data tensor.Bytes) (tensor.Rows, error) {
 	if _, ok := data.(tensor.Memory); !ok {
 		return w, nil
 	}
+	w.scratch = &inMemory
 	if info.Shape.Cols()%h.BlockSize == 0 {
 		return dotted{tiled{w}}, nil
 	}
@@ -67,8 +68,12 @@ type weight struct {
 	dynamic                     [256]float32 // the stored 8-bit map
 	offsets                     [nestedBlock]float32
 
-	scratch sync.Pool // *part
+	scratch *sync.Pool // *part
 }
+
+// Scratch is shared by all weights: those that are streamed are opened again each time
+// they come. What a part has of one in memory is that memory, and never to be read into.
+var inMemory, fromReader sync.Pool
 
 // tiled is a weight in memory, any part of which is cheap to reach.
 type tiled struct{ *weight }
@@ -91,7 +96,7 @@ func (w *weight) ReadRows(dst []float32, row int64) error {
 		return err
 	}
 	p := w.part()
-	defer w.scratch.Put(p)
+	defer w.put(p)
 	return w.read(p, dst, row*w.info.Shape.Cols())
 }
 
@@ -104,7 +109,7 @@ func (w tiled) ReadTile(dst []float32, ld int, row int64, rows, col, cols int) e
 		return err
 	}
 	p := w.part()
-	defer w.scratch.Put(p)
+	defer w.put(p)
 	all := w.info.Shape.Cols()
 	if (all|int64(col)|int64(cols))%w.BlockSize == 0 { // a power of two
 		w.readBlocks(p, dst, ld, row*all+int64(col), rows, cols)
@@ -146,7 +151,7 @@ func (w dotted) PackTile(dst []float32, ld, row, rows, col, cols, nextRow, nextC
 		return err
 	}
 	p := w.part()
-	defer w.scratch.Put(p)
+	defer w.put(p)
 	mem := w.data.(tensor.Memory)
 	all := int(w.info.Shape.Cols())
 	size := int(w.BlockSize)
@@ -193,7 +198,7 @@ func (w dotted) DotRows(y []float32, ldy int, x []float32, m, row, n int) error 
 		return err
 	}
 	p := w.part()
-	defer w.scratch.Put(p)
+	defer w.put(p)
 	if err := w.load(p, int64(row)*cols, int64(row+n)*cols); err != nil {
 		return err
 	}
@@ -206,6 +211,13 @@ func (w *weight) part() *part {
 		return p
 	}
 	return new(part)
+}
+
+func (w *weight) put(p *part) {
+	if w.scratch == &inMemory {
+		p.nested, p.absmax, p.codes = nil, nil, nil
+	}
+	w.scratch.Put(p)
 }
 
 // read decodes len(dst) elements, at least one, from number at on.

@@ -237,6 +237,7 @@ func TestWhatIsLeasedIsWhatIsStored(t *testing.T) {
 
 // memoryDir is a directory in memory, where not every system has unbuffered reads.
 func memoryDir(t *testing.T) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "nibble")
 	if err != nil {
 		return t.TempDir()
@@ -263,7 +264,7 @@ func TestLargeTensors(t *testing.T) {
 // TestWithoutUnbufferedReads is about file systems and systems that have none.
 func TestWithoutUnbufferedReads(t *testing.T) {
 	m, src := wide(t, "llama", 4, nil)
-	d := store(t, src, t.TempDir())
+	d := store(t, src, memoryDir(t))
 	s, err := New(d, codecs, m, Options{})
 	require.NoError(t, err)
 	defer s.Close()
@@ -299,8 +300,7 @@ func TestFilesThatChange(t *testing.T) {
 			_, err = f.WriteAt([]byte("x"), 77)
 			require.NoError(t, err)
 			require.NoError(t, f.Close())
-			later := time.Now().Add(time.Second)
-			require.NoError(t, os.Chtimes(path, later, later))
+			touch(t, path)
 		}, "it was written to at"},
 		"replaced": {func(t *testing.T, path string) {
 			b, err := os.ReadFile(path)
@@ -312,7 +312,7 @@ func TestFilesThatChange(t *testing.T) {
 		"renamed": {func(t *testing.T, path string) { require.NoError(t, os.Rename(path, path+"x")) }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := store(t, src, t.TempDir())
+			d := store(t, src, memoryDir(t))
 			s, err := New(d, codecs, m, Options{})
 			require.NoError(t, err)
 			defer s.Close()
@@ -354,9 +354,16 @@ func TestFilesThatChange(t *testing.T) {
 	}
 }
 
+// touch has a file be written to at another time.
+func touch(t *testing.T, path string) {
+	t.Helper()
+	later := time.Now().Add(time.Second)
+	require.NoError(t, os.Chtimes(path, later, later))
+}
+
 func TestUnreadableTensor(t *testing.T) {
 	m, src := wide(t, "llama", 3, nil)
-	d := store(t, src, t.TempDir())
+	d := store(t, src, memoryDir(t))
 	name := d.computed(t, m, 1)
 	d.bad.Store(&name)
 	s, err := New(d, codecs, m, Options{Slots: 2})
@@ -403,7 +410,7 @@ func TestReadErrorsNameTheFile(t *testing.T) {
 
 func TestCancelledLease(t *testing.T) {
 	m, src := wide(t, "llama", 3, nil)
-	d := store(t, src, t.TempDir())
+	d := store(t, src, memoryDir(t))
 	d.stuck = make(chan struct{})
 	s, err := New(d, codecs, m, Options{Slots: 2})
 	require.NoError(t, err)
@@ -431,7 +438,7 @@ func TestCancelledLease(t *testing.T) {
 func TestCloseWhileReading(t *testing.T) {
 	before := runtime.NumGoroutine()
 	m, src := wide(t, "llama", 3, nil)
-	d := store(t, src, t.TempDir())
+	d := store(t, src, memoryDir(t))
 	d.stuck = make(chan struct{})
 	s, err := New(d, codecs, m, Options{Slots: 2})
 	require.NoError(t, err)

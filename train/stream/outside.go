@@ -189,10 +189,10 @@ func (m *outside) read(x *section, from, n int) error {
 		x.mem = mem
 	}
 	x.first, x.n = from, n
+	m.s.mu.Lock() // a reader has it still as it says that the part is ready
+	defer m.s.mu.Unlock()
 	x.part = part{name: m.info.Name, first: int64(from) * m.info.RowSize(), size: size, room: x.mem[:roomOf(size)]}
-	m.s.mu.Lock()
 	m.s.ask([]*part{&x.part}, true)
-	m.s.mu.Unlock()
 	return nil
 }
 

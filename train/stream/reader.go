@@ -14,7 +14,7 @@ const readers = 3
 // errClosed is what waits for a part when the Stream is closed gets.
 var errClosed = errors.New("the stream of weights has been closed")
 
-// ask queues parts, ahead of those that nobody waits for yet if they are urgent.
+// ask queues those parts that nobody has asked for, ahead of those that nobody waits for yet if they are urgent.
 // Stream.mu is held.
 func (s *Stream) ask(parts []*part, urgent bool) {
 	q := &s.later
@@ -22,8 +22,10 @@ func (s *Stream) ask(parts []*part, urgent bool) {
 		q = &s.urgent
 	}
 	for _, p := range parts {
-		p.state, p.jobs, p.taken, p.done = queued, 0, 0, 0
-		p.err, p.matrix, p.ready = nil, nil, make(chan struct{})
+		if p.state != idle {
+			continue
+		}
+		p.state, p.ready = queued, make(chan struct{})
 		if p.slot != nil {
 			p.slot.busy++
 		}
