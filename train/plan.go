@@ -74,7 +74,7 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 		}
 	}
 	p.Batches, p.Tokens = cfg.GradAccumulationSteps, int(micro)
-	need := p.Need(a, cfg.adapted, p.Batches, p.Tokens)
+	need := p.Need(a, cfg.adapterFloats, p.Batches, p.Tokens)
 	p.Disk = need.Disk
 	var panel int64
 	for _, x := range a.Block(0) {
@@ -120,10 +120,10 @@ func (p *Plan) add(what string, bytes int64) {
 	p.Total += bytes
 }
 
-// adapted is model.Adapted of the run.
-func (c *Config) adapted(t arch.Tensor) (rank int, drops bool) {
+// adapterFloats is model.AdapterFloats of the run.
+func (c *Config) adapterFloats(t arch.Tensor, tokens int, back bool) int {
 	if c.FineTuneType == "full" || c.target(t) == "" {
-		return 0, false
+		return 0
 	}
-	return c.Rank, c.Dropout > 0
+	return model.LoRAFloats(t, c.Rank, c.Dropout > 0, tokens, back)
 }

@@ -49,14 +49,14 @@ type Need struct {
 }
 
 // Need returns what a step of so many micro-batches of so many tokens takes.
-func (c Choices) Need(a *arch.Model, adapted model.Adapted, batches, tokens int) Need {
+func (c Choices) Need(a *arch.Model, adapter model.AdapterFloats, batches, tokens int) Need {
 	bounds, inner := c.tapes(a)
 	b, i := bounds.need(batches, tokens), inner.need(batches, tokens)
 	return Need{
 		Hidden: 4 * int64(batches) * int64(tokens) * a.HiddenSize,
 		Bounds: b.memory, Kept: i.memory,
 		Ring: b.ring + i.ring,
-		Pass: 4 * int64(c.passFloats(a, adapted, tokens)),
+		Pass: 4 * int64(c.passFloats(a, adapter, tokens)),
 		Disk: b.disk + i.disk,
 	}
 }
@@ -81,11 +81,11 @@ func (c Choices) tapes(a *arch.Model) (bounds, inner *tape) {
 
 // passFloats returns the scratch memory of the pass of a block that takes the most,
 // an evaluation among them.
-func (c Choices) passFloats(a *arch.Model, adapted model.Adapted, tokens int) (most int) {
+func (c Choices) passFloats(a *arch.Model, adapter model.AdapterFloats, tokens int) (most int) {
 	_, inner := c.tapes(a)
 	for l := range inner.blocks {
 		again := l < inner.first()
-		most = max(most, model.ForwardFloats(a, adapted, l, tokens, false), model.ForwardFloats(a, adapted, l, tokens, !again), model.BackwardFloats(a, adapted, l, tokens, !again))
+		most = max(most, model.ForwardFloats(a, adapter, l, tokens, false), model.ForwardFloats(a, adapter, l, tokens, !again), model.BackwardFloats(a, adapter, l, tokens, !again))
 	}
 	return most
 }

@@ -114,7 +114,7 @@ func (e *Engine) reserve(batches, tokens int) error {
 			return err
 		}
 	}
-	e.model.Reserve(e.choices.passFloats(e.arch, e.model.Adapted(), tokens))
+	e.model.Reserve(e.choices.passFloats(e.arch, e.model.AdapterFloats, tokens))
 	return nil
 }
 

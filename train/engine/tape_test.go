@@ -169,7 +169,7 @@ func TestNeed(t *testing.T) {
 		for _, c := range []Choices{{}, {Kept: 1, Spilled: 2}, {Spilled: 4, PagedBounds: true}, {Kept: 4}} {
 			c.Slots, c.Scratch = 2, t.TempDir()
 			e := x.engine(t, c)
-			need := c.Need(x.arch, e.model.Adapted(), len(x.batches), 29)
+			need := c.Need(x.arch, e.model.AdapterFloats, len(x.batches), 29)
 			floats := func(list [][][]float32) (n int64) {
 				for _, l := range list {
 					for _, b := range l {

@@ -102,8 +102,7 @@ func (l *linear) forward(s *arena, y, x []float32, n int, d dropout) error {
 	if l.lora == nil {
 		return nil
 	}
-	mark := s.next
-	defer func() { s.next = mark }()
+	defer s.release(s.mark())
 	r := l.lora.rank()
 	u := s.take(n * r)
 	// Matrices in memory cannot fail to decode.
@@ -136,8 +135,7 @@ func (l *linear) backward(s *arena, dx, dy, x []float32, n int, d dropout) error
 	if l.lora == nil {
 		return nil
 	}
-	mark := s.next
-	defer func() { s.next = mark }()
+	defer s.release(s.mark())
 	r := l.lora.rank()
 	a, b := kernel.Dense{Data: l.lora.A.Data, Rows: r, Cols: l.in}, kernel.Dense{Data: l.lora.B.Data, Rows: l.out, Cols: r}
 	u, t := s.take(n*r), s.take(n*r)

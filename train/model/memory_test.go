@@ -47,7 +47,7 @@ func TestPassesAllocateLittle(t *testing.T) {
 			require.NoError(t, block.Forward(dx, b, &key, kept))
 			require.NoError(t, block.Backward(dx, x, b, &key, kept))
 		}
-		m.Reserve(max(ForwardFloats(s.arch, m.Adapted(), 0, n, kept != nil), BackwardFloats(s.arch, m.Adapted(), 0, n, kept != nil)))
+		m.Reserve(max(ForwardFloats(s.arch, m.AdapterFloats, 0, n, kept != nil), BackwardFloats(s.arch, m.AdapterFloats, 0, n, kept != nil)))
 		least := uint64(math.MaxUint64) // kernels keep scratch memory for as many workers as ever needed it at once
 		for range 8 {
 			var before, after runtime.MemStats

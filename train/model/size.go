@@ -2,18 +2,30 @@ package model
 
 import "github.com/seed18967229/nibble/arch"
 
-// Adapted says of a weight's linear layer whether it has an adapter: its rank, 0 if it
-// has none, and whether that drops inputs.
-type Adapted func(t arch.Tensor) (rank int, drops bool)
+// AdapterFloats says how many floats of scratch memory the linear layer with a weight
+// takes for its adapter, forward or back, for so many tokens; 0 if it has none.
+type AdapterFloats func(t arch.Tensor, tokens int, back bool) int
 
-// NotAdapted is of a model without adapters.
-func NotAdapted(arch.Tensor) (rank int, drops bool) { return 0, false }
-
-func (m *Model) adapted(t arch.Tensor) (rank int, drops bool) {
-	if a := m.train.Adapters[t.Module()]; a != nil {
-		return a.rank(), a.Dropout > 0
+// LoRAFloats is AdapterFloats of one layer with an adapter of that rank, which may drop
+// inputs.
+func LoRAFloats(t arch.Tensor, rank int, drops bool, tokens int, back bool) int {
+	n := lines(tokens * rank)
+	if back {
+		n *= 2
 	}
-	return 0, false
+	if drops {
+		n += lines(tokens * t.In())
+	}
+	return n
+}
+
+// AdapterFloats is that of the model's adapters.
+func (m *Model) AdapterFloats(t arch.Tensor, tokens int, back bool) int {
+	a := m.train.Adapters[t.Module()]
+	if a == nil {
+		return 0
+	}
+	return LoRAFloats(t, a.rank(), a.Dropout > 0, tokens, back)
 }
 
 // KeptFloats returns how many floats the way back needs of the inside of a block for a
@@ -29,15 +41,15 @@ func (m *Model) KeptFloats(layer, n int) int { return KeptFloats(m.arch, layer, 
 
 // ForwardFloats returns how many floats of scratch memory a block takes forward for a
 // micro-batch of n tokens. kept says that what is kept has memory of its own.
-func ForwardFloats(a *arch.Model, adapted Adapted, layer, n int, kept bool) int {
-	s := sizes{a: a, adapted: adapted, layer: layer, n: n}
+func ForwardFloats(a *arch.Model, adapter AdapterFloats, layer, n int, kept bool) int {
+	s := sizes{a: a, adapter: adapter, layer: layer, n: n}
 	s.forward(kept)
 	return s.peak
 }
 
 // BackwardFloats is ForwardFloats of the way back.
-func BackwardFloats(a *arch.Model, adapted Adapted, layer, n int, kept bool) int {
-	s := sizes{a: a, adapted: adapted, layer: layer, n: n}
+func BackwardFloats(a *arch.Model, adapter AdapterFloats, layer, n int, kept bool) int {
+	s := sizes{a: a, adapter: adapter, layer: layer, n: n}
 	s.backward(kept)
 	return s.peak
 }
@@ -45,14 +57,11 @@ func BackwardFloats(a *arch.Model, adapted Adapted, layer, n int, kept bool) int
 // Reserve makes room for a block's passes, once, in the given number of floats.
 func (m *Model) Reserve(floats int) { m.scr.reserve(floats) }
 
-// Adapted is what the model's linear layers have.
-func (m *Model) Adapted() Adapted { return m.adapted }
-
 // sizes goes through a pass as the pass goes through its arena, and takes nothing but
 // numbers.
 type sizes struct {
 	a          *arch.Model
-	adapted    Adapted
+	adapter    AdapterFloats
 	layer, n   int
 	next, peak int
 }
@@ -116,30 +125,16 @@ func (s *sizes) cutMLP() {
 // linear is linear.forward or linear.backward of those roles that there are, one after
 // another.
 func (s *sizes) linear(back bool, roles ...arch.Role) {
-	mark := s.next
 	for _, role := range roles {
-		t, ok := s.a.Find(role, "weight", s.layer)
-		if !ok {
-			continue
+		if t, ok := s.a.Find(role, "weight", s.layer); ok {
+			s.scratch(t, back)
 		}
-		s.adapter(t, back)
-		s.next = mark
 	}
 }
 
-// adapter is what a linear layer takes for its adapter.
-func (s *sizes) adapter(t arch.Tensor, back bool) {
-	rank, drops := s.adapted(t)
-	if rank == 0 {
-		return
-	}
-	s.take(rank)
-	if back {
-		s.take(rank)
-	}
-	if drops {
-		s.take(t.In())
-	}
+// scratch is what the layer with a weight takes and gives back.
+func (s *sizes) scratch(t arch.Tensor, back bool) {
+	s.peak = max(s.peak, s.next+s.adapter(t, s.n, back))
 }
 
 // forward is Block.run.
@@ -287,15 +282,10 @@ func (s *sizes) dense(find func(role arch.Role) arch.Tensor, roles ...arch.Role)
 	for range roles[1:] {
 		s.take(down.In())
 	}
-	adapter := func(role arch.Role) {
-		mark := s.next
-		s.adapter(find(role), false)
-		s.next = mark
-	}
 	for _, role := range roles[:len(roles)-1] {
-		adapter(role)
+		s.scratch(find(role), false)
 	}
 	s.take(down.In())  // activated
 	s.take(down.Out()) // the result
-	adapter(roles[len(roles)-1])
+	s.scratch(down, false)
 }

@@ -46,9 +46,9 @@ func TestKeptOrComputedAgain(t *testing.T) {
 				kind.setup(t, s)
 				want, loss := s.grads(t, 2)
 				s.see = func(m *Model, layer, tokens int, back, kept bool) {
-					predicted := ForwardFloats(s.arch, m.Adapted(), layer, tokens, kept)
+					predicted := ForwardFloats(s.arch, m.AdapterFloats, layer, tokens, kept)
 					if back {
-						predicted = BackwardFloats(s.arch, m.Adapted(), layer, tokens, kept)
+						predicted = BackwardFloats(s.arch, m.AdapterFloats, layer, tokens, kept)
 					}
 					require.Equal(t, predicted, m.scr.peak, "block %d, %d tokens, back %v, kept %v", layer, tokens, back, kept)
 				}
@@ -79,7 +79,7 @@ func TestScratchOfMixtures(t *testing.T) {
 		s.final(t, m, st)
 		most := 0
 		for l := range int(s.arch.NumHiddenLayers) {
-			most = max(most, ForwardFloats(s.arch, m.Adapted(), l, len(s.micro[1][0].tokens)+len(s.micro[1][2].tokens)-2, false))
+			most = max(most, ForwardFloats(s.arch, m.AdapterFloats, l, len(s.micro[1][0].tokens)+len(s.micro[1][2].tokens)-2, false))
 		}
 		require.LessOrEqual(t, m.scr.peak, most, family)
 	}
