@@ -11,6 +11,7 @@ import (
 	"github.com/seed18967229/nibble/train/engine"
 	"github.com/seed18967229/nibble/train/model"
 	"github.com/seed18967229/nibble/train/optim"
+	"github.com/seed18967229/nibble/train/pages"
 	"github.com/seed18967229/nibble/train/stream"
 )
 
@@ -54,10 +55,15 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	opt, err := optim.New(cfg.Optimizer, optim.Options{})
+	opt, err := optim.New(cfg.Optimizer, cfg.options())
 	if err != nil {
 		return nil, err
 	}
+	_, params, err := NewTrainable(a, base.Source, base.Codecs, cfg)
+	if err != nil {
+		return nil, err
+	}
+	p.PagedParams = optim.Paged(cfg.Optimizer)
 	micro := int64(cfg.BatchSize) * int64(min(longest, cfg.MaxSeqLength)-1) // tokens of a micro-batch
 	tokens := micro * int64(cfg.GradAccumulationSteps)
 	h := a.HiddenSize
@@ -79,13 +85,13 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 	var panel int64
 	for _, x := range a.Block(0) {
 		if len(x.Dims) == 2 {
-			panel = max(panel, kernel.PanelBytes(int(tokens), int(x.Dims[0]), int(x.Dims[1])))
+			panel = max(panel, kernel.PanelBytes(p.Tokens, int(x.Dims[0]), int(x.Dims[1])))
 		}
 	}
 	logits := min(tokens*a.VocabSize, max(model.LogitFloats, tokens))
 
-	p.add("trained weights and gradients", 8*p.Trainable)
-	p.add("optimizer state ("+opt.Name()+")", opt.StateBytes(p.Trainable))
+	trained := pages.Measure(params, opt, pages.Options{Paged: p.PagedParams})
+	p.add("trained weights, their gradients and the state of "+opt.Name(), trained.Memory)
 	p.add("hidden states", need.Hidden)
 	p.add("hidden states between blocks", need.Bounds)
 	p.add("inside of blocks, kept", need.Kept)

@@ -140,7 +140,7 @@ func (e *Engine) final() model.Final { return model.Final{Model: e.model, Xs: e.
 
 // Grad returns the same, and adds to the gradients of everything trained those
 // of the sum over all batches times scale. key, if not nil, chooses the dropout
-// of each micro-batch.
+// of each micro-batch. The sums are there as well if the way back fails.
 func (e *Engine) Grad(ctx context.Context, batches []*model.Batch, key func(k int) uint64, scale float32) ([]float64, error) {
 	lens, most := make([]int, len(batches)), 0
 	for k, b := range batches {
@@ -172,7 +172,7 @@ func (e *Engine) Grad(ctx context.Context, batches []*model.Batch, key func(k in
 			return nil
 		})
 		if err != nil {
-			return nil, err
+			return sums, err
 		}
 	}
 	for k, b := range batches {

@@ -21,6 +21,16 @@ type Weights interface {
 	Vector(name string) ([]float32, error)
 }
 
+// Leased is the Weights of a block.
+type Leased interface {
+	Weights
+
+	// Experts starts reading those experts of the block. What it returns waits until
+	// one of them is there, the matrices of which may be asked for then; what is
+	// there already, or lives elsewhere because it is trained, costs nothing.
+	Experts(which []int) (wait func(expert int) error)
+}
+
 // Trainable is what is being trained. Both maps may be empty.
 type Trainable struct {
 	// Params holds tensors trained themselves, by name. The model reads them

@@ -230,7 +230,9 @@ func (s *sizes) backward(kept bool) {
 	if s.has(arch.PostMLPNorm) {
 		s.take(s.hidden())
 	}
-	if !s.mixture() {
+	if s.mixture() {
+		s.mixtureBackward()
+	} else {
 		s.next += lines(2 * s.n * s.inner())
 		s.peak = max(s.peak, s.next)
 		s.linear(true, arch.Down, arch.Gate, arch.Up, arch.GateUp)
@@ -256,36 +258,79 @@ func (s *sizes) backward(kept bool) {
 // mixtureOutput is mixture.output if every token goes through one and the same expert,
 // which is the most that it takes.
 func (s *sizes) mixtureOutput() {
+	mark := s.next
 	s.take(int(s.a.NumExperts))
 	s.linear(false, arch.Router)
-	mark := s.next
+	own := s.next
 	s.take(s.hidden()) // what goes in
-	s.dense(func(role arch.Role) arch.Tensor {
-		t, _ := s.a.FindExpert(role, s.layer, 0)
-		return t
-	}, arch.Gate, arch.Up, arch.Down)
-	s.next = mark
+	s.dense(s.expert, arch.Gate, arch.Up, arch.Down)
+	s.next = own
 	if s.has(arch.SharedRouter) {
 		s.take(1)
 		s.linear(false, arch.SharedRouter)
-		s.dense(func(role arch.Role) arch.Tensor {
-			t, _ := s.a.Find(role, "weight", s.layer)
-			return t
-		}, arch.SharedGate, arch.SharedUp, arch.SharedDown)
+		s.dense(s.outside, arch.SharedGate, arch.SharedUp, arch.SharedDown)
 	}
 	s.next = mark
 }
 
-// dense is dense.run of an expert.
+// mixtureBackward is mixture.backward in the same case.
+func (s *sizes) mixtureBackward() {
+	mark := s.next
+	s.take(int(s.a.NumExperts))
+	s.linear(false, arch.Router)
+	s.take(int(s.a.NumExperts))
+	own := s.next
+	for range 3 {
+		s.take(s.hidden()) // what goes in, and both gradients
+	}
+	s.denseGrad(s.expert, arch.Gate, arch.Up, arch.Down)
+	s.next = own
+	s.linear(true, arch.Router)
+	if s.has(arch.SharedRouter) {
+		s.take(1)
+		s.linear(false, arch.SharedRouter)
+		s.take(1)
+		s.take(s.hidden())
+		s.denseGrad(s.outside, arch.SharedGate, arch.SharedUp, arch.SharedDown)
+		s.linear(true, arch.SharedRouter)
+	}
+	s.next = mark
+}
+
+func (s *sizes) expert(role arch.Role) arch.Tensor {
+	t, _ := s.a.FindExpert(role, s.layer, 0)
+	return t
+}
+
+func (s *sizes) outside(role arch.Role) arch.Tensor {
+	t, _ := s.a.Find(role, "weight", s.layer)
+	return t
+}
+
+// dense is dense.run.
 func (s *sizes) dense(find func(role arch.Role) arch.Tensor, roles ...arch.Role) {
 	down := find(roles[len(roles)-1])
+	s.denseInside(find, roles)
+	s.take(down.Out())
+	s.scratch(down, false)
+}
+
+// denseGrad is dense.grad, which takes as much as its parts leave taken.
+func (s *sizes) denseGrad(find func(role arch.Role) arch.Tensor, roles ...arch.Role) {
+	s.denseInside(find, roles)
+	s.take(find(roles[len(roles)-1]).In())
+	for _, role := range roles {
+		s.scratch(find(role), true)
+	}
+}
+
+func (s *sizes) denseInside(find func(role arch.Role) arch.Tensor, roles []arch.Role) {
+	in := find(roles[len(roles)-1]).In()
 	for range roles[1:] {
-		s.take(down.In())
+		s.take(in)
 	}
 	for _, role := range roles[:len(roles)-1] {
 		s.scratch(find(role), false)
 	}
-	s.take(down.In())  // activated
-	s.take(down.Out()) // the result
-	s.scratch(down, false)
+	s.take(in) // activated
 }

@@ -345,6 +345,11 @@ func (l *Lease) Matrix(name string) (kernel.Matrix, error) {
 	return l.s.Matrix(name)
 }
 
+// Experts implements model.Leased: all of a block is read.
+func (l *Lease) Experts([]int) (wait func(expert int) error) {
+	return func(int) error { return nil }
+}
+
 // Vector implements model.Weights.
 func (l *Lease) Vector(name string) ([]float32, error) {
 	if v, ok := l.slot.vectors[name]; ok {
