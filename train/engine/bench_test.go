@@ -4,11 +4,15 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed18967229/nibble/arch"
+	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/internal/tensortest"
 	"github.com/seed18967229/nibble/nf4"
 	"github.com/seed18967229/nibble/tensor"
@@ -40,6 +44,16 @@ func nf4Model(b *testing.B, a *arch.Model) tensor.Source {
 		list = append(list, tensortest.Tensor{Info: h.Info(t.Name, tensor.NF4, t.Dims), Data: blob})
 	}
 	return tensortest.NewSource(b, nil, list...)
+}
+
+// multiplyAdds returns how many floating-point operations all processors do in a second.
+func multiplyAdds() float64 {
+	const n = 1 << 24
+	var sum atomic.Int64
+	start := time.Now()
+	workers := runtime.GOMAXPROCS(0)
+	kernel.Parallel(workers, 1<<30, func(int) { sum.Add(int64(kernel.MultiplyAdd(n))) })
+	return float64(sum.Load()) / time.Since(start).Seconds()
 }
 
 // BenchmarkStep takes 512 tokens through blocks of the shape of LLaMA 7B and back, with
@@ -86,10 +100,17 @@ func BenchmarkStep(b *testing.B) {
 					require.NoError(b, err)
 				}
 				step()
+				peak := 0.0
 				for b.Loop() {
 					step()
+					b.StopTimer()
+					peak = max(peak, multiplyAdds())
+					b.StartTimer()
 				}
-				b.ReportMetric(work*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+				rate := work * float64(b.N) / b.Elapsed().Seconds()
+				b.ReportMetric(rate/1e9, "GFLOP/s")
+				b.ReportMetric(100*rate/peak, "%-of-peak")
+				b.ReportAllocs()
 				b.ReportMetric(float64(e.Stats().Scratch.Waited.Milliseconds())/float64(b.N+1), "ms-waited")
 			})
 		}
