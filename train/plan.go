@@ -81,7 +81,7 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 	var panel int64
 	for _, x := range a.Block(0) {
 		if len(x.Dims) == 2 {
-			panel = max(panel, kernel.PanelBytes(int(tokens), int(x.Dims[0]), int(x.Dims[1])))
+			panel = max(panel, kernel.PanelBytes(p.Tokens, int(x.Dims[0]), int(x.Dims[1])))
 		}
 	}
 	logits := min(tokens*a.VocabSize, max(model.LogitFloats, tokens))

@@ -72,6 +72,9 @@ func PanelBytes(m, rows, cols int) int64 {
 	if u == nil {
 		return 2*panel + workers*scratchBytes(nTile*cols)
 	}
+	if rows >= tall*cols {
+		panel = max(panel, scratchBytes(rows*cols))
+	}
 	most := max(m, rows, cols)
 	perWorker := scratchBytes(bFloats) + scratchBytes(decodeFloats) + scratchBytes(min(aRows+u.rows, most)*kStep) +
 		scratchBytes(min(aRows+u.rows, most)*bCols)
@@ -164,9 +167,24 @@ func AddOuter(dw, dy, x []float32, m, rows, cols int) {
 		addOuterGo(dw, dy, x, m, rows, cols)
 		return
 	}
-	p := product{c: dw, ldc: cols, a: strided{dy, 1, rows}, b: operand{data: x, ld: cols}, m: rows, n: cols, k: m, add: true}
-	_ = u.multiply(&p) // matrices in memory cannot fail to decode
+	if rows < tall*cols {
+		p := product{c: dw, ldc: cols, a: strided{dy, 1, rows}, b: operand{data: x, ld: cols}, m: rows, n: cols, k: m, add: true}
+		_ = u.multiply(&p) // matrices in memory cannot fail to decode
+		return
+	}
+	// All of dy would be packed for a few columns. The other way round the sums are the
+	// same.
+	buf := scratch(rows * cols)
+	defer release(buf)
+	u.transpose(*buf, rows, dw, cols, rows, cols)
+	p := product{c: *buf, ldc: rows, a: strided{x, 1, cols}, b: operand{data: dy, ld: rows}, m: cols, n: rows, k: m, add: true}
+	_ = u.multiply(&p)
+	u.transpose(dw, cols, *buf, rows, cols, rows)
 }
+
+// tall is how many times as many rows as columns a matrix has that AddOuter makes
+// the other way round: a low-rank adapter's.
+const tall = 16
 
 // decodePanel decodes rows of w from the given one on.
 func decodePanel(dst []float32, w Matrix, row int) error {

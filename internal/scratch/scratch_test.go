@@ -5,6 +5,7 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
@@ -69,7 +70,6 @@ func TestFile(t *testing.T) {
 		s := f.Stats()
 		require.Equal(t, int64(2*parts*size), s.Written)
 		require.Equal(t, int64(2*parts*size), s.Read)
-		require.Positive(t, s.Waited)
 		require.Equal(t, Stats{2 * s.Written, 2 * s.Read, 2 * s.Waited}, s.Add(s))
 		require.Equal(t, int64(parts*size), f.Size())
 		require.Panics(t, func() { f.Write(Buffer(size), parts*size) })
@@ -90,6 +90,21 @@ func TestNoRoom(t *testing.T) {
 	_, err = Create("/no/such/dir", Page)
 	require.ErrorContains(t, err, "/no/such/dir")
 	require.NotEmpty(t, hint.Of(err))
+}
+
+// What is not ready is waited for, and counted once.
+func TestWaited(t *testing.T) {
+	f, err := Create(t.TempDir(), Page)
+	require.NoError(t, err)
+	defer f.Close()
+	const slow = 20 * time.Millisecond
+	x := &Transfer{f: f, ready: make(chan struct{})}
+	time.AfterFunc(slow, func() { close(x.ready) })
+	require.NoError(t, x.Wait())
+	waited := f.Stats().Waited
+	require.Greater(t, waited, slow/2)
+	require.NoError(t, x.Wait())
+	require.Equal(t, waited, f.Stats().Waited)
 }
 
 // A file that ends before it should is told of.

@@ -1,7 +1,7 @@
 package model
 
-// arena hands out scratch memory, which is taken back all at once, or back to a mark:
-// what next was. It is one buffer, so that a training step that was reserved for
+// arena hands out scratch memory, which is taken back all at once, or back to a
+// mark. It is one buffer, so that a training step that was reserved for
 // allocates nothing and takes no more than it must.
 type arena struct {
 	buf        []float32
@@ -40,11 +40,11 @@ func (a *arena) zeros(n int) []float32 {
 	return s
 }
 
+// mark returns where the arena is; release takes back what was taken since.
+func (a *arena) mark() int     { return a.next }
+func (a *arena) release(m int) { a.next = m }
+
 func (a *arena) reset() {
 	a.reserve(a.peak)
 	a.next = 0
 }
-
-// mark returns where the arena is; release takes back what was taken since.
-func (a *arena) mark() int     { return a.next }
-func (a *arena) release(m int) { a.next = m }

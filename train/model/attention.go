@@ -67,13 +67,13 @@ func (a *attention) kvDim() int { return a.KVHeads * a.HeadDim }
 // project computes queries, keys and values from h.
 func (a *attention) project(s *arena, in *attnInner, h []float32, n int, d dropout) error {
 	if a.qkv != nil {
-		mark := s.next
+		mark := s.mark()
 		all := s.take(n * a.qkv.out)
 		if err := a.qkv.forward(s, all, h, n, d); err != nil {
 			return err
 		}
 		split(all, n, in.q, in.k, in.v)
-		s.next = mark
+		s.release(mark)
 		return nil
 	}
 	for _, p := range []struct {

@@ -57,21 +57,21 @@ type attend func(in *attnInner, q, k []float32)
 func (b *Block) inside(s, r *arena, in *inner, x []float32, pos []int32, d dropout, attend attend) (x1, h2 []float32, err error) {
 	n := len(pos)
 	in.mid = r.take(len(x))
-	mark := s.next
+	mark := s.mark()
 	in.attn = b.attn.cut(r, n)
-	after := s.next
+	after := s.mark()
 	h1 := s.take(len(x))
 	b.attnNorm.Forward(h1, x, n)
 	if err := b.attn.project(s, &in.attn, h1, n, d); err != nil {
 		return nil, nil, err
 	}
-	s.next = after
+	s.release(after)
 	q, k := b.attn.turned(s, &in.attn, pos, false)
 	attend(&in.attn, q, k)
 	if err := b.attn.o.forward(s, in.mid, in.attn.out, n, d); err != nil {
 		return nil, nil, err
 	}
-	s.next = mark
+	s.release(mark)
 
 	x1 = b.between(s, in, x, n, false)
 	b.mlp.cut(r, &in.mlp, n)
@@ -166,7 +166,7 @@ func (b *Block) Backward(dx, x []float32, batch *Batch, key *uint64, kept []floa
 	var in inner
 	if kept == nil {
 		kept = s.take(b.m.KeptFloats(b.layer, n))
-		mark := s.next
+		mark := s.mark()
 		r := &arena{buf: kept}
 		_, h2, err := b.inside(s, r, &in, x, batch.Pos, d, b.batch(batch))
 		if err == nil && b.postMLP != nil {
@@ -175,13 +175,14 @@ func (b *Block) Backward(dx, x []float32, batch *Batch, key *uint64, kept []floa
 		if err != nil {
 			return err
 		}
-		in, s.next = inner{}, mark
+		in = inner{}
+		s.release(mark)
 	}
 	b.cut(&arena{buf: kept}, &in, n)
 	dh := s.take(len(x))
 
 	// The MLP: dx is the gradient of x1 + its result.
-	mark := s.next
+	mark := s.mark()
 	x1 := b.between(s, &in, x, n, true)
 	h2 := s.take(len(x))
 	b.mlpNorm.Forward(h2, x1, n)
@@ -195,7 +196,7 @@ func (b *Block) Backward(dx, x []float32, batch *Batch, key *uint64, kept []floa
 		return err
 	}
 	b.mlpNorm.grad(dx, dh, x1, n)
-	s.next = mark
+	s.release(mark)
 
 	// Attention: dx is the gradient of x + its result.
 	h1 := s.take(len(x))

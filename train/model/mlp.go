@@ -78,13 +78,13 @@ func (m *dense) inside(s *arena, in *mlpInner, x []float32, n int, d dropout) er
 		m.cut(s, in, n)
 	}
 	if m.gateUp != nil {
-		mark := s.next
+		mark := s.mark()
 		all := s.take(2 * n * m.down.in)
 		if err := m.gateUp.forward(s, all, x, n, d); err != nil {
 			return err
 		}
 		split(all, n, in.gate, in.up)
-		s.next = mark
+		s.release(mark)
 	} else {
 		if m.gate != nil {
 			if err := m.gate.forward(s, in.gate, x, n, d); err != nil {

@@ -110,27 +110,20 @@ func (s *sizes) cutMLP() {
 // linear is linear.forward or linear.backward of those roles that there are, one after
 // another.
 func (s *sizes) linear(back bool, roles ...arch.Role) {
-	mark := s.next
 	for _, role := range roles {
-		t, ok := s.a.Find(role, "weight", s.layer)
-		if !ok {
-			continue
+		if t, ok := s.a.Find(role, "weight", s.layer); ok {
+			s.adapter(t, back)
 		}
-		s.adapter(t, back)
-		s.next = mark
 	}
 }
 
-// adapter is what a linear layer takes for its adapter.
+// adapter is what the linear layer with a weight takes for its adapter, and gives back.
 func (s *sizes) adapter(t arch.Tensor, back bool) {
 	ad := s.adapted(t)
 	if ad == nil {
 		return
 	}
-	mark := s.next
-	s.next += ad.scratch(s.n, back)
-	s.peak = max(s.peak, s.next)
-	s.next = mark
+	s.peak = max(s.peak, s.next+ad.scratch(s.n, back))
 }
 
 // forward is Block.run.
@@ -315,10 +308,8 @@ func (s *sizes) dense(find func(role arch.Role) arch.Tensor, roles ...arch.Role)
 func (s *sizes) denseGrad(find func(role arch.Role) arch.Tensor, roles ...arch.Role) {
 	s.denseInside(find, roles)
 	s.take(find(roles[len(roles)-1]).In())
-	mark := s.next
 	for _, role := range roles {
 		s.adapter(find(role), true)
-		s.next = mark
 	}
 }
 
@@ -327,10 +318,8 @@ func (s *sizes) denseInside(find func(role arch.Role) arch.Tensor, roles []arch.
 	for range roles[1:] {
 		s.take(in)
 	}
-	mark := s.next
 	for _, role := range roles[:len(roles)-1] {
 		s.adapter(find(role), false)
-		s.next = mark
 	}
 	s.take(in) // activated
 }
