@@ -29,7 +29,7 @@ func thereAndBack(t *testing.T, s *setup, b *Batch) (hidden, grad []float32) {
 		block, err := m.Block(l, lease)
 		require.NoError(t, err)
 		bounds = append(bounds, slices.Clone(x))
-		require.NoError(t, block.Forward(x, b, nil))
+		require.NoError(t, block.Forward(x, b, nil, nil))
 		lease.Release()
 	}
 	hidden = slices.Clone(x)
@@ -40,7 +40,7 @@ func thereAndBack(t *testing.T, s *setup, b *Batch) (hidden, grad []float32) {
 		require.NoError(t, err)
 		block, err := m.Block(l, lease)
 		require.NoError(t, err)
-		require.NoError(t, block.Backward(x, bounds[l], b, nil))
+		require.NoError(t, block.Backward(x, bounds[l], b, nil, nil))
 		lease.Release()
 	}
 	return hidden, x

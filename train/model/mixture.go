@@ -73,6 +73,9 @@ func (m *mixture) expert(e int) (*dense, error) {
 	return x, nil
 }
 
+// cut takes nothing: an expert computes its inside again.
+func (*mixture) cut(*arena, *mlpInner, int) {}
+
 func (*mixture) inside(*arena, *mlpInner, []float32, int, dropout) error { return nil }
 
 // routing says which rows go through which experts.

@@ -95,12 +95,12 @@ func gradsOver(t *testing.T, s *setup, src tensor.Source, b *Batch) (loss float6
 	}
 	for l := range int(s.arch.NumHiddenLayers) {
 		bounds = append(bounds, slices.Clone(x))
-		each(l, func(block *Block) error { return block.Forward(x, b, nil) })
+		each(l, func(block *Block) error { return block.Forward(x, b, nil, nil) })
 	}
 	sums, err := m.Loss([][]float32{x}, []*Batch{b}, st, true, 1)
 	require.NoError(t, err)
 	for l := len(bounds) - 1; l >= 0; l-- {
-		each(l, func(block *Block) error { return block.Backward(x, bounds[l], b, nil) })
+		each(l, func(block *Block) error { return block.Backward(x, bounds[l], b, nil, nil) })
 	}
 	for _, p := range s.params() {
 		grads = append(grads, slices.Clone(p.Grad))
