@@ -50,6 +50,9 @@ func (b binding) mixture(layer int, w Leased) (*mixture, error) {
 	return m, err
 }
 
+// cut takes nothing: the experts compute their inside again.
+func (*mixture) cut(*arena, *mlpInner, int) {}
+
 // expert binds an expert whose weights are there.
 func (m *mixture) expert(e int) (*dense, error) {
 	if m.experts[e] != nil {
@@ -72,9 +75,6 @@ func (m *mixture) expert(e int) (*dense, error) {
 	m.experts[e] = x
 	return x, nil
 }
-
-// cut takes nothing: an expert computes its inside again.
-func (*mixture) cut(*arena, *mlpInner, int) {}
 
 func (*mixture) inside(*arena, *mlpInner, []float32, int, dropout) error { return nil }
 

@@ -37,7 +37,9 @@ type Trainable struct {
 	// from here and not from its Weights.
 	Params map[string]*optim.Param
 
-	// Adapters holds the low-rank adapters, by module name.
+	// Adapters holds the low-rank adapters of linear layers, and of the token
+	// embeddings, by module name. A head that is tied to the embeddings is without
+	// theirs, as in PEFT.
 	Adapters map[string]*Adapter
 }
 
@@ -177,7 +179,10 @@ func (b binding) linear(role arch.Role, layer int) (*linear, error) {
 
 // linearOf returns the linear layer with that weight and no bias.
 func (b binding) linearOf(t arch.Tensor) (*linear, error) {
-	l := &linear{weight: t, out: t.Out(), in: t.In(), transposed: t.Transposed, lora: b.m.train.Adapters[t.Module()], observer: b.m.observer}
+	l := &linear{weight: t, out: t.Out(), in: t.In(), transposed: t.Transposed, observer: b.m.observer}
+	if t.Layer >= 0 { // routers too, which are not Linear
+		l.lora = b.m.train.Adapters[t.Module()]
+	}
 	if p := b.m.train.Params[t.Name]; p != nil {
 		l.w, l.dw = kernel.Dense{Data: p.Data, Rows: int(t.Dims[0]), Cols: int(t.Dims[1])}, p.Grad
 		return l, nil

@@ -2,18 +2,12 @@ package model
 
 import "github.com/seed18967229/nibble/arch"
 
-// Adapted says of a weight's linear layer whether it has an adapter: its rank, 0 if it
-// has none, and whether that drops inputs.
-type Adapted func(t arch.Tensor) (rank int, drops bool)
+// Adapted gives the adapter of a weight's linear layer, nil if it has none.
+type Adapted func(t arch.Tensor) *Adapter
 
-// NotAdapted is of a model without adapters.
-func NotAdapted(arch.Tensor) (rank int, drops bool) { return 0, false }
-
-func (m *Model) adapted(t arch.Tensor) (rank int, drops bool) {
-	if a := m.train.Adapters[t.Module()]; a != nil {
-		return a.rank(), a.Dropout > 0
-	}
-	return 0, false
+// Adapted is what the linear layers have.
+func (t Trainable) Adapted() Adapted {
+	return func(x arch.Tensor) *Adapter { return t.Adapters[x.Module()] }
 }
 
 // KeptFloats returns how many floats the way back needs of the inside of a block for a
@@ -46,7 +40,7 @@ func BackwardFloats(a *arch.Model, adapted Adapted, layer, n int, kept bool) int
 func (m *Model) Reserve(floats int) { m.scr.reserve(floats) }
 
 // Adapted is what the model's linear layers have.
-func (m *Model) Adapted() Adapted { return m.adapted }
+func (m *Model) Adapted() Adapted { return m.train.Adapted() }
 
 // sizes goes through a pass as the pass goes through its arena, and takes nothing but
 // numbers.
@@ -123,17 +117,14 @@ func (s *sizes) linear(back bool, roles ...arch.Role) {
 
 // adapter is what a linear layer takes for its adapter.
 func (s *sizes) adapter(t arch.Tensor, back bool) {
-	rank, drops := s.adapted(t)
-	if rank == 0 {
+	ad := s.adapted(t)
+	if ad == nil {
 		return
 	}
-	s.take(rank)
-	if back {
-		s.take(rank)
-	}
-	if drops {
-		s.take(t.In())
-	}
+	mark := s.next
+	s.next += ad.scratch(s.n, back)
+	s.peak = max(s.peak, s.next)
+	s.next = mark
 }
 
 // forward is Block.run.
@@ -337,9 +328,7 @@ func (s *sizes) grad(find finder, gate, up, down arch.Role) {
 
 // adapters is what linear layers take for their adapters, one after another.
 func (s *sizes) adapters(back bool, list ...arch.Tensor) {
-	mark := s.next
 	for _, t := range list {
 		s.adapter(t, back)
-		s.next = mark
 	}
 }
