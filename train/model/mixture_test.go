@@ -19,7 +19,7 @@ import (
 	"github.com/seed18967229/nibble/train/stream"
 )
 
-// TestGradientsOfMixtures trains everything, and adapters on top, of mixtures that
+// TestGradientsOfMixtures trains everything, and adapters of the routers, of mixtures that
 // choose one expert, some or all of them.
 func TestGradientsOfMixtures(t *testing.T) {
 	for _, c := range []struct {
@@ -45,10 +45,22 @@ func TestGradientsOfMixtures(t *testing.T) {
 				}
 			}))
 			s.full(t)
-			s.adapt(t, 2, 0.7, s.arch.LinearModules()...)
-			s.adapt(t, 2, 0.7, ".gate", "shared_expert_gate") // and the routers
+			s.adaptRouters(t)
 			s.checkGradients(t, 1)
 		})
+	}
+}
+
+// adaptRouters adds adapters to the routers, and to what opens shared experts.
+func (s *setup) adaptRouters(t *testing.T) {
+	for _, x := range s.arch.Tensors() {
+		if x.Role == arch.Router || x.Role == arch.SharedRouter {
+			ad := filled(t, NewAdapter(x, 2, 0.7, 0, 1))
+			for i, v := range uniform(ad.B.Name, len(ad.B.Data)) {
+				ad.B.Data[i] = float32(v)
+			}
+			s.train.Adapters[x.Module()] = ad
+		}
 	}
 }
 
@@ -128,7 +140,8 @@ func close32(t *testing.T, want, got []float32, share float64, what string) {
 func TestBitsOfMixturesDoNotDependOnHow(t *testing.T) {
 	for _, family := range []string{"mixtral", "qwen2moe"} {
 		s := setupOf(t, tensortest.TinyModel(t, family, nil))
-		s.adapt(t, 3, 1.7, append(s.arch.LinearModules(), ".gate", "shared_expert_gate")...)
+		s.adapt(t, 3, 1.7, s.arch.LinearModules()...)
+		s.adaptRouters(t)
 		s.dropout = true
 		for _, a := range s.train.Adapters {
 			a.Dropout = 0.4
@@ -256,17 +269,8 @@ func TestOnlyWhatRowsAreRoutedToIsRead(t *testing.T) {
 // stable sort does.
 func TestEqualScoresTakeTheFirst(t *testing.T) {
 	a := tensortest.TinyModel(t, "mixtral", func(c *arch.Config) { c.NumHiddenLayers = 1 })
-	var list []tensortest.Tensor
-	src := tensortest.NewModel(t, a, 3)
-	for _, x := range a.Tensors() {
-		values := tensortest.Floats(t, src, x.Name)
-		if x.Role == arch.Router {
-			clear(values)
-		}
-		list = append(list, tensortest.Float32(x.Name, x.Dims, values))
-	}
 	s := setupOf(t, a)
-	s.src = tensortest.NewSource(t, tensor.Meta{}, list...)
+	s.src = undecided(t, a, s.src)
 	s.full(t)
 	s.pass(t, 2)
 	for _, x := range a.Block(0) {
@@ -274,4 +278,18 @@ func TestEqualScoresTakeTheFirst(t *testing.T) {
 			require.Equal(t, x.Expert < 2, kernel.Absmax(s.train.Params[x.Name].Grad) > 0, x.Name)
 		}
 	}
+}
+
+// undecided returns a model's weights with routers that give every expert the same score.
+func undecided(t *testing.T, a *arch.Model, src tensor.Source) tensor.Source {
+	t.Helper()
+	var list []tensortest.Tensor
+	for _, x := range a.Tensors() {
+		values := tensortest.Floats(t, src, x.Name)
+		if x.Role == arch.Router {
+			clear(values)
+		}
+		list = append(list, tensortest.Float32(x.Name, x.Dims, values))
+	}
+	return tensortest.NewSource(t, nil, list...)
 }

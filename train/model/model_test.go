@@ -147,19 +147,6 @@ func fillNaN(x []float32) {
 	}
 }
 
-// forward returns the loss sums alone.
-func (s *setup) forward(t *testing.T) []float64 {
-	t.Helper()
-	st, err := stream.New(s.src, codecs, s.arch, stream.Options{Skip: func(name string) bool { return s.train.Params[name] != nil }})
-	require.NoError(t, err)
-	defer st.Close()
-	m := New(s.arch, s.train, 64)
-	xs, batches := s.final(t, m, st)
-	sums, err := m.Loss(xs, batches, st, false, 1)
-	require.NoError(t, err)
-	return sums
-}
-
 // final returns the micro-batches and their last hidden states.
 func (s *setup) final(t *testing.T, m *Model, st *stream.Stream) (xs [][]float32, batches []*Batch) {
 	t.Helper()
@@ -322,16 +309,6 @@ func (s *setup) losses(r *reference) (perBatch []float64, sum float64) {
 		sum += part
 	}
 	return perBatch, sum
-}
-
-// checkLosses compares the losses, where there are no gradients.
-func (s *setup) checkLosses(t *testing.T) {
-	t.Helper()
-	want, _ := s.losses(s.reference(t))
-	got := s.forward(t)
-	for k := range want {
-		require.InEpsilon(t, want[k], got[k], 1e-5, "loss of micro-batch %d", k)
-	}
 }
 
 // checkGradients compares losses and some elements of each gradient with the

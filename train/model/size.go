@@ -64,8 +64,7 @@ func (s *sizes) has(role arch.Role) bool {
 
 // width returns the width of the results of a role's linear layer.
 func (s *sizes) width(role arch.Role) int {
-	t, _ := s.a.Find(role, "weight", s.layer)
-	return t.Out()
+	return s.tensor(role).Out()
 }
 
 func (s *sizes) hidden() int { return int(s.a.HiddenSize) }
@@ -74,8 +73,7 @@ func (s *sizes) kv() int     { return int(s.a.NumKeyValueHeads * s.a.HeadDim) }
 
 // inner returns the width inside the MLP.
 func (s *sizes) inner() int {
-	t, _ := s.a.Find(arch.Down, "weight", s.layer)
-	return t.In()
+	return s.tensor(arch.Down).In()
 }
 
 func (s *sizes) mixture() bool { return s.has(arch.Router) }
@@ -111,8 +109,8 @@ func (s *sizes) cutMLP() {
 // another.
 func (s *sizes) linear(back bool, roles ...arch.Role) {
 	for _, role := range roles {
-		if t, ok := s.a.Find(role, "weight", s.layer); ok {
-			s.adapter(t, back)
+		if s.has(role) {
+			s.adapters(back, s.tensor(role))
 		}
 	}
 }
@@ -247,79 +245,87 @@ func (s *sizes) backward(kept bool) {
 // mixtureOutput is mixture.output if every token goes through one and the same expert,
 // which is the most that it takes.
 func (s *sizes) mixtureOutput() {
-	mark := s.next
 	s.take(int(s.a.NumExperts))
 	s.linear(false, arch.Router)
-	own := s.next
-	s.take(s.hidden()) // what goes in
-	s.dense(s.expert, arch.Gate, arch.Up, arch.Down)
-	s.next = own
+	s.experts(func(find finder) {
+		s.take(s.hidden()) // what goes in
+		s.run(find, arch.Gate, arch.Up, arch.Down)
+	})
 	if s.has(arch.SharedRouter) {
 		s.take(1)
 		s.linear(false, arch.SharedRouter)
-		s.dense(s.outside, arch.SharedGate, arch.SharedUp, arch.SharedDown)
+		s.run(s.tensor, arch.SharedGate, arch.SharedUp, arch.SharedDown)
 	}
-	s.next = mark
 }
 
-// mixtureBackward is mixture.backward in the same case.
+// mixtureBackward is mixture.backward, likewise.
 func (s *sizes) mixtureBackward() {
-	mark := s.next
 	s.take(int(s.a.NumExperts))
 	s.linear(false, arch.Router)
 	s.take(int(s.a.NumExperts))
-	own := s.next
-	for range 3 {
-		s.take(s.hidden()) // what goes in, and both gradients
-	}
-	s.denseGrad(s.expert, arch.Gate, arch.Up, arch.Down)
-	s.next = own
+	s.experts(func(find finder) {
+		for range 3 { // what goes in, and both gradients
+			s.take(s.hidden())
+		}
+		s.grad(find, arch.Gate, arch.Up, arch.Down)
+	})
 	s.linear(true, arch.Router)
 	if s.has(arch.SharedRouter) {
 		s.take(1)
 		s.linear(false, arch.SharedRouter)
 		s.take(1)
 		s.take(s.hidden())
-		s.denseGrad(s.outside, arch.SharedGate, arch.SharedUp, arch.SharedDown)
+		s.grad(s.tensor, arch.SharedGate, arch.SharedUp, arch.SharedDown)
 		s.linear(true, arch.SharedRouter)
 	}
-	s.next = mark
 }
 
-func (s *sizes) expert(role arch.Role) arch.Tensor {
-	t, _ := s.a.FindExpert(role, s.layer, 0)
-	return t
-}
+// finder returns the weight of a role.
+type finder func(role arch.Role) arch.Tensor
 
-func (s *sizes) outside(role arch.Role) arch.Tensor {
+func (s *sizes) tensor(role arch.Role) arch.Tensor {
 	t, _ := s.a.Find(role, "weight", s.layer)
 	return t
 }
 
-// dense is dense.run.
-func (s *sizes) dense(find func(role arch.Role) arch.Tensor, roles ...arch.Role) {
-	down := find(roles[len(roles)-1])
-	s.denseInside(find, roles)
-	s.take(down.Out())
-	s.adapter(down, false)
-}
-
-// denseGrad is dense.grad, which takes as much as its parts leave taken.
-func (s *sizes) denseGrad(find func(role arch.Role) arch.Tensor, roles ...arch.Role) {
-	s.denseInside(find, roles)
-	s.take(find(roles[len(roles)-1]).In())
-	for _, role := range roles {
-		s.adapter(find(role), true)
+// experts is mixture.each.
+func (s *sizes) experts(f func(find finder)) {
+	mark := s.next
+	for e := range int(s.a.NumExperts) {
+		f(func(role arch.Role) arch.Tensor {
+			t, _ := s.a.FindExpert(role, s.layer, e)
+			return t
+		})
+		s.next = mark
 	}
 }
 
-func (s *sizes) denseInside(find func(role arch.Role) arch.Tensor, roles []arch.Role) {
-	in := find(roles[len(roles)-1]).In()
-	for range roles[1:] {
-		s.take(in)
+// gated is dense.inside of an expert.
+func (s *sizes) gated(find finder, gate, up, down arch.Role) {
+	w := find(down).In()
+	s.take(w)
+	s.take(w)
+	s.adapters(false, find(gate), find(up))
+	s.take(w) // activated
+}
+
+// run is dense.run of an expert.
+func (s *sizes) run(find finder, gate, up, down arch.Role) {
+	s.gated(find, gate, up, down)
+	s.take(find(down).Out())
+	s.adapters(false, find(down))
+}
+
+// grad is dense.grad.
+func (s *sizes) grad(find finder, gate, up, down arch.Role) {
+	s.gated(find, gate, up, down)
+	s.take(find(down).In())
+	s.adapters(true, find(down), find(up), find(gate))
+}
+
+// adapters is what linear layers take for their adapters, one after another.
+func (s *sizes) adapters(back bool, list ...arch.Tensor) {
+	for _, t := range list {
+		s.adapter(t, back)
 	}
-	for _, role := range roles[:len(roles)-1] {
-		s.adapter(find(role), false)
-	}
-	s.take(in) // activated
 }
