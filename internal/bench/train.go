@@ -188,7 +188,7 @@ func (c trainCase) run(ctx context.Context, o *options) error {
 	fmt.Println("|---|---|---|---|---|---|---|---|---|---|---|---|")
 	within := ""
 	if c.limited {
-		within = fmt.Sprintf(" (RLIMIT_DATA %.0f MiB)", mib(limit))
+		within = fmt.Sprintf(" (RLIMIT_DATA %.0f MiB, mapped %.0f MiB)", mib(limit), mib(r.mapped))
 	}
 	fmt.Printf("| %s | %s%s | %.0f MiB | %.0f MiB | %.2f | %.4g | %.0f | %.0f, %.0f | %.1f %% | %.2f %% | %.3f GB | %.3f GB |\n\n", c.name, c.memory, within, mib(r.end.Planned), mib(r.peak),
 		s.seconds, s.tokens/s.seconds, useful/1e9, before.Median()/1e9, after.Median()/1e9, 100*useful/peak, 100*r.end.DiskWait/r.end.Seconds, s.asked/1e9, s.disk/1e9)

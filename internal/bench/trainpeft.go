@@ -80,7 +80,7 @@ func (c trainCase) peft(ctx context.Context, o *options, model, data string, var
 		}
 		seconds = append(seconds, took)
 	}
-	p.peak = watch()
+	p.peak, _ = watch()
 	if err := errors.Join(s.Err(), cmd.Wait()); err != nil {
 		return nil, err
 	}

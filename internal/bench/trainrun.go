@@ -44,6 +44,9 @@ type trainRun struct {
 	steps []trainStep
 	end   trainEnd
 	peak  int64 // resident set
+
+	// mapped is the most private writable memory it had mapped, be it touched or not.
+	mapped int64
 }
 
 // train runs nibble train with more arguments. With a limit the process may not map
@@ -71,7 +74,7 @@ func (o *options) train(ctx context.Context, limit int64, args ...string) (*trai
 	if err != nil {
 		_ = cmd.Process.Kill()
 	}
-	r.peak = watch()
+	r.peak, r.mapped = watch()
 	if err := errors.Join(err, cmd.Wait()); err != nil {
 		return nil, fmt.Errorf("%s: %w", strings.Join(args, " "), err)
 	}
@@ -106,17 +109,16 @@ func (r *trainRun) follow(out io.Reader, pid int) error {
 	}
 }
 
-// watchPeak looks at the peak resident set of a process (VmHWM) while it lives. The
-// function that it returns ends that and gives the last value.
-func watchPeak(pid int) func() int64 {
-	var peak int64
+// watchPeak looks at a process while it lives. The function that it returns ends that and
+// gives the peak of its resident set (VmHWM) and of what it had mapped (VmData).
+func watchPeak(pid int) func() (peak, mapped int64) {
+	var peak, mapped int64
 	var wg sync.WaitGroup
 	done := make(chan struct{})
+	path := fmt.Sprintf("/proc/%d/status", pid)
 	wg.Go(func() {
 		for {
-			if n := procField(fmt.Sprintf("/proc/%d/status", pid), "VmHWM") << 10; n > 0 {
-				peak = n
-			}
+			peak, mapped = max(peak, procField(path, "VmHWM")<<10), max(mapped, procField(path, "VmData")<<10)
 			select {
 			case <-done:
 				return
@@ -124,10 +126,10 @@ func watchPeak(pid int) func() int64 {
 			}
 		}
 	})
-	return func() int64 {
+	return func() (int64, int64) {
 		close(done)
 		wg.Wait()
-		return peak
+		return peak, mapped
 	}
 }
 
