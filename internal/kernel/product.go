@@ -231,6 +231,8 @@ type tile struct {
 	sums []float32
 
 	panel, packed []float32 // of B and of A
+
+	nextA prefetch
 }
 
 // tile makes up to s.cols columns from n0 on of the rows from begin to end.
@@ -275,6 +277,9 @@ func (s *section) tile(n0, begin, end int) error {
 				}
 			}
 			next := s.following(&t, kk, from+width, width)
+			if from == 0 {
+				t.nextA = s.followingA(&t, kk)
+			}
 			for j := 0; j < n; j += u.cols {
 				b, ldb := s.b.data, s.b.ld
 				if s.plainB {
@@ -320,7 +325,11 @@ func (s *section) mul(t *tile, kk, kw, j int, b []float32, ldb int, next *prefet
 				c, ldc = sums, ldsums
 			}
 		}
-		u.sum(c, ldc, old, ldold, a, b, ldb, h, w, kw, next.take())
+		soon := next.take()
+		if soon.at == nil {
+			soon = t.nextA.take()
+		}
+		u.sum(c, ldc, old, ldold, a, b, ldb, h, w, kw, soon)
 		i += h
 	}
 }
@@ -354,6 +363,21 @@ func (s *section) following(t *tile, kk, from, width int) (p prefetch) {
 	if calls := (width + s.u.cols - 1) / s.u.cols * ((t.end - t.begin) / s.u.rows); calls < p.left {
 		p.atOnce = 4
 	}
+	return p
+}
+
+// followingA returns the part of packed A that comes after the one from column kk on; the
+// second-level cache has room for both.
+func (s *section) followingA(t *tile, kk int) (p prefetch) {
+	if s.packed == nil || s.kn <= kStep {
+		return p
+	}
+	if kk += kStep; kk >= s.kn {
+		kk = 0 // for the next columns of the product
+	}
+	kw := min(kStep, s.kn-kk)
+	p.data = s.packed[kk*s.m+t.begin*kw : kk*s.m+t.end*kw]
+	p.ld, p.left, p.atOnce = kStep, len(p.data)/kStep, 4
 	return p
 }
 
