@@ -213,7 +213,9 @@ func (s *section) run() error {
 	s.tileA = !s.plainA && !s.serial && s.n <= u.cols
 	s.cols = bCols
 	if unit := max(u.cols, s.b.step); !s.serial {
-		s.cols = min(bCols, max(1, s.n/goalTiles/unit)*unit)
+		// Wide tiles read A less often; rows make up for their number, if there are enough.
+		columns := max((s.n+bCols-1)/bCols, goalTiles/max(1, s.m/(8*u.rows)))
+		s.cols = min(bCols, max(1, (s.n/columns+unit-1)/unit)*unit)
 	}
 	if !s.plainA && !s.tileA {
 		buf := scratch(s.m * s.kn)

@@ -36,6 +36,7 @@ func gemm() {
 	transpose256(6)
 	copy256(16)
 	copy256(6)
+	prefetchRows()
 }
 
 // column is a column of A: element i is at i times the stride of a row.

@@ -8053,3 +8053,29 @@ loop:
 done:
 	VZEROUPPER
 	RET
+
+// func PrefetchRows(p *byte, stride uintptr, rows int, n int)
+// Requires: MMX+
+TEXT ·PrefetchRows(SB), NOSPLIT, $0-32
+	MOVQ p+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ rows+16(FP), DX
+	MOVQ n+24(FP), BX
+
+row:
+	TESTQ DX, DX
+	JLE   done
+	XORQ  SI, SI
+
+line:
+	PREFETCHT1 (AX)(SI*1)
+	ADDQ       $0x40, SI
+	CMPQ       SI, BX
+	JL         line
+	PREFETCHT1 -1(AX)(BX*1)
+	ADDQ       CX, AX
+	DECQ       DX
+	JMP        row
+
+done:
+	RET
