@@ -123,6 +123,13 @@ func (w tiled) ReadTile(dst []float32, ld int, row int64, rows, col, cols int) e
 	return nil
 }
 
+// The rows that follow by rowsAhead are asked for when a tile is decoded, if it is narrow:
+// a wide one is read along its rows.
+const (
+	rowsAhead = 64
+	narrow    = 256
+)
+
 // readBlocks decodes cols elements from number at on and as many from each of the rows
 // below, where no block straddles rows. A product does that for some hundred elements
 // at a time, so what read does once for each of its calls would show.
@@ -130,6 +137,14 @@ func (w tiled) readBlocks(p *part, dst []float32, ld int, at int64, rows, cols i
 	mem := w.data.(tensor.Memory)
 	blocks := cols / int(w.BlockSize)
 	p.scales = slices.Grow(p.scales[:0], blocks)[:blocks]
+	if all := int(w.info.Shape.Cols()); cols <= narrow && cols < all {
+		// A product goes down the columns, where each row is a cache miss or two.
+		soon := int(at) + rowsAhead*all
+		kernel.Prefetch(mem, int(w.codesAt)+soon/2, all/2, rows, cols/2)
+		if size := int(w.BlockSize); w.Double {
+			kernel.Prefetch(mem[:w.codesAt], int(w.absmaxAt)+soon/size, all/size, rows, blocks)
+		}
+	}
 	for i := range rows {
 		first := (at + int64(i)*w.info.Shape.Cols()) / w.BlockSize
 		if w.Double {

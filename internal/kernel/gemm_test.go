@@ -229,7 +229,7 @@ func (b brokenTiles) DecodeTile(dst []float32, ld, row, rows, col, cols int) err
 func TestProductsOfEveryVariant(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 4))
 	shapes := [][3]int{
-		{4, 8, 300}, {5, 16, 8}, {16, 300, 64}, {17, 33, 520}, {33, 257, 258}, {64, 8, 257}, {70, 16, 600}, {130, 64, 64}, {300, 600, 31}, {600, 70, 40},
+		{4, 8, 300}, {5, 16, 8}, {16, 300, 64}, {17, 33, 520}, {33, 257, 258}, {64, 8, 257}, {70, 16, 600}, {130, 64, 64}, {300, 600, 31}, {600, 70, 40}, {40, 300, 20},
 	}
 	eachVariant(t, func(t *testing.T) {
 		for _, s := range shapes {
@@ -268,6 +268,38 @@ func TestProductsOfEveryVariant(t *testing.T) {
 		if use.micro != nil {
 			require.ErrorIs(t, MulT(make([]float32, 800), make([]float32, 64), 8, w, false), errBroken)
 			require.ErrorIs(t, Mul(make([]float32, 64), make([]float32, 800), 8, w, false), errBroken)
+		}
+	})
+}
+
+// TestProductsPlusLowRank: what is added on the way is to the bit what is added afterwards.
+func TestProductsPlusLowRank(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	eachVariant(t, func(t *testing.T) {
+		for _, s := range [][4]int{{9, 40, 50, 3}, {190, 600, 70, 16}, {200, 1100, 1300, 8}, {600, 530, 300, 270}, {180, 1040, 1040, 17}} {
+			m, n, k, r := s[0], s[1], s[2], s[3]
+			if use.micro == nil && m > 300 {
+				continue // it has no other way
+			}
+			x, u := normal(rng, m*k), normal(rng, m*r)
+			w, wT := Dense{normal(rng, n*k), n, k}, Dense{normal(rng, n*k), k, n}
+			for _, plus := range []LowRank{{u, Dense{normal(rng, n*r), n, r}, false}, {u, Dense{normal(rng, n*r), r, n}, true}} {
+				for _, add := range []bool{false, true} {
+					for _, matrix := range []struct{ w, wT Matrix }{{w, wT}, {tiled{encoded{w}, 64}, tiled{encoded{wT}, 64}}, {encoded{w}, encoded{wT}}} {
+						y0 := normal(rng, m*n)
+						want, wantT := append([]float32(nil), y0...), append([]float32(nil), y0...)
+						require.NoError(t, MulT(want, x, m, matrix.w, add))
+						require.NoError(t, plus.addTo(want, m))
+						require.NoError(t, Mul(wantT, x, m, matrix.wT, add))
+						require.NoError(t, plus.addTo(wantT, m))
+						y, yT := append([]float32(nil), y0...), append([]float32(nil), y0...)
+						require.NoError(t, MulTPlus(y, x, m, matrix.w, add, plus))
+						require.NoError(t, MulPlus(yT, x, m, matrix.wT, add, plus))
+						require.Equal(t, want, y, "%v", s)
+						require.Equal(t, wantT, yT, "%v", s)
+					}
+				}
+			}
 		}
 	})
 }

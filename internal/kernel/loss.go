@@ -22,6 +22,24 @@ func (l *LogSumExp) Add(logits []float32) {
 	l.top = top
 }
 
+// Weigh is Add that replaces the logits by their exponentials relative to the greatest
+// logit so far, which are never more than 1. What was made of earlier ones is relative to
+// the greatest again when it is multiplied by shrink (as in FlashAttention; Dao et al., 2022).
+func (l *LogSumExp) Weigh(logits []float32) (shrink float32) {
+	top := max(l.top, float64(use.max(logits)))
+	if math.IsInf(top, -1) {
+		clear(logits)
+		return 1
+	}
+	down := math.Exp(l.top - top)
+	l.sum = l.sum*down + use.expSum(logits, logits, float32(top))
+	l.top = top
+	return float32(down)
+}
+
+// Sum returns the sum of the exponentials relative to the greatest logit.
+func (l *LogSumExp) Sum() float64 { return l.sum }
+
 // Value returns the logarithm of the sum.
 func (l *LogSumExp) Value() float64 { return l.top + math.Log(l.sum) }
 

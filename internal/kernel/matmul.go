@@ -89,25 +89,65 @@ func PanelBytes(m, rows, cols int) int64 {
 // neither the number of workers nor the encoding of w, and is the same for the AVX2
 // and AVX-512 variants where m > smallM.
 func MulT(y, x []float32, m int, w Matrix, add bool) error {
+	return MulTPlus(y, x, m, w, add, LowRank{})
+}
+
+// LowRank is a product U·Vᵀ, or U·V, to be added to another one: U is m x r.
+type LowRank struct {
+	U []float32
+	V Dense
+	// Plain says that V is r x n, and not n x r.
+	Plain bool
+}
+
+func (l LowRank) rank() int {
+	if l.Plain {
+		return l.V.Rows
+	}
+	return l.V.Cols
+}
+
+// addend is what to add in a product of n columns.
+func (l LowRank) addend() addend {
+	r := l.rank()
+	return addend{strided{l.U, r, 1}, operand{data: l.V.Data, ld: l.V.Cols, transposed: !l.Plain}, r}
+}
+
+// addTo adds it to the product y of m rows.
+func (l LowRank) addTo(y []float32, m int) error {
+	switch {
+	case l.rank() == 0:
+		return nil
+	case l.Plain:
+		return Mul(y, l.U, m, l.V, true)
+	}
+	return MulT(y, l.U, m, l.V, true)
+}
+
+// MulTPlus is MulT that adds one more product to y: the same bits as MulT or Mul would
+// give that adds it afterwards, but while y is at hand.
+func MulTPlus(y, x []float32, m int, w Matrix, add bool, plus LowRank) error {
 	rows, cols := w.Dims()
 	if m == 0 {
 		return nil
 	}
-	if m <= smallM {
-		if !add {
-			clear(y[:m*rows])
-		}
-		return mulTSmall(y, x, m, w)
-	}
 	u := use.micro
-	if u == nil {
+	if m <= smallM || u == nil {
 		if !add {
 			clear(y[:m*rows])
 		}
-		return mulTGo(y, x, m, w)
+		product := mulTGo
+		if m <= smallM {
+			product = mulTSmall
+		}
+		if err := product(y, x, m, w); err != nil {
+			return err
+		}
+		return plus.addTo(y, m)
 	}
 	p := product{c: y, ldc: rows, a: strided{x, cols, 1}, b: operand{transposed: true}, m: m, n: rows, k: cols, add: add}
 	if p.b.direct(w) {
+		p.also = plus.addend()
 		return u.multiply(&p)
 	}
 	panel := panelRows(rows, cols)
@@ -123,23 +163,38 @@ func MulT(y, x []float32, m int, w Matrix, add bool) error {
 			return err
 		}
 	}
-	return nil
+	return plus.addTo(y, m)
 }
 
 // Mul computes dx = dy·w, or adds it to dx: dy is m x rows, dx is m x cols. It
 // is the gradient of a linear layer with respect to its input. What MulT says of the
 // result holds here too.
 func Mul(dx, dy []float32, m int, w Matrix, add bool) error {
+	return MulPlus(dx, dy, m, w, add, LowRank{})
+}
+
+// MulPlus is to Mul what MulTPlus is to MulT.
+func MulPlus(dx, dy []float32, m int, w Matrix, add bool, plus LowRank) error {
 	rows, cols := w.Dims()
 	u := use.micro
 	if u == nil {
 		if !add {
 			clear(dx[:m*cols])
 		}
-		return mulGo(dx, dy, m, w)
+		if err := mulGo(dx, dy, m, w); err != nil {
+			return err
+		}
+		return plus.addTo(dx, m)
+	}
+	if m <= smallM && plus.rank() > 0 {
+		if err := Mul(dx, dy, m, w, add); err != nil {
+			return err
+		}
+		return plus.addTo(dx, m)
 	}
 	p := product{c: dx, ldc: cols, a: strided{dy, rows, 1}, m: m, n: cols, k: rows, add: add}
 	if p.b.direct(w) {
+		p.also = plus.addend()
 		return u.multiply(&p)
 	}
 	panel := panelRows(rows, cols)
@@ -156,8 +211,12 @@ func Mul(dx, dy []float32, m int, w Matrix, add bool) error {
 		}
 		p.add = true
 	}
-	return nil
+	return plus.addTo(dx, m)
 }
+
+// RankBytes returns the scratch memory that MulTPlus and MulPlus take beside that of the
+// products, for m rows and rank r.
+func RankBytes(m, r int) int64 { return scratchBytes(min(m, aRows+copyRows) * r) }
 
 // AddOuter adds dyᵀ·x to dw: dy is m x rows, x is m x cols, dw is rows x cols.
 // It is the gradient of a linear layer with respect to its weight.

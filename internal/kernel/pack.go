@@ -32,12 +32,12 @@ func (b *operand) direct(w Matrix) bool {
 // packA packs up to kStep columns of A from kk on of the rows from begin to end: for
 // each tile its rows, column by column.
 func (s *section) packA(dst []float32, kk, begin, end int) {
-	u, a := s.u, s.a
-	kw := min(kStep, s.kn-kk)
+	u := s.u
+	a, kw := s.columns(kk)
 	if a.row == 1 {
 		for k := 0; k < kw; k += copyRows {
 			n := min(copyRows, kw-k)
-			from := a.from(s.m0, s.k0+kk+k).data
+			from := a.data[k*a.col:]
 			for i := begin; i < end; {
 				h := u.height(s.m - i)
 				u.copy(dst[(i-begin)*kw+k*h:], h, from[i:], a.col, n, h, h)
@@ -48,7 +48,7 @@ func (s *section) packA(dst []float32, kk, begin, end int) {
 	}
 	for i := begin; i < end; {
 		h := u.height(s.m - i)
-		strip, from := dst[(i-begin)*kw:], a.from(s.m0+i, s.k0+kk).data
+		strip, from := dst[(i-begin)*kw:], a.data[i*a.row:]
 		if a.col == 1 {
 			u.transpose(strip, h, from, a.row, h, kw)
 		} else {

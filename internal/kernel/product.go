@@ -78,8 +78,18 @@ type product struct {
 	m, n, k int
 	add     bool
 
+	// also is added at the end, while the sums are in a near cache.
+	also addend
+
 	// serial has the caller do all the work.
 	serial bool
+}
+
+// addend is another product of m x n.
+type addend struct {
+	a strided
+	b operand
+	k int // 0 is none
 }
 
 // height returns how many of the remaining rows the next tile takes. The last two
@@ -126,6 +136,15 @@ func (u *microkernel) multiply(p *product) error {
 		}
 		return nil
 	}
+	if p.also.k > 0 && (p.serial || p.n <= 2*bCols || p.m <= 12*u.rows) { // not packed
+		q := product{c: p.c, ldc: p.ldc, a: p.also.a, b: p.also.b, m: p.m, n: p.n, k: p.also.k, add: true, serial: p.serial}
+		first := *p
+		first.also = addend{}
+		if err := u.multiply(&first); err != nil {
+			return err
+		}
+		return u.multiply(&q)
+	}
 	blocks := (p.m + aRows - 1) / aRows
 	rows := ((p.m+blocks-1)/blocks + u.rows - 1) / u.rows * u.rows
 	for m0 := 0; m0 < p.m; m0 += rows {
@@ -133,6 +152,9 @@ func (u *microkernel) multiply(p *product) error {
 		deep := max(kStep, aFloats/m/kStep*kStep)
 		for k0 := 0; k0 < p.k; k0 += deep {
 			s := section{product: *p, u: u, m0: m0, m: m, k0: k0, kn: min(deep, p.k-k0)}
+			if s.k0+s.kn < p.k {
+				s.also = addend{}
+			}
 			if err := s.run(); err != nil {
 				return err
 			}
@@ -150,8 +172,8 @@ type section struct {
 
 	// A is used as it is if there is little of it; it is packed by the tile if few
 	// columns share it; or packed here at once.
-	plainA, tileA bool
-	packed        []float32
+	plainA, tileA      bool
+	packed, packedAlso []float32
 
 	// B is used as it is if there is little of it and few rows share it, or packed by
 	// the tile.
@@ -159,6 +181,24 @@ type section struct {
 
 	// cols is how many columns of the product are made at a time.
 	cols int
+}
+
+// columns returns the part of A that is multiplied from column kk on, and how many
+// columns it has. Those of the addend come after those of the section.
+func (s *section) columns(kk int) (a strided, kw int) {
+	if kk < s.kn {
+		return s.a.from(s.m0, s.k0+kk), min(kStep, s.kn-kk)
+	}
+	kk -= s.kn
+	return s.also.a.from(s.m0, kk), min(kStep, s.also.k-kk)
+}
+
+// packedAt is where that part is packed.
+func (s *section) packedAt(kk int) []float32 {
+	if kk < s.kn {
+		return s.packed[kk*s.m:]
+	}
+	return s.packedAlso[(kk-s.kn)*s.m:]
 }
 
 // apart says that rows with ld floats from one to the next do not fall on each other in
@@ -173,19 +213,26 @@ func (s *section) run() error {
 	s.tileA = !s.plainA && !s.serial && s.n <= u.cols
 	s.cols = bCols
 	if unit := max(u.cols, s.b.step); !s.serial {
-		s.cols = min(bCols, max(1, s.n/goalTiles/unit)*unit)
+		// Wide tiles read A less often; rows make up for their number, if there are enough.
+		columns := max((s.n+bCols-1)/bCols, goalTiles/max(1, s.m/(8*u.rows)))
+		s.cols = min(bCols, max(1, (s.n/columns+unit-1)/unit)*unit)
 	}
 	if !s.plainA && !s.tileA {
 		buf := scratch(s.m * s.kn)
 		defer release(buf)
 		s.packed = *buf
 	}
+	if s.also.k > 0 {
+		buf := scratch(s.m * s.also.k)
+		defer release(buf)
+		s.packedAlso = *buf
+	}
 	if !s.serial {
 		return s.parallel()
 	}
 	if s.packed != nil {
 		for kk := 0; kk < s.kn; kk += kStep {
-			s.packA(s.packed[kk*s.m:], kk, 0, s.m)
+			s.packA(s.packedAt(kk), kk, 0, s.m)
 		}
 	}
 	for n0 := 0; n0 < s.n; n0 += s.cols {
@@ -203,10 +250,15 @@ func (s section) parallel() error {
 	if s.packed != nil {
 		groups, size := u.cuts(s.m, 10*u.rows)
 		deeps := (s.kn + kStep - 1) / kStep
-		Parallel(groups*deeps, int64(s.m)*int64(s.kn), func(i int) {
+		all := deeps + (s.also.k+kStep-1)/kStep
+		Parallel(groups*all, int64(s.m)*int64(s.kn), func(i int) {
 			begin, end := part(i%groups, groups, size, s.m)
 			kk := i / groups * kStep
-			s.packA(s.packed[kk*s.m+begin*min(kStep, s.kn-kk):], kk, begin, end)
+			if i/groups >= deeps {
+				kk = s.kn + (i/groups-deeps)*kStep
+			}
+			_, kw := s.columns(kk)
+			s.packA(s.packedAt(kk)[begin*kw:], kk, begin, end)
 		})
 	}
 	columns := (s.n + s.cols - 1) / s.cols
@@ -231,6 +283,8 @@ type tile struct {
 	sums []float32
 
 	panel, packed []float32 // of B and of A
+
+	nextA prefetch
 }
 
 // tile makes up to s.cols columns from n0 on of the rows from begin to end.
@@ -244,7 +298,7 @@ func (s *section) tile(n0, begin, end int) error {
 		width = min(width, u.cols)
 	}
 	if !s.plainB {
-		buf := scratch(min(kStep, s.kn) * u.width(width))
+		buf := scratch(min(kStep, max(s.kn, s.also.k)) * u.width(width))
 		defer release(buf)
 		t.panel = *buf
 	}
@@ -258,23 +312,23 @@ func (s *section) tile(n0, begin, end int) error {
 		defer release(buf)
 		t.sums = *buf
 	}
-	for kk := 0; kk < s.kn; kk += kStep {
-		kw := min(kStep, s.kn-kk)
+	var kw int
+	for kk := 0; kk < s.kn+s.also.k; kk += kw {
+		_, kw = s.columns(kk)
 		if s.tileA {
 			s.packA(t.packed, kk, begin, end)
 		}
 		for from := 0; from < t.n; from += width {
 			n := min(width, t.n-from)
 			if !s.plainB {
-				nextK, nextN := kk, from+width
-				if nextN >= t.n {
-					nextK, nextN = min(kk+kStep, s.kn-1), 0
-				}
-				if err := s.b.pack(u, t.panel, s.k0+kk, kw, n0+from, n, s.k0+nextK, n0+nextN); err != nil {
+				if err := s.packB(&t, kk, kw, from, n, width); err != nil {
 					return err
 				}
 			}
 			next := s.following(&t, kk, from+width, width)
+			if from == 0 {
+				t.nextA = s.followingA(&t, kk)
+			}
 			for j := 0; j < n; j += u.cols {
 				b, ldb := s.b.data, s.b.ld
 				if s.plainB {
@@ -287,6 +341,19 @@ func (s *section) tile(n0, begin, end int) error {
 		}
 	}
 	return nil
+}
+
+// packB packs what is multiplied with columns kk to kk+kw of A for n columns of the tile
+// from the given one on.
+func (s *section) packB(t *tile, kk, kw, from, n, width int) error {
+	if kk >= s.kn {
+		return s.also.b.pack(s.u, t.panel, kk-s.kn, kw, t.n0+from, n, 0, 0)
+	}
+	nextK, nextN := kk, from+width
+	if nextN >= t.n {
+		nextK, nextN = min(kk+kStep, s.kn-1), 0
+	}
+	return s.b.pack(s.u, t.panel, s.k0+kk, kw, t.n0+from, n, s.k0+nextK, t.n0+nextN)
 }
 
 // mul adds the products of columns kk to kk+kw of A and a sliver of B to the columns of
@@ -304,7 +371,7 @@ func (s *section) mul(t *tile, kk, kw, j int, b []float32, ldb int, next *prefet
 		case s.tileA:
 			a = strided{t.packed[(i-t.begin)*kw:], 1, h}
 		default:
-			a = strided{s.packed[kk*s.m+i*kw:], 1, h}
+			a = strided{s.packedAt(kk)[i*kw:], 1, h}
 		}
 		c, ldc := s.c[(s.m0+i)*s.ldc+t.n0+j:], s.ldc
 		old, ldold := c, ldc
@@ -316,11 +383,15 @@ func (s *section) mul(t *tile, kk, kw, j int, b []float32, ldb int, next *prefet
 			if kk > 0 {
 				old, ldold = sums, ldsums
 			}
-			if kk+kw < s.kn {
+			if kk+kw < s.kn+s.also.k {
 				c, ldc = sums, ldsums
 			}
 		}
-		u.sum(c, ldc, old, ldold, a, b, ldb, h, w, kw, next.take())
+		soon := next.take()
+		if soon.at == nil {
+			soon = t.nextA.take()
+		}
+		u.sum(c, ldc, old, ldold, a, b, ldb, h, w, kw, soon)
 		i += h
 	}
 }
@@ -335,7 +406,7 @@ type prefetch struct {
 // then: memory is read while the processor multiplies. That is the columns of the
 // product from the given one on or, behind the last, the first ones in the next step.
 func (s *section) following(t *tile, kk, from, width int) (p prefetch) {
-	if s.b.data == nil || s.plainB {
+	if s.b.data == nil || s.plainB || kk >= s.kn {
 		return p
 	}
 	if from >= t.n {
@@ -354,6 +425,21 @@ func (s *section) following(t *tile, kk, from, width int) (p prefetch) {
 	if calls := (width + s.u.cols - 1) / s.u.cols * ((t.end - t.begin) / s.u.rows); calls < p.left {
 		p.atOnce = 4
 	}
+	return p
+}
+
+// followingA returns the part of packed A that comes after the one from column kk on; the
+// second-level cache has room for both.
+func (s *section) followingA(t *tile, kk int) (p prefetch) {
+	if s.packed == nil || s.kn <= kStep {
+		return p
+	}
+	if kk += kStep; kk >= s.kn {
+		kk = 0 // for the next columns of the product
+	}
+	kw := min(kStep, s.kn-kk)
+	p.data = s.packed[kk*s.m+t.begin*kw : kk*s.m+t.end*kw]
+	p.ld, p.left, p.atOnce = kStep, len(p.data)/kStep, 4
 	return p
 }
 

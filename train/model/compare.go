@@ -45,14 +45,19 @@ func Compare(m, base Final, batches []*Batch) ([]Comparison, error) {
 	}
 	n := len(own.labels)
 	chunk := m.chunk(2 * n)
-	logits, baseLogits := m.headScr.take(n*chunk), base.headScr.take(n*chunk)
+	own.chunk, own.logits = chunk, m.headScr.take(n*chunk)
+	baseLogits := base.headScr.take(n * chunk)
 	sums, labels := make([]kernel.Divergence, n), make([]Comparison, n)
 	for i := range sums {
 		sums[i] = kernel.NewDivergence()
 	}
-	if err := m.sweep(own.head, logits, own.x, n, chunk, func(part []float32, first, width int) error {
+	if err := m.sweep(own, func(part []float32, _ kernel.Matrix, first, width int) error {
 		basePart := baseLogits[:n*width]
-		if err := base.logits(other.head, basePart, other.x, n, first, width); err != nil {
+		w, err := rowsOf(other.head.w, first, width)
+		if err == nil {
+			err = base.logits(basePart, other.x, n, w)
+		}
+		if err != nil {
 			return fmt.Errorf("the base: %w", err)
 		}
 		kernel.Parallel(n, int64(n)*int64(width)*32, func(i int) {

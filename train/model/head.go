@@ -92,40 +92,34 @@ func (m *Model) EmbedGrad(dx []float32, tokens, pos []int32) {
 // Loss returns the sum of the cross-entropies, in nats, of the labels of each
 // batch, given the last block's hidden states xs. With grad it also replaces xs
 // by the gradient of the sum over all batches times scale, and adds the
-// gradients of what is trained.
+// gradients of what is trained to theirs.
 //
-// The head is gone through once for the loss and once for the gradient, a chunk
-// of the vocabulary at a time for all labels of all batches; logits never exist
-// whole unless they are few.
+// The head is gone through a chunk of the vocabulary at a time for all labels of all
+// batches, so that logits never exist whole unless they are few: once, or if it is
+// trained once for the loss and once for the gradient.
 func (m *Model) Loss(xs [][]float32, batches []*Batch, w Weights, grad bool, scale float32) ([]float64, error) {
 	top, err := m.top(xs, batches, w)
 	if err != nil {
 		return nil, err
 	}
-	head, x, labels := top.head, top.x, top.labels
-	h, n := m.Hidden(), len(labels)
-	chunk := m.chunk(n)
-	kept := n*head.out <= m.logitFloats // all logits, until their gradient
-	floats := n * chunk
-	if kept {
-		floats = n * head.out
+	h, n := m.Hidden(), len(top.labels)
+	top.chunk = m.chunk(n)
+	top.logits = m.headScr.take(n * top.chunk)
+	top.own = m.headScr.take(n)
+	top.lse = make([]kernel.LogSumExp, n)
+	for i := range top.lse {
+		top.lse[i] = kernel.NewLogSumExp()
 	}
-	logits := m.headScr.take(floats)
-	lse := make([]kernel.LogSumExp, n)
-	for i := range lse {
-		lse[i] = kernel.NewLogSumExp()
+	var dx, spare []float32
+	if grad {
+		dx, spare = m.headScr.zeros(n*h), m.headScr.take(n*h)
 	}
-	own := m.headScr.take(n) // the label's logit
-	if err := m.sweep(head, logits, x, n, chunk, func(part []float32, first, width int) error {
-		kernel.Parallel(n, int64(n)*int64(width)*8, func(i int) {
-			row := part[i*width : (i+1)*width]
-			lse[i].Add(row)
-			if at := int(labels[i]) - first; at >= 0 && at < width {
-				own[i] = row[at]
-			}
-		})
-		return nil
-	}); err != nil {
+	if grad && top.head.dw == nil {
+		err = m.lossAndGrad(top, dx, spare, scale)
+	} else if err = m.loss(top); err == nil && grad {
+		err = m.lossGrad(top, dx, scale)
+	}
+	if err != nil {
 		return nil, err
 	}
 
@@ -133,53 +127,15 @@ func (m *Model) Loss(xs [][]float32, batches []*Batch, w Weights, grad bool, sca
 	i := 0
 	for k, b := range batches {
 		for range b.NumLabels() {
-			sums[k] += lse[i].Value() - float64(own[i])
+			sums[k] += top.lse[i].Value() - float64(top.own[i])
 			i++
 		}
 	}
 	if !grad {
 		return sums, nil
 	}
-
-	dx := m.headScr.zeros(n * h)
-	limit := float32(m.arch.FinalLogitSoftcapping)
-	var before []float32 // the bounded logits
-	if limit > 0 {
-		before = m.headScr.take(n * chunk)
-	}
-	toLogits := func(part []float32, first, width int) error {
-		if limit > 0 {
-			copy(before, part)
-		}
-		kernel.Parallel(n, int64(n)*int64(width)*8, func(i int) {
-			row := part[i*width : (i+1)*width]
-			kernel.CrossEntropyGrad(row, first, int(labels[i]), lse[i].Value(), scale)
-			if limit > 0 {
-				kernel.SoftCapGrad(row, before[i*width:(i+1)*width], limit)
-			}
-		})
-		w, err := rowsOf(head.w, first, width)
-		if err != nil {
-			return err
-		}
-		if err := kernel.Mul(dx, part, n, w, true); err != nil {
-			return err
-		}
-		if head.dw != nil {
-			kernel.AddOuter(head.dw[first*h:], part, x, n, width, h)
-		}
-		return nil
-	}
-	if kept {
-		err = chunks(head.out, chunk, func(first, width int) error { return toLogits(logits[n*first:n*(first+width)], first, width) })
-	} else {
-		err = m.sweep(head, logits, x, n, chunk, toLogits)
-	}
-	if err != nil {
-		return nil, err
-	}
-
-	draw := m.headScr.zeros(n * h)
+	draw := spare
+	clear(draw)
 	top.norm.grad(draw, dx, top.raw, n)
 	for k, b := range batches {
 		clear(xs[k])
@@ -193,6 +149,102 @@ func (m *Model) Loss(xs [][]float32, batches []*Batch, w Weights, grad bool, sca
 	return sums, nil
 }
 
+// loss goes through the head for the logarithms of the sums, and the labels' logits.
+func (m *Model) loss(t *top) error {
+	return m.sweep(t, func(part []float32, _ kernel.Matrix, first, width int) error {
+		t.rows(width, func(i int) {
+			row := part[i*width : (i+1)*width]
+			t.lse[i].Add(row)
+			t.keep(i, row, first)
+		})
+		return nil
+	})
+}
+
+// lossAndGrad is loss that also makes the gradient dx with respect to the head's input,
+// which is clear, of a head that is not trained. Of each row
+//
+//	dx = scale * (sum over v of e^(l_v - top) W_v / sum over v of e^(l_v - top) - W_label),
+//
+// where the greatest logit, top, is that so far: when it grows, what there is of the sums
+// shrinks. That takes two products for each chunk, where a second sweep would take a third
+// one to have the logits again. spare has the room of dx.
+func (m *Model) lossAndGrad(t *top, dx, spare []float32, scale float32) error {
+	h, n := m.Hidden(), len(t.labels)
+	limit := float32(m.arch.FinalLogitSoftcapping)
+	var before []float32 // the bounded logits
+	if limit > 0 {
+		before = m.headScr.take(n * t.chunk)
+	}
+	if err := m.sweep(t, func(part []float32, w kernel.Matrix, first, width int) error {
+		if limit > 0 {
+			copy(before, part)
+		}
+		t.rows(width, func(i int) {
+			row := part[i*width : (i+1)*width]
+			t.keep(i, row, first)
+			if shrink := t.lse[i].Weigh(row); shrink != 1 {
+				kernel.Scale(dx[i*h:(i+1)*h], shrink)
+			}
+			if limit > 0 {
+				kernel.SoftCapGrad(row, before[i*width:(i+1)*width], limit)
+			}
+		})
+		// The label's row is taken while its chunk is at hand.
+		for i, l := range t.labels {
+			if at := int(l) - first; at >= 0 && at < width {
+				if err := w.DecodeRows(spare[i*h:(i+1)*h], at); err != nil {
+					return err
+				}
+			}
+		}
+		return kernel.Mul(dx, part, n, w, true)
+	}); err != nil {
+		return err
+	}
+	t.rows(h, func(i int) {
+		row, down := dx[i*h:(i+1)*h], [1]float32{-scale}
+		if limit > 0 {
+			kernel.SoftCapGrad(down[:], t.own[i:i+1], limit)
+		}
+		kernel.Scale(row, float32(float64(scale)/t.lse[i].Sum()))
+		kernel.AddScaled(row, down[0], spare[i*h:(i+1)*h])
+	})
+	return nil
+}
+
+// lossGrad makes the gradient dx with respect to the head's input, which is clear, and
+// that of the head once loss knows the sums.
+func (m *Model) lossGrad(t *top, dx []float32, scale float32) error {
+	h, n := m.Hidden(), len(t.labels)
+	limit := float32(m.arch.FinalLogitSoftcapping)
+	var before []float32
+	if limit > 0 {
+		before = m.headScr.take(n * t.chunk)
+	}
+	toGrad := func(part []float32, w kernel.Matrix, first, width int) error {
+		if limit > 0 {
+			copy(before, part)
+		}
+		t.rows(width, func(i int) {
+			row := part[i*width : (i+1)*width]
+			kernel.CrossEntropyGrad(row, first, int(t.labels[i]), t.lse[i].Value(), scale)
+			if limit > 0 {
+				kernel.SoftCapGrad(row, before[i*width:(i+1)*width], limit)
+			}
+		})
+		if err := kernel.Mul(dx, part, n, w, true); err != nil {
+			return err
+		}
+		kernel.AddOuter(t.head.dw[first*h:], part, t.x, n, width, h)
+		return nil
+	}
+	if t.chunk == t.head.out {
+		return toGrad(t.logits, t.head.w, 0, t.chunk) // they are all still there
+	}
+	return m.sweep(t, toGrad)
+}
+
 // top is what is above the blocks, and the rows that go through it: those with a
 // label.
 type top struct {
@@ -200,6 +252,26 @@ type top struct {
 	head   *linear
 	raw, x []float32 // before and after the norm
 	labels []int32
+
+	// chunk is how many logits of each row exist at a time, and logits has them.
+	chunk  int
+	logits []float32
+
+	lse []kernel.LogSumExp // of each row
+	own []float32          // the labels' logits
+}
+
+// rows calls f for each row, for which it has so many elements to go through.
+func (t *top) rows(width int, f func(i int)) {
+	n := len(t.labels)
+	kernel.Parallel(n, int64(n)*int64(width)*8, f)
+}
+
+// keep keeps the label's logit of row i, if it is one of those from token first on.
+func (t *top) keep(i int, logits []float32, first int) {
+	if at := int(t.labels[i]) - first; at >= 0 && at < len(logits) {
+		t.own[i] = logits[at]
+	}
 }
 
 // top takes the rows with a label out of the last block's hidden states xs.
@@ -238,31 +310,49 @@ func (m *Model) top(xs [][]float32, batches []*Batch, w Weights) (*top, error) {
 	return t, nil
 }
 
-// chunk returns how many logits of each of n rows exist at a time.
-func (m *Model) chunk(n int) int {
+// chunk returns how many logits of each of n rows exist at a time: a multiple of what
+// products are cut into, if there is room.
+func (m *Model) chunk(n int) int { return chunkOf(m.logitFloats, m.arch, n) }
+
+func chunkOf(floats int, a *arch.Model, n int) int {
 	if n == 0 {
-		return m.Vocab()
+		return int(a.VocabSize)
 	}
-	return min(HeadRows(m.arch), max(1, m.logitFloats/n))
+	const step = 256
+	chunk := max(1, floats/n)
+	if chunk > step {
+		chunk = chunk / step * step
+	}
+	return min(HeadRows(a), chunk)
 }
 
-// sweep computes the logits of the n rows of x a chunk of the vocabulary at a
-// time and calls f with each: n rows of width logits, the first of which is
-// token first's. If there is room for all logits, the chunks are one behind the other.
-func (m *Model) sweep(head *linear, logits, x []float32, n, chunk int, f func(part []float32, first, width int) error) error {
+// HeadFloats returns how many floats Loss takes for n labels, with their gradient.
+func HeadFloats(a *arch.Model, n int64) int64 {
+	logits := n * int64(chunkOf(LogitFloats, a, int(n)))
+	if a.FinalLogitSoftcapping > 0 {
+		logits *= 2
+	}
+	return 4*n*a.HiddenSize + n + logits // raw x dx draw
+}
+
+// sweep computes the logits of all rows a chunk of the vocabulary at a time and calls f
+// with each: rows of width logits, the first of which is token first's, and that part of
+// the head.
+func (m *Model) sweep(t *top, f func(part []float32, w kernel.Matrix, first, width int) error) error {
+	n := len(t.labels)
 	if n == 0 {
 		return nil
 	}
-	all := len(logits) >= n*head.out
-	return chunks(head.out, chunk, func(first, width int) error {
-		part := logits[:n*width]
-		if all {
-			part = logits[n*first : n*(first+width)]
-		}
-		if err := m.logits(head, part, x, n, first, width); err != nil {
+	return chunks(t.head.out, t.chunk, func(first, width int) error {
+		w, err := rowsOf(t.head.w, first, width)
+		if err != nil {
 			return err
 		}
-		return f(part, first, width)
+		part := t.logits[:n*width]
+		if err := m.logits(part, t.x, n, w); err != nil {
+			return err
+		}
+		return f(part, w, first, width)
 	})
 }
 
@@ -276,12 +366,8 @@ func chunks(vocab, chunk int, f func(first, width int) error) error {
 	return nil
 }
 
-// logits computes those of n rows of x for width tokens from the first on.
-func (m *Model) logits(head *linear, dst, x []float32, n, first, width int) error {
-	w, err := rowsOf(head.w, first, width)
-	if err != nil {
-		return err
-	}
+// logits computes those of n rows of x for a part of the head.
+func (m *Model) logits(dst, x []float32, n int, w kernel.Matrix) error {
 	if err := kernel.MulT(dst, x, n, w, false); err != nil {
 		return err
 	}
@@ -303,7 +389,11 @@ func (m *Model) Logits(logits, x []float32, w Weights) error {
 	y := make([]float32, len(x))
 	norm.Forward(y, x, 1)
 	return chunks(head.out, HeadRows(m.arch), func(first, width int) error {
-		return m.logits(head, logits[first:first+width], y, 1, first, width)
+		w, err := rowsOf(head.w, first, width)
+		if err != nil {
+			return err
+		}
+		return m.logits(logits[first:first+width], y, 1, w)
 	})
 }
 
@@ -328,6 +418,11 @@ func rowsOf(w kernel.Matrix, from, n int) (kernel.Matrix, error) {
 	}
 	p := part{w, from, n}
 	switch w := w.(type) {
+	case interface {
+		kernel.Dots
+		kernel.Packer
+	}:
+		return packer{dots{tiles{p, w}, w}, w}, nil
 	case kernel.Dots:
 		return dots{tiles{p, w}, w}, nil
 	case kernel.Tiles:
@@ -366,4 +461,13 @@ type dots struct {
 
 func (d dots) DotRows(y []float32, ldy int, x []float32, m, row, n int) error {
 	return d.whole.DotRows(y, ldy, x, m, d.from+row, n)
+}
+
+type packer struct {
+	dots
+	whole kernel.Packer
+}
+
+func (p packer) PackTile(dst []float32, ld, row, rows, col, cols, nextRow, nextCol int) error {
+	return p.whole.PackTile(dst, ld, p.from+row, rows, col, cols, p.from+nextRow, nextCol)
 }

@@ -293,3 +293,28 @@ func copy256(width int) {
 	VZEROUPPER()
 	RET()
 }
+
+// prefetchRows asks for parts of rows.
+func prefetchRows() {
+	TEXT("PrefetchRows", NOSPLIT, "func(p *byte, stride uintptr, rows, n int)")
+	Doc("PrefetchRows fetches n bytes of each of some rows, stride bytes apart, to the second-level cache.")
+	Pragma("noescape")
+	p, stride := Load(Param("p"), GP64()), Load(Param("stride"), GP64())
+	rows, n := Load(Param("rows"), GP64()), Load(Param("n"), GP64())
+	Label("row")
+	TESTQ(rows, rows)
+	JLE(LabelRef("done"))
+	at := GP64()
+	XORQ(at, at)
+	Label("line")
+	PREFETCHT1(Mem{Base: p, Index: at, Scale: 1})
+	ADDQ(Imm(64), at)
+	CMPQ(at, n)
+	JL(LabelRef("line"))
+	PREFETCHT1(Mem{Base: p, Index: n, Scale: 1, Disp: -1})
+	ADDQ(stride, p)
+	DECQ(rows)
+	JMP(LabelRef("row"))
+	Label("done")
+	RET()
+}

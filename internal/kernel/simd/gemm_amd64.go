@@ -366,3 +366,8 @@ func CopyRows16AVX2(dst *float32, ldd uintptr, src *float32, ld uintptr, rows in
 //
 //go:noescape
 func CopyRows6AVX2(dst *float32, ldd uintptr, src *float32, ld uintptr, rows int)
+
+// PrefetchRows fetches n bytes of each of some rows, stride bytes apart, to the second-level cache.
+//
+//go:noescape
+func PrefetchRows(p *byte, stride uintptr, rows int, n int)

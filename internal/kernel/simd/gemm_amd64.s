@@ -9,73 +9,103 @@
 TEXT ·Tile1x16AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
-	MOVQ     acol+24(FP), AX
-	MOVQ     b+32(FP), DX
-	MOVQ     ldb+40(FP), BX
-	MOVQ     store+104(FP), SI
-	KMOVW    SI, K1
-	MOVQ     load+96(FP), SI
-	KMOVW    SI, K2
+	MOVQ     acol+24(FP), DX
+	MOVQ     b+32(FP), BX
+	MOVQ     ldb+40(FP), SI
+	MOVQ     store+104(FP), DI
+	KMOVW    DI, K1
+	MOVQ     load+96(FP), DI
+	KMOVW    DI, K2
 	VPXORD   Z0, Z0, Z0
-	MOVQ     old+64(FP), SI
-	MOVQ     ldold+72(FP), DI
-	MOVQ     next+80(FP), R8
-	MOVQ     ld+88(FP), R9
-	LEAQ     (R9)(R9*2), R10
+	MOVQ     old+64(FP), DI
+	MOVQ     ldold+72(FP), R8
+	MOVQ     next+80(FP), R9
+	MOVQ     ld+88(FP), R10
+	LEAQ     (R10)(R10*2), R11
 	CMPQ     k+0(FP), $0x00
 	JLE      done
 	KORTESTW K1, K1
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x04
+	JNE      loop
+
+packed:
+	PREFETCHT0 (DI)
+	PREFETCHT0 60(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (BX), Z1
+	VFMADD231PS.BCST (CX), Z1, Z0
+	ADDQ             SI, BX
+	ADDQ             $0x04, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
-	PREFETCHT0 (SI)
-	PREFETCHT0 60(SI)
-	ADDQ       DI, SI
-	PREFETCHT1 (R8)
-	PREFETCHT1 (R8)(R9*1)
-	PREFETCHT1 (R8)(R9*2)
-	PREFETCHT1 (R8)(R10*1)
-	ADDQ       $0x40, R8
-	MOVQ       k+0(FP), R11
+	PREFETCHT0 (DI)
+	PREFETCHT0 60(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), AX
 	SUBQ       $0x10, k+0(FP)
-	CMPQ       R11, $0x10
+	CMPQ       AX, $0x10
 	JLE        loopk
-	MOVQ       $+16, R11
+	MOVQ       $+16, AX
 
 loopk:
-	VMOVUPS      (DX), Z1
+	VMOVUPS      (BX), Z1
 	VBROADCASTSS (CX), Z2
 	VFMADD231PS  Z2, Z1, Z0
-	ADDQ         BX, DX
-	ADDQ         AX, CX
-	DECQ         R11
+	ADDQ         SI, BX
+	ADDQ         DX, CX
+	DECQ         AX
 	JNZ          loopk
 	CMPQ         k+0(FP), $0x00
 	JG           loop
 	JMP          done
 
 masked:
-	PREFETCHT0 (SI)
-	PREFETCHT0 60(SI)
-	ADDQ       DI, SI
-	PREFETCHT1 (R8)
-	PREFETCHT1 (R8)(R9*1)
-	PREFETCHT1 (R8)(R9*2)
-	PREFETCHT1 (R8)(R10*1)
-	ADDQ       $0x40, R8
-	MOVQ       k+0(FP), R11
+	PREFETCHT0 (DI)
+	PREFETCHT0 60(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), AX
 	SUBQ       $0x10, k+0(FP)
-	CMPQ       R11, $0x10
+	CMPQ       AX, $0x10
 	JLE        maskedk
-	MOVQ       $+16, R11
+	MOVQ       $+16, AX
 
 maskedk:
-	VMOVUPS.Z    (DX), K1, Z1
+	VMOVUPS.Z    (BX), K1, Z1
 	VBROADCASTSS (CX), Z2
 	VFMADD231PS  Z2, Z1, Z0
-	ADDQ         BX, DX
-	ADDQ         AX, CX
-	DECQ         R11
+	ADDQ         SI, BX
+	ADDQ         DX, CX
+	DECQ         AX
 	JNZ          maskedk
 	CMPQ         k+0(FP), $0x00
 	JG           masked
@@ -95,82 +125,114 @@ done:
 TEXT ·Tile1x32AVX512(SB), NOSPLIT, $0-112
 	MOVQ     a+8(FP), CX
 	MOVQ     arow+16(FP), AX
-	MOVQ     acol+24(FP), AX
-	MOVQ     b+32(FP), DX
-	MOVQ     ldb+40(FP), BX
-	MOVQ     store+104(FP), SI
-	KMOVW    SI, K1
-	SHRQ     $0x10, SI
-	KMOVW    SI, K2
-	MOVQ     load+96(FP), SI
-	KMOVW    SI, K3
-	SHRQ     $0x10, SI
-	KMOVW    SI, K4
+	MOVQ     acol+24(FP), DX
+	MOVQ     b+32(FP), BX
+	MOVQ     ldb+40(FP), SI
+	MOVQ     store+104(FP), DI
+	KMOVW    DI, K1
+	SHRQ     $0x10, DI
+	KMOVW    DI, K2
+	MOVQ     load+96(FP), DI
+	KMOVW    DI, K3
+	SHRQ     $0x10, DI
+	KMOVW    DI, K4
 	VPXORD   Z0, Z0, Z0
 	VPXORD   Z1, Z1, Z1
-	MOVQ     old+64(FP), SI
-	MOVQ     ldold+72(FP), DI
-	MOVQ     next+80(FP), R8
-	MOVQ     ld+88(FP), R9
-	LEAQ     (R9)(R9*2), R10
+	MOVQ     old+64(FP), DI
+	MOVQ     ldold+72(FP), R8
+	MOVQ     next+80(FP), R9
+	MOVQ     ld+88(FP), R10
+	LEAQ     (R10)(R10*2), R11
 	CMPQ     k+0(FP), $0x00
 	JLE      done
 	KORTESTW K2, K2
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x04
+	JNE      loop
+
+packed:
+	PREFETCHT0 (DI)
+	PREFETCHT0 124(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (BX), Z2
+	VMOVUPS          64(BX), Z3
+	VFMADD231PS.BCST (CX), Z2, Z0
+	VFMADD231PS.BCST (CX), Z3, Z1
+	ADDQ             SI, BX
+	ADDQ             $0x04, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
-	PREFETCHT0 (SI)
-	PREFETCHT0 124(SI)
-	ADDQ       DI, SI
-	PREFETCHT1 (R8)
-	PREFETCHT1 (R8)(R9*1)
-	PREFETCHT1 (R8)(R9*2)
-	PREFETCHT1 (R8)(R10*1)
-	ADDQ       $0x40, R8
-	MOVQ       k+0(FP), R11
+	PREFETCHT0 (DI)
+	PREFETCHT0 124(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), AX
 	SUBQ       $0x10, k+0(FP)
-	CMPQ       R11, $0x10
+	CMPQ       AX, $0x10
 	JLE        loopk
-	MOVQ       $+16, R11
+	MOVQ       $+16, AX
 
 loopk:
-	VMOVUPS      (DX), Z2
-	VMOVUPS      64(DX), Z3
+	VMOVUPS      (BX), Z2
+	VMOVUPS      64(BX), Z3
 	VBROADCASTSS (CX), Z4
 	VFMADD231PS  Z4, Z2, Z0
 	VFMADD231PS  Z4, Z3, Z1
-	ADDQ         BX, DX
-	ADDQ         AX, CX
-	DECQ         R11
+	ADDQ         SI, BX
+	ADDQ         DX, CX
+	DECQ         AX
 	JNZ          loopk
 	CMPQ         k+0(FP), $0x00
 	JG           loop
 	JMP          done
 
 masked:
-	PREFETCHT0 (SI)
-	PREFETCHT0 124(SI)
-	ADDQ       DI, SI
-	PREFETCHT1 (R8)
-	PREFETCHT1 (R8)(R9*1)
-	PREFETCHT1 (R8)(R9*2)
-	PREFETCHT1 (R8)(R10*1)
-	ADDQ       $0x40, R8
-	MOVQ       k+0(FP), R11
+	PREFETCHT0 (DI)
+	PREFETCHT0 124(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), AX
 	SUBQ       $0x10, k+0(FP)
-	CMPQ       R11, $0x10
+	CMPQ       AX, $0x10
 	JLE        maskedk
-	MOVQ       $+16, R11
+	MOVQ       $+16, AX
 
 maskedk:
-	VMOVUPS.Z    (DX), K1, Z2
-	VMOVUPS.Z    64(DX), K2, Z3
+	VMOVUPS.Z    (BX), K1, Z2
+	VMOVUPS.Z    64(BX), K2, Z3
 	VBROADCASTSS (CX), Z4
 	VFMADD231PS  Z4, Z2, Z0
 	VFMADD231PS  Z4, Z3, Z1
-	ADDQ         BX, DX
-	ADDQ         AX, CX
-	DECQ         R11
+	ADDQ         SI, BX
+	ADDQ         DX, CX
+	DECQ         AX
 	JNZ          maskedk
 	CMPQ         k+0(FP), $0x00
 	JG           masked
@@ -210,6 +272,37 @@ TEXT ·Tile2x16AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K1, K1
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x08
+	JNE      loop
+
+packed:
+	PREFETCHT0 (DI)
+	PREFETCHT0 60(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (BX), Z2
+	VFMADD231PS.BCST (CX), Z2, Z0
+	VFMADD231PS.BCST 4(CX), Z2, Z1
+	ADDQ             SI, BX
+	ADDQ             $0x08, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (DI)
@@ -311,6 +404,40 @@ TEXT ·Tile2x32AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K2, K2
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x08
+	JNE      loop
+
+packed:
+	PREFETCHT0 (DI)
+	PREFETCHT0 124(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (BX), Z4
+	VMOVUPS          64(BX), Z5
+	VFMADD231PS.BCST (CX), Z4, Z0
+	VFMADD231PS.BCST (CX), Z5, Z1
+	VFMADD231PS.BCST 4(CX), Z4, Z2
+	VFMADD231PS.BCST 4(CX), Z5, Z3
+	ADDQ             SI, BX
+	ADDQ             $0x08, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (DI)
@@ -417,6 +544,38 @@ TEXT ·Tile3x16AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K1, K1
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x0c
+	JNE      loop
+
+packed:
+	PREFETCHT0 (DI)
+	PREFETCHT0 60(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (BX), Z3
+	VFMADD231PS.BCST (CX), Z3, Z0
+	VFMADD231PS.BCST 4(CX), Z3, Z1
+	VFMADD231PS.BCST 8(CX), Z3, Z2
+	ADDQ             SI, BX
+	ADDQ             $0x0c, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (DI)
@@ -528,6 +687,42 @@ TEXT ·Tile3x32AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K2, K2
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x0c
+	JNE      loop
+
+packed:
+	PREFETCHT0 (DI)
+	PREFETCHT0 124(DI)
+	ADDQ       R8, DI
+	PREFETCHT1 (R9)
+	PREFETCHT1 (R9)(R10*1)
+	PREFETCHT1 (R9)(R10*2)
+	PREFETCHT1 (R9)(R11*1)
+	ADDQ       $0x40, R9
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (BX), Z6
+	VMOVUPS          64(BX), Z7
+	VFMADD231PS.BCST (CX), Z6, Z0
+	VFMADD231PS.BCST (CX), Z7, Z1
+	VFMADD231PS.BCST 4(CX), Z6, Z2
+	VFMADD231PS.BCST 4(CX), Z7, Z3
+	VFMADD231PS.BCST 8(CX), Z6, Z4
+	VFMADD231PS.BCST 8(CX), Z7, Z5
+	ADDQ             SI, BX
+	ADDQ             $0x0c, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (DI)
@@ -648,6 +843,39 @@ TEXT ·Tile4x16AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K1, K1
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x10
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	ADDQ       R9, R8
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 (R10)(R11*2)
+	PREFETCHT1 (R10)(R12*1)
+	ADDQ       $0x40, R10
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (SI), Z4
+	VFMADD231PS.BCST (CX), Z4, Z0
+	VFMADD231PS.BCST 4(CX), Z4, Z1
+	VFMADD231PS.BCST 8(CX), Z4, Z2
+	VFMADD231PS.BCST 12(CX), Z4, Z3
+	ADDQ             DI, SI
+	ADDQ             $0x10, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R8)
@@ -770,6 +998,44 @@ TEXT ·Tile4x32AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K2, K2
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x10
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R8)
+	PREFETCHT0 124(R8)
+	ADDQ       R9, R8
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 (R10)(R11*2)
+	PREFETCHT1 (R10)(R12*1)
+	ADDQ       $0x40, R10
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (SI), Z8
+	VMOVUPS          64(SI), Z9
+	VFMADD231PS.BCST (CX), Z8, Z0
+	VFMADD231PS.BCST (CX), Z9, Z1
+	VFMADD231PS.BCST 4(CX), Z8, Z2
+	VFMADD231PS.BCST 4(CX), Z9, Z3
+	VFMADD231PS.BCST 8(CX), Z8, Z4
+	VFMADD231PS.BCST 8(CX), Z9, Z5
+	VFMADD231PS.BCST 12(CX), Z8, Z6
+	VFMADD231PS.BCST 12(CX), Z9, Z7
+	ADDQ             DI, SI
+	ADDQ             $0x10, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R8)
@@ -903,6 +1169,40 @@ TEXT ·Tile5x16AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K1, K1
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x14
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	ADDQ       R9, R8
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 (R10)(R11*2)
+	PREFETCHT1 (R10)(R12*1)
+	ADDQ       $0x40, R10
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (SI), Z5
+	VFMADD231PS.BCST (CX), Z5, Z0
+	VFMADD231PS.BCST 4(CX), Z5, Z1
+	VFMADD231PS.BCST 8(CX), Z5, Z2
+	VFMADD231PS.BCST 12(CX), Z5, Z3
+	VFMADD231PS.BCST 16(CX), Z5, Z4
+	ADDQ             DI, SI
+	ADDQ             $0x14, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R8)
@@ -1035,6 +1335,46 @@ TEXT ·Tile5x32AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K2, K2
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x14
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R8)
+	PREFETCHT0 124(R8)
+	ADDQ       R9, R8
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 (R10)(R11*2)
+	PREFETCHT1 (R10)(R12*1)
+	ADDQ       $0x40, R10
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (SI), Z10
+	VMOVUPS          64(SI), Z11
+	VFMADD231PS.BCST (CX), Z10, Z0
+	VFMADD231PS.BCST (CX), Z11, Z1
+	VFMADD231PS.BCST 4(CX), Z10, Z2
+	VFMADD231PS.BCST 4(CX), Z11, Z3
+	VFMADD231PS.BCST 8(CX), Z10, Z4
+	VFMADD231PS.BCST 8(CX), Z11, Z5
+	VFMADD231PS.BCST 12(CX), Z10, Z6
+	VFMADD231PS.BCST 12(CX), Z11, Z7
+	VFMADD231PS.BCST 16(CX), Z10, Z8
+	VFMADD231PS.BCST 16(CX), Z11, Z9
+	ADDQ             DI, SI
+	ADDQ             $0x14, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R8)
@@ -1183,6 +1523,41 @@ TEXT ·Tile6x16AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K1, K1
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x18
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R9)
+	PREFETCHT0 60(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (DI), Z6
+	VFMADD231PS.BCST (CX), Z6, Z0
+	VFMADD231PS.BCST 4(CX), Z6, Z1
+	VFMADD231PS.BCST 8(CX), Z6, Z2
+	VFMADD231PS.BCST 12(CX), Z6, Z3
+	VFMADD231PS.BCST 16(CX), Z6, Z4
+	VFMADD231PS.BCST 20(CX), Z6, Z5
+	ADDQ             R8, DI
+	ADDQ             $0x18, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R9)
@@ -1329,6 +1704,48 @@ TEXT ·Tile6x32AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K2, K2
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x18
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R9)
+	PREFETCHT0 124(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (DI), Z12
+	VMOVUPS          64(DI), Z13
+	VFMADD231PS.BCST (CX), Z12, Z0
+	VFMADD231PS.BCST (CX), Z13, Z1
+	VFMADD231PS.BCST 4(CX), Z12, Z2
+	VFMADD231PS.BCST 4(CX), Z13, Z3
+	VFMADD231PS.BCST 8(CX), Z12, Z4
+	VFMADD231PS.BCST 8(CX), Z13, Z5
+	VFMADD231PS.BCST 12(CX), Z12, Z6
+	VFMADD231PS.BCST 12(CX), Z13, Z7
+	VFMADD231PS.BCST 16(CX), Z12, Z8
+	VFMADD231PS.BCST 16(CX), Z13, Z9
+	VFMADD231PS.BCST 20(CX), Z12, Z10
+	VFMADD231PS.BCST 20(CX), Z13, Z11
+	ADDQ             R8, DI
+	ADDQ             $0x18, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R9)
@@ -1492,6 +1909,42 @@ TEXT ·Tile7x16AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K1, K1
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x1c
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R9)
+	PREFETCHT0 60(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (DI), Z7
+	VFMADD231PS.BCST (CX), Z7, Z0
+	VFMADD231PS.BCST 4(CX), Z7, Z1
+	VFMADD231PS.BCST 8(CX), Z7, Z2
+	VFMADD231PS.BCST 12(CX), Z7, Z3
+	VFMADD231PS.BCST 16(CX), Z7, Z4
+	VFMADD231PS.BCST 20(CX), Z7, Z5
+	VFMADD231PS.BCST 24(CX), Z7, Z6
+	ADDQ             R8, DI
+	ADDQ             $0x1c, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R9)
@@ -1648,6 +2101,50 @@ TEXT ·Tile7x32AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K2, K2
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x1c
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R9)
+	PREFETCHT0 124(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (DI), Z14
+	VMOVUPS          64(DI), Z15
+	VFMADD231PS.BCST (CX), Z14, Z0
+	VFMADD231PS.BCST (CX), Z15, Z1
+	VFMADD231PS.BCST 4(CX), Z14, Z2
+	VFMADD231PS.BCST 4(CX), Z15, Z3
+	VFMADD231PS.BCST 8(CX), Z14, Z4
+	VFMADD231PS.BCST 8(CX), Z15, Z5
+	VFMADD231PS.BCST 12(CX), Z14, Z6
+	VFMADD231PS.BCST 12(CX), Z15, Z7
+	VFMADD231PS.BCST 16(CX), Z14, Z8
+	VFMADD231PS.BCST 16(CX), Z15, Z9
+	VFMADD231PS.BCST 20(CX), Z14, Z10
+	VFMADD231PS.BCST 20(CX), Z15, Z11
+	VFMADD231PS.BCST 24(CX), Z14, Z12
+	VFMADD231PS.BCST 24(CX), Z15, Z13
+	ADDQ             R8, DI
+	ADDQ             $0x1c, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R9)
@@ -1824,6 +2321,43 @@ TEXT ·Tile8x16AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K1, K1
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x20
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R9)
+	PREFETCHT0 60(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (DI), Z8
+	VFMADD231PS.BCST (CX), Z8, Z0
+	VFMADD231PS.BCST 4(CX), Z8, Z1
+	VFMADD231PS.BCST 8(CX), Z8, Z2
+	VFMADD231PS.BCST 12(CX), Z8, Z3
+	VFMADD231PS.BCST 16(CX), Z8, Z4
+	VFMADD231PS.BCST 20(CX), Z8, Z5
+	VFMADD231PS.BCST 24(CX), Z8, Z6
+	VFMADD231PS.BCST 28(CX), Z8, Z7
+	ADDQ             R8, DI
+	ADDQ             $0x20, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R9)
@@ -1990,6 +2524,52 @@ TEXT ·Tile8x32AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K2, K2
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x20
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R9)
+	PREFETCHT0 124(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (DI), Z16
+	VMOVUPS          64(DI), Z17
+	VFMADD231PS.BCST (CX), Z16, Z0
+	VFMADD231PS.BCST (CX), Z17, Z1
+	VFMADD231PS.BCST 4(CX), Z16, Z2
+	VFMADD231PS.BCST 4(CX), Z17, Z3
+	VFMADD231PS.BCST 8(CX), Z16, Z4
+	VFMADD231PS.BCST 8(CX), Z17, Z5
+	VFMADD231PS.BCST 12(CX), Z16, Z6
+	VFMADD231PS.BCST 12(CX), Z17, Z7
+	VFMADD231PS.BCST 16(CX), Z16, Z8
+	VFMADD231PS.BCST 16(CX), Z17, Z9
+	VFMADD231PS.BCST 20(CX), Z16, Z10
+	VFMADD231PS.BCST 20(CX), Z17, Z11
+	VFMADD231PS.BCST 24(CX), Z16, Z12
+	VFMADD231PS.BCST 24(CX), Z17, Z13
+	VFMADD231PS.BCST 28(CX), Z16, Z14
+	VFMADD231PS.BCST 28(CX), Z17, Z15
+	ADDQ             R8, DI
+	ADDQ             $0x20, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R9)
@@ -2179,6 +2759,44 @@ TEXT ·Tile9x16AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K1, K1
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x24
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R9)
+	PREFETCHT0 60(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (DI), Z9
+	VFMADD231PS.BCST (CX), Z9, Z0
+	VFMADD231PS.BCST 4(CX), Z9, Z1
+	VFMADD231PS.BCST 8(CX), Z9, Z2
+	VFMADD231PS.BCST 12(CX), Z9, Z3
+	VFMADD231PS.BCST 16(CX), Z9, Z4
+	VFMADD231PS.BCST 20(CX), Z9, Z5
+	VFMADD231PS.BCST 24(CX), Z9, Z6
+	VFMADD231PS.BCST 28(CX), Z9, Z7
+	VFMADD231PS.BCST 32(CX), Z9, Z8
+	ADDQ             R8, DI
+	ADDQ             $0x24, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R9)
@@ -2355,6 +2973,54 @@ TEXT ·Tile9x32AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K2, K2
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x24
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R9)
+	PREFETCHT0 124(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (DI), Z18
+	VMOVUPS          64(DI), Z19
+	VFMADD231PS.BCST (CX), Z18, Z0
+	VFMADD231PS.BCST (CX), Z19, Z1
+	VFMADD231PS.BCST 4(CX), Z18, Z2
+	VFMADD231PS.BCST 4(CX), Z19, Z3
+	VFMADD231PS.BCST 8(CX), Z18, Z4
+	VFMADD231PS.BCST 8(CX), Z19, Z5
+	VFMADD231PS.BCST 12(CX), Z18, Z6
+	VFMADD231PS.BCST 12(CX), Z19, Z7
+	VFMADD231PS.BCST 16(CX), Z18, Z8
+	VFMADD231PS.BCST 16(CX), Z19, Z9
+	VFMADD231PS.BCST 20(CX), Z18, Z10
+	VFMADD231PS.BCST 20(CX), Z19, Z11
+	VFMADD231PS.BCST 24(CX), Z18, Z12
+	VFMADD231PS.BCST 24(CX), Z19, Z13
+	VFMADD231PS.BCST 28(CX), Z18, Z14
+	VFMADD231PS.BCST 28(CX), Z19, Z15
+	VFMADD231PS.BCST 32(CX), Z18, Z16
+	VFMADD231PS.BCST 32(CX), Z19, Z17
+	ADDQ             R8, DI
+	ADDQ             $0x24, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R9)
@@ -2557,6 +3223,45 @@ TEXT ·Tile10x16AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K1, K1
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x28
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R9)
+	PREFETCHT0 60(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (DI), Z10
+	VFMADD231PS.BCST (CX), Z10, Z0
+	VFMADD231PS.BCST 4(CX), Z10, Z1
+	VFMADD231PS.BCST 8(CX), Z10, Z2
+	VFMADD231PS.BCST 12(CX), Z10, Z3
+	VFMADD231PS.BCST 16(CX), Z10, Z4
+	VFMADD231PS.BCST 20(CX), Z10, Z5
+	VFMADD231PS.BCST 24(CX), Z10, Z6
+	VFMADD231PS.BCST 28(CX), Z10, Z7
+	VFMADD231PS.BCST 32(CX), Z10, Z8
+	VFMADD231PS.BCST 36(CX), Z10, Z9
+	ADDQ             R8, DI
+	ADDQ             $0x28, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R9)
@@ -2743,6 +3448,56 @@ TEXT ·Tile10x32AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K2, K2
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x28
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R9)
+	PREFETCHT0 124(R9)
+	ADDQ       R10, R9
+	PREFETCHT1 (R11)
+	PREFETCHT1 (R11)(R12*1)
+	PREFETCHT1 (R11)(R12*2)
+	PREFETCHT1 (R11)(R13*1)
+	ADDQ       $0x40, R11
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (DI), Z20
+	VMOVUPS          64(DI), Z21
+	VFMADD231PS.BCST (CX), Z20, Z0
+	VFMADD231PS.BCST (CX), Z21, Z1
+	VFMADD231PS.BCST 4(CX), Z20, Z2
+	VFMADD231PS.BCST 4(CX), Z21, Z3
+	VFMADD231PS.BCST 8(CX), Z20, Z4
+	VFMADD231PS.BCST 8(CX), Z21, Z5
+	VFMADD231PS.BCST 12(CX), Z20, Z6
+	VFMADD231PS.BCST 12(CX), Z21, Z7
+	VFMADD231PS.BCST 16(CX), Z20, Z8
+	VFMADD231PS.BCST 16(CX), Z21, Z9
+	VFMADD231PS.BCST 20(CX), Z20, Z10
+	VFMADD231PS.BCST 20(CX), Z21, Z11
+	VFMADD231PS.BCST 24(CX), Z20, Z12
+	VFMADD231PS.BCST 24(CX), Z21, Z13
+	VFMADD231PS.BCST 28(CX), Z20, Z14
+	VFMADD231PS.BCST 28(CX), Z21, Z15
+	VFMADD231PS.BCST 32(CX), Z20, Z16
+	VFMADD231PS.BCST 32(CX), Z21, Z17
+	VFMADD231PS.BCST 36(CX), Z20, Z18
+	VFMADD231PS.BCST 36(CX), Z21, Z19
+	ADDQ             R8, DI
+	ADDQ             $0x28, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R9)
@@ -2960,6 +3715,46 @@ TEXT ·Tile11x16AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K1, K1
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x2c
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R10)
+	PREFETCHT0 60(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (R8), Z11
+	VFMADD231PS.BCST (CX), Z11, Z0
+	VFMADD231PS.BCST 4(CX), Z11, Z1
+	VFMADD231PS.BCST 8(CX), Z11, Z2
+	VFMADD231PS.BCST 12(CX), Z11, Z3
+	VFMADD231PS.BCST 16(CX), Z11, Z4
+	VFMADD231PS.BCST 20(CX), Z11, Z5
+	VFMADD231PS.BCST 24(CX), Z11, Z6
+	VFMADD231PS.BCST 28(CX), Z11, Z7
+	VFMADD231PS.BCST 32(CX), Z11, Z8
+	VFMADD231PS.BCST 36(CX), Z11, Z9
+	VFMADD231PS.BCST 40(CX), Z11, Z10
+	ADDQ             R9, R8
+	ADDQ             $0x2c, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R10)
@@ -3160,6 +3955,58 @@ TEXT ·Tile11x32AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K2, K2
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x2c
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R10)
+	PREFETCHT0 124(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (R8), Z22
+	VMOVUPS          64(R8), Z23
+	VFMADD231PS.BCST (CX), Z22, Z0
+	VFMADD231PS.BCST (CX), Z23, Z1
+	VFMADD231PS.BCST 4(CX), Z22, Z2
+	VFMADD231PS.BCST 4(CX), Z23, Z3
+	VFMADD231PS.BCST 8(CX), Z22, Z4
+	VFMADD231PS.BCST 8(CX), Z23, Z5
+	VFMADD231PS.BCST 12(CX), Z22, Z6
+	VFMADD231PS.BCST 12(CX), Z23, Z7
+	VFMADD231PS.BCST 16(CX), Z22, Z8
+	VFMADD231PS.BCST 16(CX), Z23, Z9
+	VFMADD231PS.BCST 20(CX), Z22, Z10
+	VFMADD231PS.BCST 20(CX), Z23, Z11
+	VFMADD231PS.BCST 24(CX), Z22, Z12
+	VFMADD231PS.BCST 24(CX), Z23, Z13
+	VFMADD231PS.BCST 28(CX), Z22, Z14
+	VFMADD231PS.BCST 28(CX), Z23, Z15
+	VFMADD231PS.BCST 32(CX), Z22, Z16
+	VFMADD231PS.BCST 32(CX), Z23, Z17
+	VFMADD231PS.BCST 36(CX), Z22, Z18
+	VFMADD231PS.BCST 36(CX), Z23, Z19
+	VFMADD231PS.BCST 40(CX), Z22, Z20
+	VFMADD231PS.BCST 40(CX), Z23, Z21
+	ADDQ             R9, R8
+	ADDQ             $0x2c, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R10)
@@ -3392,6 +4239,47 @@ TEXT ·Tile12x16AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K1, K1
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x30
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R10)
+	PREFETCHT0 60(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (R8), Z12
+	VFMADD231PS.BCST (CX), Z12, Z0
+	VFMADD231PS.BCST 4(CX), Z12, Z1
+	VFMADD231PS.BCST 8(CX), Z12, Z2
+	VFMADD231PS.BCST 12(CX), Z12, Z3
+	VFMADD231PS.BCST 16(CX), Z12, Z4
+	VFMADD231PS.BCST 20(CX), Z12, Z5
+	VFMADD231PS.BCST 24(CX), Z12, Z6
+	VFMADD231PS.BCST 28(CX), Z12, Z7
+	VFMADD231PS.BCST 32(CX), Z12, Z8
+	VFMADD231PS.BCST 36(CX), Z12, Z9
+	VFMADD231PS.BCST 40(CX), Z12, Z10
+	VFMADD231PS.BCST 44(CX), Z12, Z11
+	ADDQ             R9, R8
+	ADDQ             $0x30, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R10)
@@ -3602,6 +4490,60 @@ TEXT ·Tile12x32AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K2, K2
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x30
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R10)
+	PREFETCHT0 124(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (R8), Z24
+	VMOVUPS          64(R8), Z25
+	VFMADD231PS.BCST (CX), Z24, Z0
+	VFMADD231PS.BCST (CX), Z25, Z1
+	VFMADD231PS.BCST 4(CX), Z24, Z2
+	VFMADD231PS.BCST 4(CX), Z25, Z3
+	VFMADD231PS.BCST 8(CX), Z24, Z4
+	VFMADD231PS.BCST 8(CX), Z25, Z5
+	VFMADD231PS.BCST 12(CX), Z24, Z6
+	VFMADD231PS.BCST 12(CX), Z25, Z7
+	VFMADD231PS.BCST 16(CX), Z24, Z8
+	VFMADD231PS.BCST 16(CX), Z25, Z9
+	VFMADD231PS.BCST 20(CX), Z24, Z10
+	VFMADD231PS.BCST 20(CX), Z25, Z11
+	VFMADD231PS.BCST 24(CX), Z24, Z12
+	VFMADD231PS.BCST 24(CX), Z25, Z13
+	VFMADD231PS.BCST 28(CX), Z24, Z14
+	VFMADD231PS.BCST 28(CX), Z25, Z15
+	VFMADD231PS.BCST 32(CX), Z24, Z16
+	VFMADD231PS.BCST 32(CX), Z25, Z17
+	VFMADD231PS.BCST 36(CX), Z24, Z18
+	VFMADD231PS.BCST 36(CX), Z25, Z19
+	VFMADD231PS.BCST 40(CX), Z24, Z20
+	VFMADD231PS.BCST 40(CX), Z25, Z21
+	VFMADD231PS.BCST 44(CX), Z24, Z22
+	VFMADD231PS.BCST 44(CX), Z25, Z23
+	ADDQ             R9, R8
+	ADDQ             $0x30, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R10)
@@ -3847,6 +4789,48 @@ TEXT ·Tile13x16AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K1, K1
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x34
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R10)
+	PREFETCHT0 60(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (R8), Z13
+	VFMADD231PS.BCST (CX), Z13, Z0
+	VFMADD231PS.BCST 4(CX), Z13, Z1
+	VFMADD231PS.BCST 8(CX), Z13, Z2
+	VFMADD231PS.BCST 12(CX), Z13, Z3
+	VFMADD231PS.BCST 16(CX), Z13, Z4
+	VFMADD231PS.BCST 20(CX), Z13, Z5
+	VFMADD231PS.BCST 24(CX), Z13, Z6
+	VFMADD231PS.BCST 28(CX), Z13, Z7
+	VFMADD231PS.BCST 32(CX), Z13, Z8
+	VFMADD231PS.BCST 36(CX), Z13, Z9
+	VFMADD231PS.BCST 40(CX), Z13, Z10
+	VFMADD231PS.BCST 44(CX), Z13, Z11
+	VFMADD231PS.BCST 48(CX), Z13, Z12
+	ADDQ             R9, R8
+	ADDQ             $0x34, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R10)
@@ -4067,6 +5051,62 @@ TEXT ·Tile13x32AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K2, K2
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x34
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R10)
+	PREFETCHT0 124(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (R8), Z26
+	VMOVUPS          64(R8), Z27
+	VFMADD231PS.BCST (CX), Z26, Z0
+	VFMADD231PS.BCST (CX), Z27, Z1
+	VFMADD231PS.BCST 4(CX), Z26, Z2
+	VFMADD231PS.BCST 4(CX), Z27, Z3
+	VFMADD231PS.BCST 8(CX), Z26, Z4
+	VFMADD231PS.BCST 8(CX), Z27, Z5
+	VFMADD231PS.BCST 12(CX), Z26, Z6
+	VFMADD231PS.BCST 12(CX), Z27, Z7
+	VFMADD231PS.BCST 16(CX), Z26, Z8
+	VFMADD231PS.BCST 16(CX), Z27, Z9
+	VFMADD231PS.BCST 20(CX), Z26, Z10
+	VFMADD231PS.BCST 20(CX), Z27, Z11
+	VFMADD231PS.BCST 24(CX), Z26, Z12
+	VFMADD231PS.BCST 24(CX), Z27, Z13
+	VFMADD231PS.BCST 28(CX), Z26, Z14
+	VFMADD231PS.BCST 28(CX), Z27, Z15
+	VFMADD231PS.BCST 32(CX), Z26, Z16
+	VFMADD231PS.BCST 32(CX), Z27, Z17
+	VFMADD231PS.BCST 36(CX), Z26, Z18
+	VFMADD231PS.BCST 36(CX), Z27, Z19
+	VFMADD231PS.BCST 40(CX), Z26, Z20
+	VFMADD231PS.BCST 40(CX), Z27, Z21
+	VFMADD231PS.BCST 44(CX), Z26, Z22
+	VFMADD231PS.BCST 44(CX), Z27, Z23
+	VFMADD231PS.BCST 48(CX), Z26, Z24
+	VFMADD231PS.BCST 48(CX), Z27, Z25
+	ADDQ             R9, R8
+	ADDQ             $0x34, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R10)
@@ -4325,6 +5365,49 @@ TEXT ·Tile14x16AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K1, K1
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x38
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R10)
+	PREFETCHT0 60(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (R8), Z14
+	VFMADD231PS.BCST (CX), Z14, Z0
+	VFMADD231PS.BCST 4(CX), Z14, Z1
+	VFMADD231PS.BCST 8(CX), Z14, Z2
+	VFMADD231PS.BCST 12(CX), Z14, Z3
+	VFMADD231PS.BCST 16(CX), Z14, Z4
+	VFMADD231PS.BCST 20(CX), Z14, Z5
+	VFMADD231PS.BCST 24(CX), Z14, Z6
+	VFMADD231PS.BCST 28(CX), Z14, Z7
+	VFMADD231PS.BCST 32(CX), Z14, Z8
+	VFMADD231PS.BCST 36(CX), Z14, Z9
+	VFMADD231PS.BCST 40(CX), Z14, Z10
+	VFMADD231PS.BCST 44(CX), Z14, Z11
+	VFMADD231PS.BCST 48(CX), Z14, Z12
+	VFMADD231PS.BCST 52(CX), Z14, Z13
+	ADDQ             R9, R8
+	ADDQ             $0x38, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R10)
@@ -4555,6 +5638,64 @@ TEXT ·Tile14x32AVX512(SB), NOSPLIT, $0-112
 	JLE      done
 	KORTESTW K2, K2
 	JNC      masked
+	CMPQ     AX, $0x04
+	JNE      loop
+	CMPQ     DX, $0x38
+	JNE      loop
+
+packed:
+	PREFETCHT0 (R10)
+	PREFETCHT0 124(R10)
+	ADDQ       R11, R10
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 (R12)(R13*2)
+	PREFETCHT1 (R12)(R14*1)
+	ADDQ       $0x40, R12
+	MOVQ       k+0(FP), AX
+	SUBQ       $0x10, k+0(FP)
+	CMPQ       AX, $0x10
+	JLE        packedk
+	MOVQ       $+16, AX
+
+packedk:
+	VMOVUPS          (R8), Z28
+	VMOVUPS          64(R8), Z29
+	VFMADD231PS.BCST (CX), Z28, Z0
+	VFMADD231PS.BCST (CX), Z29, Z1
+	VFMADD231PS.BCST 4(CX), Z28, Z2
+	VFMADD231PS.BCST 4(CX), Z29, Z3
+	VFMADD231PS.BCST 8(CX), Z28, Z4
+	VFMADD231PS.BCST 8(CX), Z29, Z5
+	VFMADD231PS.BCST 12(CX), Z28, Z6
+	VFMADD231PS.BCST 12(CX), Z29, Z7
+	VFMADD231PS.BCST 16(CX), Z28, Z8
+	VFMADD231PS.BCST 16(CX), Z29, Z9
+	VFMADD231PS.BCST 20(CX), Z28, Z10
+	VFMADD231PS.BCST 20(CX), Z29, Z11
+	VFMADD231PS.BCST 24(CX), Z28, Z12
+	VFMADD231PS.BCST 24(CX), Z29, Z13
+	VFMADD231PS.BCST 28(CX), Z28, Z14
+	VFMADD231PS.BCST 28(CX), Z29, Z15
+	VFMADD231PS.BCST 32(CX), Z28, Z16
+	VFMADD231PS.BCST 32(CX), Z29, Z17
+	VFMADD231PS.BCST 36(CX), Z28, Z18
+	VFMADD231PS.BCST 36(CX), Z29, Z19
+	VFMADD231PS.BCST 40(CX), Z28, Z20
+	VFMADD231PS.BCST 40(CX), Z29, Z21
+	VFMADD231PS.BCST 44(CX), Z28, Z22
+	VFMADD231PS.BCST 44(CX), Z29, Z23
+	VFMADD231PS.BCST 48(CX), Z28, Z24
+	VFMADD231PS.BCST 48(CX), Z29, Z25
+	VFMADD231PS.BCST 52(CX), Z28, Z26
+	VFMADD231PS.BCST 52(CX), Z29, Z27
+	ADDQ             R9, R8
+	ADDQ             $0x38, CX
+	DECQ             AX
+	JNZ              packedk
+	CMPQ             k+0(FP), $0x00
+	JG               packed
+	JMP              done
 
 loop:
 	PREFETCHT0 (R10)
@@ -6911,4 +8052,30 @@ loop:
 
 done:
 	VZEROUPPER
+	RET
+
+// func PrefetchRows(p *byte, stride uintptr, rows int, n int)
+// Requires: MMX+
+TEXT ·PrefetchRows(SB), NOSPLIT, $0-32
+	MOVQ p+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ rows+16(FP), DX
+	MOVQ n+24(FP), BX
+
+row:
+	TESTQ DX, DX
+	JLE   done
+	XORQ  SI, SI
+
+line:
+	PREFETCHT1 (AX)(SI*1)
+	ADDQ       $0x40, SI
+	CMPQ       SI, BX
+	JL         line
+	PREFETCHT1 -1(AX)(BX*1)
+	ADDQ       CX, AX
+	DECQ       DX
+	JMP        row
+
+done:
 	RET
