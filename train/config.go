@@ -29,9 +29,26 @@ type Config struct {
 	Optimizer       string  `json:"optimizer"`
 	LearningRate    float64 `json:"learning_rate"`
 	LRSchedulerType string  `json:"lr_scheduler_type"`
-	WarmupSteps     int     `json:"warmup_steps"`
-	WeightDecay     float64 `json:"weight_decay"`
 	MaxGradNorm     float64 `json:"max_grad_norm"`
+
+	// WarmupSteps of -1 is WarmupRatio of all steps.
+	WarmupSteps int     `json:"warmup_steps"`
+	WarmupRatio float64 `json:"warmup_ratio"`
+
+	// What optimizers are told besides. The betas are Lion's too, Momentum is SGD's.
+	WeightDecay float64 `json:"weight_decay"`
+	AdamBeta1   float64 `json:"adam_beta1"`
+	AdamBeta2   float64 `json:"adam_beta2"`
+	AdamEpsilon float64 `json:"adam_epsilon"`
+	Momentum    float64 `json:"momentum"`
+
+	// LoraPlusLRRatio is what the learning rate of each B is multiplied by (LoRA+);
+	// 0 is 1.
+	LoraPlusLRRatio float64 `json:"loraplus_lr_ratio"`
+
+	// BF16StochasticRound keeps what is trained in bfloat16 and rounds it at random
+	// after each step.
+	BF16StochasticRound bool `json:"bf16_stochastic_round"`
 
 	// MaxSeqLength is where longer examples are cut.
 	MaxSeqLength int `json:"max_seq_length"`
@@ -48,6 +65,9 @@ type Config struct {
 	SaveEvery    int `json:"save_every"`
 	StepsPerEval int `json:"steps_per_eval"`
 
+	// SaveTotalLimit is how many checkpoints are kept, the last ones; 0 is all.
+	SaveTotalLimit int `json:"save_total_limit"`
+
 	// ValBatches is how many batches an evaluation takes; -1 is all.
 	ValBatches int `json:"val_batches"`
 
@@ -59,7 +79,8 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		FineTuneType: "lora", Epochs: 1, BatchSize: 4, GradAccumulationSteps: 1,
-		Optimizer: "adamw", LearningRate: 2e-4, LRSchedulerType: "cosine", WarmupSteps: -1, MaxGradNorm: 1,
+		Optimizer: "adamw", LearningRate: 2e-4, LRSchedulerType: "cosine", WarmupSteps: -1, WarmupRatio: 0.03, MaxGradNorm: 1,
+		AdamBeta1: 0.9, AdamBeta2: 0.999, AdamEpsilon: 1e-8,
 		MaxSeqLength: 2048, Rank: 16, Alpha: 32, TargetModules: []string{"all-linear"},
 		SaveEvery: 100, StepsPerEval: 200, ValBatches: 25,
 	}
@@ -92,7 +113,7 @@ func (c *Config) Validate() error {
 		v    float64
 	}{
 		{"learning-rate", c.LearningRate}, {"weight-decay", c.WeightDecay}, {"max-grad-norm", c.MaxGradNorm},
-		{"alpha", c.Alpha}, {"epochs", c.Epochs},
+		{"alpha", c.Alpha}, {"epochs", c.Epochs}, {"warmup-ratio", c.WarmupRatio}, {"loraplus-lr-ratio", c.LoraPlusLRRatio},
 	}
 	for _, v := range finite {
 		if v.v < 0 || math.IsNaN(v.v) || math.IsInf(v.v, 0) {
@@ -106,12 +127,14 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("--iters is %d, want 0 or more", c.Iters)
 	case c.Iters == 0 && c.Epochs == 0:
 		return fmt.Errorf("--iters and --epochs are both 0: there is nothing to do")
+	case c.SaveTotalLimit < 0:
+		return fmt.Errorf("--save-total-limit is %d, want 0 or more", c.SaveTotalLimit)
 	case c.MaxSeqLength < 2:
 		return fmt.Errorf("--max-seq-length is %d, want 2 or more", c.MaxSeqLength)
 	case !(c.Dropout >= 0 && c.Dropout < 1):
 		return fmt.Errorf("--dropout is %v, want at least 0 and less than 1", c.Dropout)
 	}
-	if _, err := optim.New(c.Optimizer, optim.Options{}); err != nil {
+	if _, err := optim.New(c.Optimizer, c.options()); err != nil {
 		return err
 	}
 	return c.schedule(1).Validate()
@@ -139,12 +162,11 @@ func (c *Config) steps(n int) (steps int, examples int64) {
 	return int((examples + per - 1) / per), examples
 }
 
-// schedule returns the learning rates of a run of total steps. A negative
-// warm-up is 3 % of them.
+// schedule returns the learning rates of a run of total steps.
 func (c *Config) schedule(total int) optim.Schedule {
 	warmup := c.WarmupSteps
 	if warmup < 0 {
-		warmup = int(math.Ceil(0.03 * float64(total)))
+		warmup = int(math.Ceil(c.WarmupRatio * float64(total)))
 	}
 	return optim.Schedule{Type: c.LRSchedulerType, LR: c.LearningRate, Warmup: warmup, Total: total}
 }
@@ -168,7 +190,8 @@ func (c *Config) sameRun(was *Config) error {
 		{"fine-tune-type", c.FineTuneType, was.FineTuneType},
 		{"batch-size", c.BatchSize, was.BatchSize},
 		{"grad-accumulation-steps", c.GradAccumulationSteps, was.GradAccumulationSteps},
-		{"optimizer", c.Optimizer, was.Optimizer},
+		{"optimizer", optim.Canonical(c.Optimizer), optim.Canonical(was.Optimizer)},
+		{"bf16-stochastic-round", c.BF16StochasticRound, was.BF16StochasticRound},
 		{"max-seq-length", c.MaxSeqLength, was.MaxSeqLength},
 		{"rank", c.Rank, was.Rank},
 		{"alpha", c.Alpha, was.Alpha},

@@ -240,6 +240,7 @@ func TestRunsAgreeWithPyTorch(t *testing.T) {
 			defer r.Close()
 			if c.adapter != "" {
 				_, start := g.trainable(t, c.adapter)
+				require.NoError(t, r.fill())
 				require.NoError(t, optim.LoadValues(r.Params(), optim.Values(start)))
 			}
 			_, err = r.Train(context.Background())

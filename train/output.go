@@ -31,6 +31,10 @@ type Record struct {
 	// the run began or was resumed.
 	TokensPerSecond float64 `json:"tokens_per_second,omitempty"`
 	Elapsed         float64 `json:"elapsed,omitempty"`
+
+	// PageWait is how many seconds of the step were spent waiting for what is trained
+	// to be read or written.
+	PageWait float64 `json:"page_wait,omitempty"`
 }
 
 // Checkpoint is everything a later run needs to go on.
@@ -41,6 +45,9 @@ type Checkpoint struct {
 
 	// Optimizer is the optimizer's state.
 	Optimizer tensor.Source
+
+	// Log holds the records up to the step.
+	Log []Record
 
 	State State
 }

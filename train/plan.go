@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 
+	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/internal/memory"
@@ -10,12 +11,19 @@ import (
 	"github.com/seed18967229/nibble/train/engine"
 	"github.com/seed18967229/nibble/train/model"
 	"github.com/seed18967229/nibble/train/optim"
+	"github.com/seed18967229/nibble/train/pages"
 	"github.com/seed18967229/nibble/train/stream"
 )
 
 // Plan is how much memory a run needs at most, from shapes alone.
 type Plan struct {
 	engine.Choices
+
+	// Batches and Tokens are engine.Options'.
+	Batches, Tokens int
+
+	// Disk is how much the run needs in Choices.Scratch.
+	Disk int64
 
 	// Lines add up to Total.
 	Lines []PlanLine
@@ -47,14 +55,18 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	opt, err := optim.New(cfg.Optimizer, optim.Options{})
+	opt, err := optim.New(cfg.Optimizer, cfg.options())
 	if err != nil {
 		return nil, err
 	}
+	_, params, err := NewTrainable(a, base.Source, base.Codecs, cfg)
+	if err != nil {
+		return nil, err
+	}
+	p.PagedParams = optim.Paged(cfg.Optimizer)
 	micro := int64(cfg.BatchSize) * int64(min(longest, cfg.MaxSeqLength)-1) // tokens of a micro-batch
 	tokens := micro * int64(cfg.GradAccumulationSteps)
 	h := a.HiddenSize
-	inner := model.InnerFloats(a)
 	for _, x := range a.Tensors() {
 		n := tensor.Shape(x.Dims).Elems()
 		switch {
@@ -65,11 +77,11 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 			}
 		case cfg.target(x) != "":
 			p.Trainable += int64(cfg.Rank) * (x.Dims[0] + x.Dims[1])
-			if x.Layer == 0 {
-				inner += 3 * int64(cfg.Rank)
-			}
 		}
 	}
+	p.Batches, p.Tokens = cfg.GradAccumulationSteps, int(micro)
+	need := p.Need(a, cfg.adapted, p.Batches, p.Tokens)
+	p.Disk = need.Disk
 	var panel int64
 	for _, x := range a.Block(0) {
 		if len(x.Dims) == 2 {
@@ -78,10 +90,13 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 	}
 	logits := min(tokens*a.VocabSize, max(model.LogitFloats, tokens))
 
-	p.add("trained weights and gradients", 8*p.Trainable)
-	p.add("optimizer state ("+opt.Name()+")", opt.StateBytes(p.Trainable))
-	p.add("hidden states between blocks", 4*h*tokens*(a.NumHiddenLayers+1))
-	p.add("inside a block", 4*inner*micro)
+	trained := pages.Measure(params, opt, pages.Options{Paged: p.PagedParams})
+	p.add("trained weights, their gradients and the state of "+opt.Name(), trained.Memory)
+	p.add("hidden states", need.Hidden)
+	p.add("hidden states between blocks", need.Bounds)
+	p.add("inside of blocks, kept", need.Kept)
+	p.add("on its way to disk and back", need.Ring)
+	p.add("inside a block", need.Pass)
 	p.add("logits and their gradient", 4*(4*h*tokens+logits))
 	p.add("panels of decoded weights", panel)
 	p.add("tiles of attention", kernel.AttentionBytes(int(a.HeadDim)))
@@ -104,6 +119,17 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 }
 
 func (p *Plan) add(what string, bytes int64) {
+	if bytes == 0 {
+		return
+	}
 	p.Lines = append(p.Lines, PlanLine{what, bytes})
 	p.Total += bytes
+}
+
+// adapted is model.Adapted of the run.
+func (c *Config) adapted(t arch.Tensor) (rank int, drops bool) {
+	if c.FineTuneType == "full" || c.target(t) == "" {
+		return 0, false
+	}
+	return c.Rank, c.Dropout > 0
 }

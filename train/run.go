@@ -2,17 +2,22 @@ package train
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/internal/kernel"
+	"github.com/seed18967229/nibble/internal/scratch"
 	"github.com/seed18967229/nibble/tensor"
 	"github.com/seed18967229/nibble/train/data"
 	"github.com/seed18967229/nibble/train/engine"
 	"github.com/seed18967229/nibble/train/model"
 	"github.com/seed18967229/nibble/train/optim"
+	"github.com/seed18967229/nibble/train/pages"
 )
 
 // Examples is a set of examples that are made when they are asked for.
@@ -32,7 +37,8 @@ type Base struct {
 type Run struct {
 	cfg    Config
 	engine *engine.Engine
-	params []*optim.Param
+	pages  *pages.Store
+	filled bool // what is trained has values
 	opt    optim.Optimizer
 	lr     optim.Schedule
 
@@ -42,6 +48,7 @@ type Run struct {
 	order        order
 
 	out   Output
+	log   []Record
 	state State
 }
 
@@ -55,21 +62,22 @@ func New(base Base, cfg Config, train, valid Examples, choices engine.Choices, o
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range params {
-		if err := p.Fill(); err != nil {
-			return nil, fmt.Errorf("tensor %q: %w", p.Name, err)
-		}
-	}
-	opt, err := optim.New(cfg.Optimizer, optim.Options{WeightDecay: cfg.WeightDecay})
+	cfg.prepare(params)
+	opt, err := optim.New(cfg.Optimizer, cfg.options())
 	if err != nil {
 		return nil, err
 	}
-	eng, err := engine.New(base.Source, base.Codecs, base.Arch, t, engine.Options{Choices: choices, Positions: cfg.MaxSeqLength})
+	store, err := pages.New(params, opt, pages.Options{Paged: choices.PagedParams, Scratch: choices.Scratch})
 	if err != nil {
+		return nil, err
+	}
+	eng, err := engine.New(base.Source, base.Codecs, base.Arch, t, engine.Options{Choices: choices, Positions: cfg.MaxSeqLength, Pager: store})
+	if err != nil {
+		store.Close()
 		return nil, err
 	}
 	r := &Run{
-		cfg: cfg, engine: eng, params: params, opt: opt, train: train, valid: valid, out: out,
+		cfg: cfg, engine: eng, pages: store, opt: opt, train: train, valid: valid, out: out,
 		order: order{seed: cfg.Seed, n: train.Len()},
 		state: State{TrainExamples: train.Len(), Config: cfg},
 	}
@@ -79,13 +87,23 @@ func New(base Base, cfg Config, train, valid Examples, choices engine.Choices, o
 }
 
 // Close releases what the run holds.
-func (r *Run) Close() { r.engine.Close() }
+func (r *Run) Close() {
+	r.engine.Close()
+	r.pages.Close()
+}
 
 // Steps returns the number of steps of the whole run.
 func (r *Run) Steps() int { return r.steps }
 
-// Params returns what is trained.
-func (r *Run) Params() []*optim.Param { return r.params }
+// Params returns what is trained. Those that are not paged have their values in memory
+// once the run has begun.
+func (r *Run) Params() []*optim.Param { return r.pages.Params() }
+
+// Trained returns the values of what is trained as they are now.
+func (r *Run) Trained() tensor.Source { return r.pages.Values() }
+
+// Stats returns what has been read, written and waited for of what is trained.
+func (r *Run) Stats() scratch.Stats { return r.pages.Stats() }
 
 // Engine returns the engine, with the adapters as they are, to evaluate or
 // generate.
@@ -101,19 +119,27 @@ func (r *Run) Resume(c Checkpoint) error {
 		return hint.Add(fmt.Errorf("the training data has %d examples, but had %d when the run began", r.train.Len(), c.State.TrainExamples),
 			"resume with the data of the first run, or start a new one")
 	}
-	if c.State.Step >= r.steps {
+	if c.State.Step > r.steps {
 		return hint.Add(fmt.Errorf("the run to be resumed has done %d steps, and %d are asked for", c.State.Step, r.steps),
 			"ask for more with --iters or --epochs")
 	}
-	if err := optim.LoadValues(r.params, c.Trained); err != nil {
+	if err := r.pages.Load(c.Trained, c.Optimizer); err != nil {
 		return err
 	}
-	if err := r.opt.Load(r.params, c.Optimizer); err != nil {
-		return err
-	}
+	r.filled = true
+	r.log = slices.Clone(c.Log)
 	r.state = c.State
 	r.state.Config = r.cfg
 	return nil
+}
+
+// fill gives what is trained its first values, unless it has some.
+func (r *Run) fill() error {
+	if r.filled {
+		return nil
+	}
+	r.filled = true
+	return r.pages.Init()
 }
 
 // Train goes through the remaining steps. When ctx is done it finishes the step
@@ -122,13 +148,16 @@ func (r *Run) Train(ctx context.Context) (State, error) {
 	// A step is never cut in two.
 	whole := context.WithoutCancel(ctx)
 	start := time.Now()
+	if err := r.fill(); err != nil {
+		return r.state, err
+	}
 	if r.state.Step == 0 && r.valid != nil {
 		loss, err := r.Evaluate(whole, r.valid)
 		if err != nil {
 			return r.state, err
 		}
 		r.state.EvalLoss, r.state.FirstEvalLoss = &loss, &loss
-		if err := r.out.Log(Record{EvalLoss: &loss}); err != nil {
+		if err := r.record(Record{EvalLoss: &loss}); err != nil {
 			return r.state, err
 		}
 	}
@@ -146,7 +175,7 @@ func (r *Run) Train(ctx context.Context) (State, error) {
 			}
 			rec.EvalLoss, r.state.EvalLoss = &loss, &loss
 		}
-		if err := r.out.Log(rec); err != nil {
+		if err := r.record(rec); err != nil {
 			return r.state, err
 		}
 		stopped := ctx.Err() != nil && !last
@@ -162,10 +191,15 @@ func (r *Run) Train(ctx context.Context) (State, error) {
 	return r.state, nil
 }
 
+func (r *Run) record(rec Record) error {
+	r.log = append(r.log, rec)
+	return r.out.Log(rec)
+}
+
 func due(step, every int) bool { return every > 0 && step%every == 0 }
 
 func (r *Run) checkpoint() Checkpoint {
-	return Checkpoint{Trained: optim.Values(r.params), Optimizer: r.opt.State(r.params), State: r.state}
+	return Checkpoint{Trained: r.pages.Values(), Optimizer: r.pages.State(), Log: r.log, State: r.state}
 }
 
 // step does one optimizer step.
@@ -184,26 +218,30 @@ func (r *Run) step(ctx context.Context) (Record, error) {
 	if labels == 0 {
 		return Record{}, fmt.Errorf("%w: none of its %d examples has a token to be trained on", tensor.ErrMalformed, taken)
 	}
-	optim.ZeroGrad(r.params)
+	r.pages.Begin()
+	waited := r.pages.Stats().Waited
 	key := func(k int) uint64 { return r.cfg.Seed ^ uint64(step)<<24 ^ uint64(k) }
 	sums, err := r.engine.Grad(ctx, batches, key, 1/float32(labels))
-	if err != nil {
-		return Record{}, err
-	}
 	var loss float64
 	for _, s := range sums {
 		loss += s
 	}
 	loss /= float64(labels)
 	if math.IsNaN(loss) || math.IsInf(loss, 0) {
-		return Record{}, diverged(fmt.Errorf("the loss is %v", loss))
+		// It comes before the gradients that it spoils.
+		return Record{}, diverged(fmt.Errorf("the loss is %v, %w", loss, optim.ErrNotFinite))
 	}
-	norm := optim.Clip(r.params, r.cfg.MaxGradNorm)
-	if math.IsNaN(norm) || math.IsInf(norm, 0) {
-		return Record{}, diverged(fmt.Errorf("the gradient of %s is not finite", r.notFinite()))
+	if err != nil {
+		return Record{}, diverged(err)
+	}
+	norm, err := r.pages.Norm()
+	if err != nil {
+		return Record{}, diverged(err)
 	}
 	lr := r.lr.At(step)
-	r.opt.Step(step, lr, r.params)
+	if err := r.update(step, lr, optim.ClipScale(norm, r.cfg.MaxGradNorm)); err != nil {
+		return Record{}, diverged(err)
+	}
 
 	if step == 1 {
 		r.state.FirstLoss = loss
@@ -215,21 +253,36 @@ func (r *Run) step(ctx context.Context) (Record, error) {
 	return Record{
 		Step: step, Epoch: r.state.Epoch, Loss: loss, GradNorm: norm, LearningRate: lr, NumTokens: r.state.NumTokens,
 		TokensPerSecond: float64(tokens) / time.Since(start).Seconds(),
+		PageWait:        (r.pages.Stats().Waited - waited).Seconds(),
 	}, nil
 }
 
-func diverged(err error) error {
-	return hint.Add(err, "a lower --learning-rate or a lower --max-grad-norm may help; the last checkpoint is still good")
+// update changes everything that is trained by its gradient times scale.
+func (r *Run) update(step int, lr float64, scale float32) error {
+	round := optim.Rounding{Stochastic: r.cfg.BF16StochasticRound, Seed: r.cfg.Seed}
+	return r.pages.Update(func(p *optim.Param, state [][]byte) error {
+		if scale != 1 {
+			kernel.Scale(p.Grad, scale)
+		}
+		r.opt.Step(step, p.Rate(lr), p, state)
+		round.Round(step, p)
+		if top := float64(kernel.Absmax(p.Data)); math.IsNaN(top) || math.IsInf(top, 0) {
+			err := fmt.Errorf("tensor %q is %w after the update", p.Name, optim.ErrNotFinite)
+			if p.Layer >= 0 {
+				err = fmt.Errorf("block %d: %w", p.Layer, err)
+			}
+			return err
+		}
+		return nil
+	})
 }
 
-// notFinite names the first parameter whose gradient is not finite.
-func (r *Run) notFinite() string {
-	for _, p := range r.params {
-		if n := optim.GradNorm([]*optim.Param{p}); math.IsNaN(n) || math.IsInf(n, 0) {
-			return p.Name
-		}
+// diverged says what may help if something is not finite.
+func diverged(err error) error {
+	if !errors.Is(err, optim.ErrNotFinite) {
+		return err
 	}
-	return "all tensors together"
+	return hint.Add(err, "a lower --learning-rate or a lower --max-grad-norm may help; the last checkpoint is still good")
 }
 
 // batches makes the micro-batches of the next step and returns how many
@@ -272,6 +325,9 @@ func (o *order) at(pos int64) int {
 // Evaluate returns the mean loss over the labels of the first ValBatches
 // batches of the examples.
 func (r *Run) Evaluate(ctx context.Context, set Examples) (float64, error) {
+	if err := r.fill(); err != nil {
+		return 0, err
+	}
 	n := set.Len()
 	if r.cfg.ValBatches >= 0 {
 		n = min(n, r.cfg.ValBatches*r.cfg.BatchSize)

@@ -329,6 +329,7 @@ func logWithoutTimes(t *testing.T, path string) []map[string]any {
 		require.NoError(t, json.Unmarshal([]byte(line), &r))
 		delete(r, "tokens_per_second")
 		delete(r, "elapsed")
+		delete(r, "page_wait")
 		out = append(out, r)
 	}
 	return out

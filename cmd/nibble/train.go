@@ -52,7 +52,9 @@ loss is taken on the completion only. Text is cut into windows of
 --max-seq-length tokens.
 
 --config gives any of these flags as YAML; flags on the command line win.
-The first interrupt finishes the step, saves a checkpoint and ends.`,
+The first interrupt finishes the step, saves a checkpoint and ends; the second
+ends at once. However a run ends, --resume goes on from its last checkpoint, to
+the same result.`,
 		Example: "  nibble train --model stories260K-nf4 --data shakespeare --output-dir adapters --iters 100",
 		Args:    exactArgs(0),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.train(cmd.Context(), &o) },
@@ -87,11 +89,18 @@ func (o *trainOptions) flags(f *pflag.FlagSet) {
 	f.Var((*maskFlag)(&o.mask), "mask-prompt", "take loss on completions only; =false takes it on prompts too (default: where there are prompts)")
 	f.Lookup("mask-prompt").NoOptDefVal = "true"
 
-	f.StringVar(&c.Optimizer, "optimizer", c.Optimizer, strings.Join(optim.Names(), ", "))
+	f.StringVar(&c.Optimizer, "optimizer", c.Optimizer, strings.Join(optim.Names(), ", ")+", or a name that transformers has for one of them")
 	f.Float64Var(&c.LearningRate, "learning-rate", c.LearningRate, "highest learning rate")
 	f.StringVar(&c.LRSchedulerType, "lr-scheduler-type", c.LRSchedulerType, strings.Join(optim.ScheduleTypes(), ", "))
-	f.IntVar(&c.WarmupSteps, "warmup-steps", c.WarmupSteps, "steps of linear warm-up; -1 is 3 % of all")
-	f.Float64Var(&c.WeightDecay, "weight-decay", c.WeightDecay, "decoupled weight decay of matrices")
+	f.IntVar(&c.WarmupSteps, "warmup-steps", c.WarmupSteps, "steps of linear warm-up; -1 is --warmup-ratio of all")
+	f.Float64Var(&c.WarmupRatio, "warmup-ratio", c.WarmupRatio, "share of the steps that are warm-up")
+	f.Float64Var(&c.WeightDecay, "weight-decay", c.WeightDecay, "weight decay of matrices, decoupled but with sgd")
+	f.Float64Var(&c.AdamBeta1, "adam-beta1", c.AdamBeta1, "first beta of adamw, adamw_8bit and lion")
+	f.Float64Var(&c.AdamBeta2, "adam-beta2", c.AdamBeta2, "second beta of these; Lion's paper has 0.99")
+	f.Float64Var(&c.AdamEpsilon, "adam-epsilon", c.AdamEpsilon, "epsilon of adamw and adamw_8bit")
+	f.Float64Var(&c.Momentum, "momentum", c.Momentum, "momentum of sgd")
+	f.Float64Var(&c.LoraPlusLRRatio, "loraplus-lr-ratio", c.LoraPlusLRRatio, "learning rate of each B over that of its A (LoRA+); 0 is the same")
+	f.BoolVar(&c.BF16StochasticRound, "bf16-stochastic-round", c.BF16StochasticRound, "keep what is trained in bf16, rounded at random after each step")
 	f.Float64Var(&c.MaxGradNorm, "max-grad-norm", c.MaxGradNorm, "clip the gradient to this norm; 0 is never")
 
 	f.IntVar(&c.Rank, "rank", c.Rank, "rank of the adapters")
@@ -101,6 +110,7 @@ func (o *trainOptions) flags(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.TargetModules, "target-modules", c.TargetModules, "linear layers that get an adapter, or all-linear")
 
 	f.IntVar(&c.SaveEvery, "save-every", c.SaveEvery, "steps between checkpoints; 0 is only at the end")
+	f.IntVar(&c.SaveTotalLimit, "save-total-limit", c.SaveTotalLimit, "checkpoints to keep, the last ones; 0 is all")
 	f.IntVar(&c.StepsPerEval, "steps-per-eval", c.StepsPerEval, "steps between evaluations; 0 is only before and after")
 	f.IntVar(&o.report, "steps-per-report", 10, "steps between lines of progress")
 	f.IntVar(&c.ValBatches, "val-batches", c.ValBatches, "batches of an evaluation; -1 is all")
@@ -217,16 +227,15 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 // runTraining trains once everything is known to be in order.
 func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *train.Plan, o *trainOptions) (err error) {
 	var from train.Checkpoint
-	var resumed *train.State
 	if o.resume != "" {
 		c, files, err := openCheckpoint(o.resume)
 		if err != nil {
 			return err
 		}
 		defer files.Close()
-		from, resumed = c, &c.State
+		from = c
 	}
-	out, err := newTrainOutput(o.out, a.force, resumed)
+	out, err := newTrainOutput(o.out, a.force, o.resume != "")
 	if err != nil {
 		return err
 	}
@@ -240,6 +249,9 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	if set.Valid != nil {
 		valid = set.Valid
 	}
+	if plan.Scratch == "" {
+		plan.Scratch = o.out
+	}
 	run, err := train.New(m.base(), o.Config, set.Train, valid, plan.Choices, out)
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.model, err)
@@ -250,10 +262,13 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	} else if out.files, err = m.checkpointFiles(dirOptions{dtype: tensor.F32}); err != nil {
 		return err
 	}
-	if resumed != nil {
+	if o.resume != "" {
 		if err := run.Resume(from); err != nil {
 			return fmt.Errorf("%s: %w", o.resume, err)
 		}
+	}
+	if err := out.begin(from.Log); err != nil {
+		return err
 	}
 	// The collector works as hard as it must to keep to the plan.
 	debug.SetMemoryLimit(plan.Total)
@@ -262,9 +277,7 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 
 	bar := a.progress("train", int64(run.Steps()), itemsUnit)
 	defer bar.stop()
-	if resumed != nil {
-		bar.skip(int64(resumed.Step))
-	}
+	bar.skip(int64(from.State.Step))
 	out.onLog = func(r train.Record) { a.reportStep(bar, r, run.Steps(), o.report) }
 	start := time.Now()
 	state, err := run.Train(ctx)
@@ -325,7 +338,7 @@ func (a *app) finishTraining(ctx context.Context, m *model, out *trainOutput, ru
 	if err := out.plot(); err != nil {
 		return err
 	}
-	trained := optim.Values(run.Params())
+	trained := run.Trained()
 	if out.lora != nil {
 		return peft.Write(ctx, o.out, out.lora, trained, true)
 	}

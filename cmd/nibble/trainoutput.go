@@ -1,28 +1,20 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/seed18967229/nibble/formats/hf"
 	"github.com/seed18967229/nibble/formats/peft"
-	"github.com/seed18967229/nibble/formats/safetensors"
 	"github.com/seed18967229/nibble/internal/chart"
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/internal/hint"
-	"github.com/seed18967229/nibble/pipeline"
-	"github.com/seed18967229/nibble/tensor"
 	"github.com/seed18967229/nibble/train"
 )
 
@@ -54,142 +46,97 @@ type trainOutput struct {
 var _ train.Output = (*trainOutput)(nil)
 
 // newTrainOutput makes the directory, or takes one that is there if force or
-// resume say so. A run that is resumed keeps the log up to its step.
-func newTrainOutput(dir string, force bool, resumed *train.State) (*trainOutput, error) {
+// resume say so, and leaves what is in it as it is until begin.
+func newTrainOutput(dir string, force, resume bool) (*trainOutput, error) {
 	o := &trainOutput{dir: dir}
 	entries, err := os.ReadDir(dir)
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil, hint.Add(err, "choose another --output-dir")
-	case len(entries) > 0 && resumed == nil && !force:
+	case len(entries) > 0 && !resume && !force:
 		return nil, hint.Add(fmt.Errorf("%s: %w", dir, fsx.ErrExists), "choose another --output-dir, give --force to replace it, or --resume to go on")
-	case len(entries) > 0 && resumed == nil:
-		if !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == logName || e.Name() == peft.ConfigName }) {
-			return nil, hint.Add(fmt.Errorf("%s: %w and is not the output of a run, so --force does not replace it", dir, fsx.ErrExists),
-				"choose another --output-dir, or remove the directory yourself")
-		}
-		o.aside = filepath.Join(filepath.Dir(filepath.Clean(dir)), "."+filepath.Base(dir)+".nibble-old")
-		if err := os.RemoveAll(o.aside); err != nil {
-			return nil, err
-		}
-		if err := os.Rename(dir, o.aside); err != nil {
+	case len(entries) > 0 && !resume:
+		if err := o.setAside(entries); err != nil {
 			return nil, err
 		}
 	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, hint.Add(fmt.Errorf("%s: cannot be written: %w", dir, err), "choose an --output-dir that you may write to")
 	}
-	if resumed != nil {
-		if err := o.cutLog(resumed.Step); err != nil {
-			return nil, err
-		}
-	}
-	o.log, err = os.OpenFile(filepath.Join(dir, logName), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o666)
-	return o, err
+	return o, nil
 }
 
-// cutLog drops the records after a step, so that the log of a resumed run is
-// that of one that was never stopped.
-func (o *trainOutput) cutLog(step int) error {
-	path := filepath.Join(o.dir, logName)
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
+// begin begins the log, with what was logged before the checkpoint if a run is resumed,
+// and removes what a run that was killed has left half done.
+func (o *trainOutput) begin(before []train.Record) (err error) {
+	o.records = before
+	if err := errors.Join(o.sweep(), fsx.WriteFile(filepath.Join(o.dir, logName), encodeLog(before), true)); err != nil {
 		return err
 	}
-	var kept bytes.Buffer
-	for s := bufio.NewScanner(bytes.NewReader(text)); s.Scan(); {
-		var r train.Record
-		if err := json.Unmarshal(s.Bytes(), &r); err != nil || r.Step > step {
-			break
-		}
-		o.records = append(o.records, r)
-		kept.Write(s.Bytes())
-		kept.WriteByte('\n')
+	o.log, err = os.OpenFile(filepath.Join(o.dir, logName), os.O_APPEND|os.O_WRONLY, 0)
+	return err
+}
+
+// setAside moves what is in the directory out of the way.
+func (o *trainOutput) setAside(entries []fs.DirEntry) error {
+	if !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == logName || e.Name() == peft.ConfigName }) {
+		return hint.Add(fmt.Errorf("%s: %w and is not the output of a run, so --force does not replace it", o.dir, fsx.ErrExists),
+			"choose another --output-dir, or remove the directory yourself")
 	}
-	return fsx.WriteFile(path, kept.Bytes(), true)
+	o.aside = filepath.Join(filepath.Dir(filepath.Clean(o.dir)), "."+filepath.Base(o.dir)+".nibble-old")
+	if _, err := os.Stat(o.aside); err == nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		return strings.HasPrefix(e.Name(), checkpointName) || e.Name() == peft.ConfigName || e.Name() == hf.ConfigName
+	}) {
+		// A run that was to replace this one was killed before anything of it was safe:
+		// what it had put aside is still what is to be replaced.
+		return os.RemoveAll(o.dir)
+	}
+	if err := os.RemoveAll(o.aside); err != nil {
+		return err
+	}
+	return os.Rename(o.dir, o.aside)
+}
+
+// sweep removes what a run that was killed has left half done.
+func (o *trainOutput) sweep() error {
+	entries, err := os.ReadDir(o.dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if n := e.Name(); strings.HasPrefix(n, ".") && strings.Contains(n, ".nibble") {
+			errs = append(errs, os.RemoveAll(filepath.Join(o.dir, n)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// encodeLog returns the text of a log.
+func encodeLog(records []train.Record) []byte {
+	var text []byte
+	for _, r := range records {
+		text = append(text, encodeRecord(r)...)
+	}
+	return text
+}
+
+func encodeRecord(r train.Record) []byte {
+	line, err := json.Marshal(r)
+	if err != nil {
+		panic("a record cannot be encoded: " + err.Error()) // its numbers are finite
+	}
+	return append(line, '\n')
 }
 
 // Log implements train.Output.
 func (o *trainOutput) Log(r train.Record) error {
 	o.records = append(o.records, r)
-	line, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	if _, err := o.log.Write(append(line, '\n')); err != nil {
+	if _, err := o.log.Write(encodeRecord(r)); err != nil {
 		return err
 	}
 	o.onLog(r)
 	return nil
-}
-
-// Save implements train.Output.
-func (o *trainOutput) Save(c train.Checkpoint) error {
-	ours := func(names []string) bool { return slices.Contains(names, stateName) }
-	d, err := fsx.CreateDir(filepath.Join(o.dir, checkpointName+strconv.Itoa(c.State.Step)), true, ours)
-	if err != nil {
-		return err
-	}
-	if err := o.fill(d, c); err != nil {
-		return errors.Join(err, d.Abort())
-	}
-	if err := d.Commit(); err != nil {
-		return err
-	}
-	if o.aside != "" {
-		// The new run has something to show; the old one may go.
-		err := os.RemoveAll(o.aside)
-		o.aside = ""
-		return err
-	}
-	return o.plot()
-}
-
-func (o *trainOutput) fill(d *fsx.Dir, c train.Checkpoint) error {
-	if o.lora != nil {
-		if err := peft.Write(context.Background(), d.Temp(), o.lora, c.Trained, false); err != nil {
-			return err
-		}
-	} else if err := o.writeFull(d.Temp(), c.Trained); err != nil {
-		return err
-	}
-	if err := writeTensors(filepath.Join(d.Temp(), optimizerName), c.Optimizer); err != nil {
-		return err
-	}
-	state, err := json.MarshalIndent(c.State, "", "  ")
-	if err != nil {
-		return err
-	}
-	return d.WriteFile(stateName, append(state, '\n'))
-}
-
-// writeFull writes the tensors of full fine-tuning, as F32, with everything that
-// makes them a model.
-func (o *trainOutput) writeFull(dir string, trained tensor.Source) error {
-	if err := writeTensors(filepath.Join(dir, hf.WeightsName), trained); err != nil {
-		return err
-	}
-	for _, f := range o.files {
-		if err := f.Write(dir); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// writeTensors writes a source as one safetensors file.
-func writeTensors(path string, src tensor.Source) error {
-	w, err := safetensors.Create(path, false)
-	if err != nil {
-		return err
-	}
-	p := &pipeline.Plan{Meta: tensor.Meta{{Key: "format", Value: "pt"}}}
-	for info := range src.All() {
-		p.Steps = append(p.Steps, pipeline.Copy(info, info.Name))
-	}
-	return pipeline.Run(context.Background(), p, src, w)
 }
 
 // plot draws the losses so far.
@@ -216,7 +163,10 @@ func (o *trainOutput) plot() error {
 // close ends the log. A run that failed before anything of it was safe leaves
 // the directory that it was to replace.
 func (o *trainOutput) close() error {
-	err := o.log.Close()
+	var err error
+	if o.log != nil {
+		err = o.log.Close()
+	}
 	if o.aside != "" {
 		err = errors.Join(err, os.RemoveAll(o.dir), os.Rename(o.aside, o.dir))
 	}
@@ -230,82 +180,4 @@ func (o *trainOutput) empty() {
 		os.Remove(filepath.Join(o.dir, logName))
 		os.Remove(o.dir) // fails if there is more in it
 	}
-}
-
-// openCheckpoint reads a checkpoint, or the last one of an output directory.
-func openCheckpoint(dir string) (train.Checkpoint, io.Closer, error) {
-	var c train.Checkpoint
-	path := filepath.Join(dir, stateName)
-	if _, err := os.Stat(path); err != nil {
-		last, err := lastCheckpoint(dir)
-		if err != nil {
-			return c, nil, err
-		}
-		dir, path = last, filepath.Join(last, stateName)
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return c, nil, err
-	}
-	if err := json.Unmarshal(text, &c.State); err != nil {
-		return c, nil, fmt.Errorf("%s: %w: %w", path, tensor.ErrMalformed, err)
-	}
-	var files closers
-	open := func(name string) (tensor.Source, error) {
-		f, err := safetensors.Open(filepath.Join(dir, name))
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, f)
-		return f, nil
-	}
-	if c.Optimizer, err = open(optimizerName); err == nil {
-		if c.State.Config.FineTuneType == "full" {
-			c.Trained, err = open(hf.WeightsName)
-		} else {
-			var ad *peft.Adapter
-			if ad, err = peft.Open(dir); err == nil {
-				files = append(files, ad)
-				c.Trained = ad
-			}
-		}
-	}
-	if err != nil {
-		files.Close()
-		return c, nil, err
-	}
-	return c, files, nil
-}
-
-type closers []io.Closer
-
-// Close implements io.Closer.
-func (c closers) Close() error {
-	var errs []error
-	for _, x := range c {
-		errs = append(errs, x.Close())
-	}
-	return errors.Join(errs...)
-}
-
-// lastCheckpoint returns the checkpoint of an output directory with the highest
-// number.
-func lastCheckpoint(dir string) (string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return "", hint.Add(err, "--resume wants a checkpoint directory, or the output directory of the run")
-	}
-	best, path := -1, ""
-	for _, e := range entries {
-		if s, ok := strings.CutPrefix(e.Name(), checkpointName); ok {
-			if n, err := strconv.Atoi(s); err == nil && n > best {
-				best, path = n, filepath.Join(dir, e.Name())
-			}
-		}
-	}
-	if best < 0 {
-		return "", hint.Add(fmt.Errorf("%s: %w: no %s and no %sN in it", dir, tensor.ErrMalformed, stateName, checkpointName),
-			"--resume wants a checkpoint directory, or the output directory of the run")
-	}
-	return path, nil
 }

@@ -52,12 +52,13 @@ var allowed = map[string][]string{
 	"formats":              {"tensor", "formats/gguf", "formats/hf", "formats/peft", "formats/safetensors", "formats/torch"},
 
 	"train/optim":          {"tensor"},
+	"train/pages":          {"tensor", "train/optim"},
 	"train/model":          {"tensor", "arch", "train/optim"},
 	"train/stream":         {"tensor", "arch"},
 	"train/engine":         {"tensor", "arch", "train/model", "train/stream"},
 	"train/data/tokenizer": {"tensor", "formats/vocab", "formats/vocab/bpe"},
 	"train/data":           {"tensor", "formats/vocab", "train/data/tokenizer"},
-	"train":                {"tensor", "arch", "train/data", "train/engine", "train/model", "train/optim", "train/stream"},
+	"train":                {"tensor", "arch", "train/data", "train/engine", "train/model", "train/optim", "train/pages", "train/stream"},
 
 	"cmd/...": {"..."},
 }

@@ -63,11 +63,19 @@ func Create(path string, force bool) (*File, error) {
 // where the file system can do that, so that a full disk shows now and not in
 // the middle.
 func (f *File) Reserve(size int64) error {
-	if err := checkFree(f.Name(), size); err != nil {
+	if err := Reserve(f.File, size); err != nil {
 		return fmt.Errorf("%s: %w", f.path, err)
 	}
-	if err := allocate(f.File, size); err != nil {
-		return fmt.Errorf("%s: reserving %d bytes: %w", f.path, size, err)
+	return nil
+}
+
+// Reserve does that for a file of any kind.
+func Reserve(f *os.File, size int64) error {
+	if err := checkFree(f.Name(), size); err != nil {
+		return err
+	}
+	if err := allocate(f, size); err != nil {
+		return fmt.Errorf("reserving %d bytes: %w", size, err)
 	}
 	return f.Truncate(size)
 }

@@ -17,14 +17,13 @@ type Moments8 struct {
 	MScale, VScale []float32
 }
 
-// NewMoments8 returns moments that are 0.
+// Moments8Blocks returns the number of scales of n moments.
+func Moments8Blocks(n int64) int64 { return (n + block8 - 1) / block8 }
+
+// NewMoments8 returns moments that are 0: every byte and scale is.
 func NewMoments8(n int) *Moments8 {
-	blocks := (n + block8 - 1) / block8
-	s := &Moments8{make([]uint8, n), make([]uint8, n), make([]float32, blocks), make([]float32, blocks)}
-	for i := range s.M {
-		s.M[i] = signedMap().zero
-	}
-	return s
+	blocks := Moments8Blocks(int64(n))
+	return &Moments8{make([]uint8, n), make([]uint8, n), make([]float32, blocks), make([]float32, blocks)}
 }
 
 // Decode writes the moments of the weights from the given one on, which begins a

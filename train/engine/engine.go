@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/seed18967229/nibble/arch"
+	"github.com/seed18967229/nibble/internal/scratch"
 	"github.com/seed18967229/nibble/tensor"
 	"github.com/seed18967229/nibble/train/model"
 	"github.com/seed18967229/nibble/train/stream"
@@ -18,37 +19,16 @@ type Options struct {
 	// Positions is the length of the longest sequence.
 	Positions int
 
+	// Batches and Tokens are the most micro-batches of a step and the most tokens of
+	// one. Room for them is made at once, so that a disk that is too small shows before
+	// the first step. A step that is larger has it made again.
+	Batches, Tokens int
+
 	// Observer is told what goes into the linear layers; nil tells nobody.
 	Observer model.Observer
 
 	// Pager holds what is trained; nil where all of it stays in memory.
 	Pager Pager
-}
-
-// Choices say what of a step is in memory, what is on disk and what is computed
-// twice. None of them changes a bit of any result.
-type Choices struct {
-	// Slots is the number of blocks in memory at a time (stream.Options).
-	Slots int
-
-	// Pinned is how many of the slots keep the first blocks for good.
-	Pinned int
-
-	// Of the blocks, the last Kept have what the way back needs of their inside kept
-	// in memory, the Spilled before those have it on disk, and the rest compute it
-	// again.
-	Kept, Spilled int
-
-	// PagedBounds says that the hidden states between the blocks are on disk.
-	PagedBounds bool
-
-	// PagedParams says that what is trained, its gradients and the optimizer's state
-	// are on disk, but for what lies outside the blocks.
-	PagedParams bool
-
-	// Scratch is the directory for what is on disk. The files in it have no names
-	// there, or lose them when the engine is closed.
-	Scratch string
 }
 
 // A Pager brings what is trained of a block into memory.
@@ -60,18 +40,29 @@ type Pager interface {
 	Lease(ctx context.Context, block int, grads bool, next ...int) (release func() error, err error)
 }
 
+// Stats is what an engine has read and waited for.
+type Stats struct {
+	stream.Stats
+
+	// Scratch is of what it has put on disk itself, but for what is trained.
+	Scratch scratch.Stats
+}
+
 // Engine runs one model. It is not safe for concurrent use.
 type Engine struct {
-	model  *model.Model
-	stream *stream.Stream
-	pager  Pager
-	blocks int
-	ahead  int
+	model   *model.Model
+	arch    *arch.Model
+	stream  *stream.Stream
+	pager   Pager
+	choices Choices
+	blocks  int
+	ahead   int
 
-	// Buffers that stay from step to step: the hidden states of every
-	// micro-batch, and those between the blocks.
-	xs     [][]float32
-	bounds [][][]float32
+	// What stays from step to step: the hidden states of every micro-batch, those
+	// between the blocks, and what is kept of the inside of blocks.
+	hidden        []float32
+	xs            [][]float32
+	bounds, inner *tape
 }
 
 // New returns an engine for the model a with the weights of src and what is
@@ -84,21 +75,48 @@ func New(src tensor.Source, codecs tensor.Codecs, a *arch.Model, train model.Tra
 	}
 	m := model.New(a, train, o.Positions)
 	m.Observe(o.Observer)
-	return &Engine{
-		model:  m,
-		stream: s,
-		pager:  o.Pager,
-		blocks: int(a.NumHiddenLayers),
-		ahead:  max(1, o.Slots-1),
-		bounds: make([][][]float32, a.NumHiddenLayers),
-	}, nil
+	e := &Engine{
+		model:   m,
+		arch:    a,
+		stream:  s,
+		pager:   o.Pager,
+		choices: o.Choices,
+		blocks:  int(a.NumHiddenLayers),
+		ahead:   max(1, o.Slots-1),
+	}
+	e.bounds, e.inner = o.tapes(a)
+	if o.Batches > 0 {
+		if err := e.reserve(o.Batches, o.Tokens); err != nil {
+			e.Close()
+			return nil, err
+		}
+		e.hidden = make([]float32, o.Batches*o.Tokens*m.Hidden())
+	}
+	return e, nil
 }
 
-// Close releases the engine's reader.
-func (e *Engine) Close() { e.stream.Close() }
+// Close releases the engine's reader and what it has on disk.
+func (e *Engine) Close() {
+	e.stream.Close()
+	e.bounds.release()
+	e.inner.release()
+}
 
 // Stats returns what has been read and waited for so far.
-func (e *Engine) Stats() stream.Stats { return e.stream.Stats() }
+func (e *Engine) Stats() Stats {
+	return Stats{e.stream.Stats(), e.bounds.stats().Add(e.inner.stats())}
+}
+
+// reserve makes room for a step, on disk before in memory.
+func (e *Engine) reserve(batches, tokens int) error {
+	for _, t := range []*tape{e.inner, e.bounds} {
+		if err := t.reserve(batches, tokens); err != nil {
+			return err
+		}
+	}
+	e.model.Reserve(e.choices.passFloats(e.arch, e.model.Adapted(), tokens))
+	return nil
+}
 
 // Loss returns the sum of the cross-entropies of each batch's labels, in nats.
 func (e *Engine) Loss(ctx context.Context, batches []*model.Batch) ([]float64, error) {
@@ -122,8 +140,19 @@ func (e *Engine) final() model.Final { return model.Final{Model: e.model, Xs: e.
 
 // Grad returns the same, and adds to the gradients of everything trained those
 // of the sum over all batches times scale. key, if not nil, chooses the dropout
-// of each micro-batch.
+// of each micro-batch. The sums are there as well if the way back fails.
 func (e *Engine) Grad(ctx context.Context, batches []*model.Batch, key func(k int) uint64, scale float32) ([]float64, error) {
+	lens, most := make([]int, len(batches)), 0
+	for k, b := range batches {
+		lens[k] = len(b.Tokens)
+		most = max(most, lens[k])
+	}
+	if err := e.reserve(len(lens), most); err != nil {
+		return nil, err
+	}
+	for _, t := range []*tape{e.bounds, e.inner} {
+		t.begin(lens)
+	}
 	if err := e.forward(ctx, batches, key, true); err != nil {
 		return nil, err
 	}
@@ -131,17 +160,19 @@ func (e *Engine) Grad(ctx context.Context, batches []*model.Batch, key func(k in
 	if err != nil {
 		return nil, err
 	}
+	e.bounds.rewind()
+	e.inner.rewind()
 	for l := e.blocks - 1; l >= 0; l-- {
 		err := e.withBlock(ctx, l, true, e.order(l, -1), func(b *model.Block) error {
 			for k, batch := range batches {
-				if err := b.Backward(e.xs[k], e.bounds[l][k], batch, keyOf(key, k)); err != nil {
+				if err := e.blockBack(b, l, k, batch, keyOf(key, k)); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
 		if err != nil {
-			return nil, err
+			return sums, err
 		}
 	}
 	for k, b := range batches {
@@ -150,30 +181,44 @@ func (e *Engine) Grad(ctx context.Context, batches []*model.Batch, key func(k in
 	return sums, nil
 }
 
-// forward takes the batches through all blocks, keeping what goes into each
-// block if a way back is to come.
+// blockBack takes micro-batch k back through block l.
+func (e *Engine) blockBack(b *model.Block, l, k int, batch *model.Batch, key *uint64) error {
+	x, err := e.bounds.get(l, k)
+	if err != nil {
+		return err
+	}
+	kept, err := e.inner.get(l, k)
+	if err != nil {
+		return err
+	}
+	if err := b.Backward(e.xs[k], x, batch, key, kept); err != nil {
+		return err
+	}
+	e.bounds.used(l, k)
+	e.inner.used(l, k)
+	return nil
+}
+
+// forward takes the batches through all blocks, keeping what the way back needs if one
+// is to come.
 func (e *Engine) forward(ctx context.Context, batches []*model.Batch, key func(k int) uint64, keep bool) error {
-	h := e.model.Hidden()
-	e.xs = grow(e.xs, len(batches))
-	for k, b := range batches {
-		e.xs[k] = resize(e.xs[k], len(b.Tokens)*h)
-		if err := e.model.Embed(e.xs[k], b.Tokens, b.Pos, e.stream); err != nil {
-			return err
-		}
+	if err := e.embed(batches); err != nil {
+		return err
 	}
 	for l := range e.blocks {
 		next := e.around(l)
 		if keep {
 			next = e.order(l, 1)
-			e.bounds[l] = grow(e.bounds[l], len(batches))
 		}
 		err := e.withBlock(ctx, l, false, next, func(b *model.Block) error {
 			for k, batch := range batches {
+				var err error
 				if keep {
-					e.bounds[l][k] = resize(e.bounds[l][k], len(e.xs[k]))
-					copy(e.bounds[l][k], e.xs[k])
+					err = e.blockForward(b, l, k, batch, keyOf(key, k))
+				} else {
+					err = b.Forward(e.xs[k], batch, keyOf(key, k), nil)
 				}
-				if err := b.Forward(e.xs[k], batch, keyOf(key, k)); err != nil {
+				if err != nil {
 					return err
 				}
 			}
@@ -183,6 +228,48 @@ func (e *Engine) forward(ctx context.Context, batches []*model.Batch, key func(k
 			return err
 		}
 	}
+	return nil
+}
+
+// embed fills the hidden states of the batches, which lie end to end.
+func (e *Engine) embed(batches []*model.Batch) error {
+	h, n := e.model.Hidden(), 0
+	for _, b := range batches {
+		n += len(b.Tokens) * h
+	}
+	if n > len(e.hidden) {
+		e.hidden = make([]float32, n)
+	}
+	rest := e.hidden
+	e.xs = e.xs[:0]
+	for _, b := range batches {
+		n := len(b.Tokens) * h
+		x := rest[:n:n]
+		e.xs, rest = append(e.xs, x), rest[n:]
+		if err := e.model.Embed(x, b.Tokens, b.Pos, e.stream); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// blockForward takes micro-batch k forward through block l and keeps what the way back
+// needs.
+func (e *Engine) blockForward(b *model.Block, l, k int, batch *model.Batch, key *uint64) error {
+	x, err := e.bounds.put(l, k)
+	if err != nil {
+		return err
+	}
+	copy(x, e.xs[k])
+	e.bounds.written(l, k)
+	kept, err := e.inner.put(l, k)
+	if err != nil {
+		return err
+	}
+	if err := b.Forward(e.xs[k], batch, key, kept); err != nil {
+		return err
+	}
+	e.inner.written(l, k)
 	return nil
 }
 
@@ -236,19 +323,4 @@ func (e *Engine) order(l, step int) []int {
 		next = append(next, l)
 	}
 	return next
-}
-
-// grow returns s with at least n elements, keeping their buffers.
-func grow(s [][]float32, n int) [][]float32 {
-	for len(s) < n {
-		s = append(s, nil)
-	}
-	return s
-}
-
-func resize(s []float32, n int) []float32 {
-	if cap(s) < n {
-		return make([]float32, n)
-	}
-	return s[:n]
 }

@@ -20,10 +20,10 @@ type attention struct {
 
 // attnInner is what the backward pass needs from inside.
 type attnInner struct {
-	rawQ, rawK []float32 // before the norms of heads, if there are any
-	q, k, v    []float32 // rotated
-	out        []float32 // before the output projection
-	lse        []float32 // of the scores of each token and head; nil without a backward pass
+	// q and k are rotated, or as they come from the projections where heads have norms.
+	q, k, v []float32
+	out     []float32 // before the output projection
+	lse     []float32 // of the scores of each token and head; nil without a backward pass
 }
 
 func (a *attention) bind(b binding, layer int) error {
@@ -64,89 +64,101 @@ func (a *attention) bind(b binding, layer int) error {
 func (a *attention) qDim() int  { return a.Heads * a.HeadDim }
 func (a *attention) kvDim() int { return a.KVHeads * a.HeadDim }
 
-// project computes queries, keys and values from h, and makes room for what
-// attention makes of them.
-func (a *attention) project(s *arena, in *attnInner, h []float32, pos []int32, d dropout) error {
-	n := len(pos)
-	in.q, in.k, in.v = s.take(n*a.qDim()), s.take(n*a.kvDim()), s.take(n*a.kvDim())
+// project computes queries, keys and values from h.
+func (a *attention) project(s *arena, in *attnInner, h []float32, n int, d dropout) error {
 	if a.qkv != nil {
+		mark := s.next
 		all := s.take(n * a.qkv.out)
 		if err := a.qkv.forward(s, all, h, n, d); err != nil {
 			return err
 		}
 		split(all, n, in.q, in.k, in.v)
-	} else {
-		for _, p := range []struct {
-			l *linear
-			y []float32
-		}{{a.q, in.q}, {a.k, in.k}, {a.v, in.v}} {
-			if err := p.l.forward(s, p.y, h, n, d); err != nil {
-				return err
-			}
+		s.next = mark
+		return nil
+	}
+	for _, p := range []struct {
+		l *linear
+		y []float32
+	}{{a.q, in.q}, {a.k, in.k}, {a.v, in.v}} {
+		if err := p.l.forward(s, p.y, h, n, d); err != nil {
+			return err
 		}
 	}
-	if a.qNorm != nil {
-		in.rawQ, in.q = in.q, s.take(len(in.q))
-		a.qNorm.Forward(in.q, in.rawQ, n*a.Heads)
-	}
-	if a.kNorm != nil {
-		in.rawK, in.k = in.k, s.take(len(in.k))
-		a.kNorm.Forward(in.k, in.rawK, n*a.KVHeads)
-	}
-	if a.rotate != nil {
-		r := a.rotate.of(pos)
-		r.Apply(in.q, a.Heads, pos)
-		r.Apply(in.k, a.KVHeads, pos)
-	}
-	in.out = s.take(n * a.qDim())
 	return nil
 }
 
+// cut takes the memory of the inside from r for n tokens.
+func (a *attention) cut(r *arena, n int) attnInner {
+	q, kv := n*a.qDim(), n*a.kvDim()
+	return attnInner{q: r.take(q), k: r.take(kv), v: r.take(kv), out: r.take(q), lse: r.take(n * a.Heads)}
+}
+
+// turned returns queries and keys as attention takes them. What comes from the
+// projections is rotated where it is, unless that was done before; where heads have
+// norms it is left, and others are made.
+func (a *attention) turned(s *arena, in *attnInner, pos []int32, before bool) (q, k []float32) {
+	turn := func(x []float32, norm *norm, heads int) []float32 {
+		if norm != nil {
+			y := s.take(len(x))
+			norm.Forward(y, x, len(pos)*heads)
+			x = y
+		} else if before {
+			return x
+		}
+		if a.rotate != nil {
+			a.rotate.of(pos).Apply(x, heads, pos)
+		}
+		return x
+	}
+	return turn(in.q, a.qNorm, a.Heads), turn(in.k, a.kNorm, a.KVHeads)
+}
+
 // attend computes attention for the sequences of a batch.
-func (a *attention) attend(s *arena, in *attnInner, batch *Batch) {
+func (a *attention) attend(in *attnInner, q, k []float32, batch *Batch) {
 	qs, ks := a.qDim(), a.kvDim()
-	in.lse = s.take(len(batch.Tokens) * a.Heads)
 	batch.sequences(func(from, to int) {
-		a.Forward(in.out[from*qs:to*qs], in.lse[from*a.Heads:to*a.Heads], in.q[from*qs:to*qs], in.k[from*ks:to*ks], in.v[from*ks:to*ks], to-from, to-from)
+		a.Forward(in.out[from*qs:to*qs], in.lse[from*a.Heads:to*a.Heads], q[from*qs:to*qs], k[from*ks:to*ks], in.v[from*ks:to*ks], to-from, to-from)
 	})
 }
 
 // extend computes it for the next n tokens of a sequence in the cache.
-func (a *attention) extend(in *attnInner, n int, c *Cache, layer int) {
+func (a *attention) extend(in *attnInner, q, k []float32, n int, c *Cache, layer int) {
 	kv := &c.layers[layer]
-	kv.k = append(kv.k[:c.n*a.kvDim()], in.k...)
+	kv.k = append(kv.k[:c.n*a.kvDim()], k...)
 	kv.v = append(kv.v[:c.n*a.kvDim()], in.v...)
-	a.Forward(in.out, nil, in.q, kv.k, kv.v, n, c.n+n)
+	a.Forward(in.out, nil, q, kv.k, kv.v, n, c.n+n)
 }
 
 // backward adds to dh the gradient with respect to h, given that of the output
 // projection's result.
 func (a *attention) backward(s *arena, dh, dy []float32, in *attnInner, h []float32, batch *Batch, d dropout) error {
 	n := len(batch.Tokens)
+	q, k := a.turned(s, in, batch.Pos, true)
 	do := s.zeros(len(in.out))
 	if err := a.o.backward(s, do, dy, in.out, n, d); err != nil {
 		return err
 	}
-	dq, dk, dv := s.take(len(in.q)), s.take(len(in.k)), s.take(len(in.v))
+	dq, dk, dv := s.take(len(q)), s.take(len(k)), s.take(len(k))
 	qs, ks := a.qDim(), a.kvDim()
 	batch.sequences(func(from, to int) {
 		a.Grad(dq[from*qs:to*qs], dk[from*ks:to*ks], dv[from*ks:to*ks], do[from*qs:to*qs],
-			in.out[from*qs:to*qs], in.lse[from*a.Heads:to*a.Heads], in.q[from*qs:to*qs], in.k[from*ks:to*ks], in.v[from*ks:to*ks], to-from)
+			in.out[from*qs:to*qs], in.lse[from*a.Heads:to*a.Heads], q[from*qs:to*qs], k[from*ks:to*ks], in.v[from*ks:to*ks], to-from)
 	})
 	if a.rotate != nil {
 		r := a.rotate.of(batch.Pos)
 		r.Grad(dq, a.Heads, batch.Pos)
 		r.Grad(dk, a.KVHeads, batch.Pos)
 	}
+	// The memory of what norms made is free by now.
 	if a.qNorm != nil {
-		raw := s.zeros(len(dq))
-		a.qNorm.grad(raw, dq, in.rawQ, n*a.Heads)
-		dq = raw
+		clear(q)
+		a.qNorm.grad(q, dq, in.q, n*a.Heads)
+		dq = q
 	}
 	if a.kNorm != nil {
-		raw := s.zeros(len(dk))
-		a.kNorm.grad(raw, dk, in.rawK, n*a.KVHeads)
-		dk = raw
+		clear(k)
+		a.kNorm.grad(k, dk, in.k, n*a.KVHeads)
+		dk = k
 	}
 	if a.qkv != nil {
 		all := s.take(n * a.qkv.out)
@@ -166,24 +178,23 @@ func (a *attention) backward(s *arena, dh, dy []float32, in *attnInner, h []floa
 
 // split deals the columns of the n rows of x out to parts, from left to right.
 func split(x []float32, n int, parts ...[]float32) {
-	width, at := len(x)/n, 0
-	for _, p := range parts {
-		w := len(p) / n
-		for i := range n {
-			copy(p[i*w:(i+1)*w], x[i*width+at:])
-		}
-		at += w
-	}
+	eachPart(x, n, parts, func(part, row []float32) { copy(part, row) })
 }
 
 // join undoes split.
 func join(x []float32, n int, parts ...[]float32) {
-	width, at := len(x)/n, 0
-	for _, p := range parts {
-		w := len(p) / n
-		for i := range n {
-			copy(x[i*width+at:], p[i*w:(i+1)*w])
+	eachPart(x, n, parts, func(part, row []float32) { copy(row, part) })
+}
+
+// eachPart calls f with each row of each part and its place in x.
+func eachPart(x []float32, n int, parts [][]float32, f func(part, row []float32)) {
+	width := len(x) / n
+	kernel.Parallel(n, int64(len(x)), func(i int) {
+		row := x[i*width : (i+1)*width]
+		for _, p := range parts {
+			w := len(p) / n
+			f(p[i*w:(i+1)*w], row[:w])
+			row = row[w:]
 		}
-		at += w
-	}
+	})
 }

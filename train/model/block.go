@@ -7,6 +7,7 @@ import "github.com/seed18967229/nibble/arch"
 // results where the family has them (Gemma2DecoderLayer).
 type Block struct {
 	m                 *Model
+	layer             int
 	attnNorm, mlpNorm *norm
 	postAttn, postMLP *norm // nil in most families
 	attn              attention
@@ -16,7 +17,7 @@ type Block struct {
 // Block binds block number layer to its weights, which must stay valid while
 // it is used.
 func (m *Model) Block(layer int, w Weights) (*Block, error) {
-	b, bind := &Block{m: m}, binding{m, w}
+	b, bind := &Block{m: m, layer: layer}, binding{m, w}
 	var err error
 	if b.attnNorm, err = bind.norm(arch.AttnNorm, layer); err != nil {
 		return nil, err
@@ -37,161 +38,179 @@ func (m *Model) Block(layer int, w Weights) (*Block, error) {
 	return b, err
 }
 
-// inner is what the backward pass needs from inside a block.
+// inner is the inside of a block as far as the way back needs it and could not have it
+// without a large product. What else it needs, norms and activations, it makes again.
 type inner struct {
-	h1   []float32 // attention's input: norm of x
+	mid  []float32 // between attention and MLP; or attention's result, before a norm of it
 	attn attnInner
-	a    []float32 // attention's result, before a norm of it
-	x1   []float32 // between attention and MLP
-	h2   []float32 // the MLP's input: norm of x1
 	mlp  mlpInner
+	y    []float32 // the MLP's result before a norm of it, if it has one
 }
 
-// before fills what comes before the attention itself from the block's input x.
-func (b *Block) before(in *inner, x []float32, pos []int32, d dropout) error {
+// attend takes queries and keys and fills the rest of what they come from.
+type attend func(in *attnInner, q, k []float32)
+
+// inside computes the block for the rows of x at the given positions up to the MLP's
+// last projection. It takes what is to be kept from r, in the order of cut. That may be
+// s: then nothing is, and only what finish needs is left there. It returns what comes
+// out of attention, with x added, and the MLP's input.
+func (b *Block) inside(s, r *arena, in *inner, x []float32, pos []int32, d dropout, attend attend) (x1, h2 []float32, err error) {
+	n := len(pos)
+	in.mid = r.take(len(x))
+	mark := s.next
+	in.attn = b.attn.cut(r, n)
+	after := s.next
+	h1 := s.take(len(x))
+	b.attnNorm.Forward(h1, x, n)
+	if err := b.attn.project(s, &in.attn, h1, n, d); err != nil {
+		return nil, nil, err
+	}
+	s.next = after
+	q, k := b.attn.turned(s, &in.attn, pos, false)
+	attend(&in.attn, q, k)
+	if err := b.attn.o.forward(s, in.mid, in.attn.out, n, d); err != nil {
+		return nil, nil, err
+	}
+	s.next = mark
+
+	x1 = b.between(s, in, x, n, false)
+	b.mlp.cut(r, &in.mlp, n)
+	if r == s && in.mlp.up != nil {
+		in.mlp.act = in.mlp.up
+	}
+	h2 = s.take(len(x))
+	b.mlpNorm.Forward(h2, x1, n)
+	return x1, h2, b.mlp.inside(s, &in.mlp, h2, n, d)
+}
+
+// between returns what comes out of attention, with x added. before says that this was
+// computed before.
+func (b *Block) between(s *arena, in *inner, x []float32, n int, before bool) []float32 {
+	x1 := in.mid
+	if b.postAttn != nil {
+		x1 = s.take(len(x))
+		b.postAttn.Forward(x1, in.mid, n)
+	} else if before {
+		return x1
+	}
+	add(x1, x)
+	return x1
+}
+
+// run replaces x by the block's result.
+func (b *Block) run(x []float32, pos []int32, d dropout, kept []float32, attend attend) error {
 	s, n := &b.m.scr, len(pos)
-	in.h1 = s.take(len(x))
-	b.attnNorm.Forward(in.h1, x, n)
-	return b.attn.project(s, &in.attn, in.h1, pos, d)
-}
-
-// after fills what comes after it, up to the MLP's last projection.
-func (b *Block) after(in *inner, x []float32, n int, d dropout) error {
-	s := &b.m.scr
-	in.x1 = s.take(len(x))
-	in.a = in.x1
-	if b.postAttn != nil {
-		in.a = s.take(len(x))
+	s.reset()
+	r := s
+	if kept != nil {
+		r = &arena{buf: kept}
 	}
-	if err := b.attn.o.forward(s, in.a, in.attn.out, n, d); err != nil {
+	var in inner
+	x1, h2, err := b.inside(s, r, &in, x, pos, d, attend)
+	if err != nil {
 		return err
 	}
-	if b.postAttn != nil {
-		b.postAttn.Forward(in.x1, in.a, n)
-	}
-	add(in.x1, x)
-	in.h2 = s.take(len(x))
-	b.mlpNorm.Forward(in.h2, in.x1, n)
-	return b.mlp.inside(s, &in.mlp, in.h2, n, d)
-}
-
-// fill computes the inside of the block for a batch.
-func (b *Block) fill(in *inner, x []float32, batch *Batch, d dropout) error {
-	if err := b.before(in, x, batch.Pos, d); err != nil {
-		return err
-	}
-	b.attn.attend(&b.m.scr, &in.attn, batch)
-	return b.after(in, x, len(batch.Tokens), d)
-}
-
-// finish replaces x by the block's result.
-func (b *Block) finish(in *inner, x []float32, n int, d dropout) error {
-	s := &b.m.scr
 	y := x
 	if b.postMLP != nil {
-		y = s.take(len(x))
+		in.y = r.take(len(x))
+		y = in.y
 	}
-	if err := b.mlp.output(s, y, &in.mlp, in.h2, n, d); err != nil {
+	if err := b.mlp.output(s, y, &in.mlp, h2, n, d); err != nil {
 		return err
 	}
 	if b.postMLP != nil {
 		b.postMLP.Forward(x, y, n)
 	}
-	add(x, in.x1)
+	add(x, x1)
 	return nil
 }
 
 // Forward replaces the hidden states x, one row for each token, by the block's
-// result. key chooses the dropout; nil means none, as in evaluation.
-func (b *Block) Forward(x []float32, batch *Batch, key *uint64) error {
-	b.m.scr.reset()
-	var in inner
-	d := drops(key)
-	if err := b.fill(&in, x, batch, d); err != nil {
-		return err
-	}
-	return b.finish(&in, x, len(batch.Tokens), d)
-}
-
-// Backward replaces dx, the gradient with respect to the block's result, by
-// that with respect to its input x, which is as Forward got it, and adds the
-// gradients of what is trained to theirs. key is Forward's.
-func (b *Block) Backward(dx, x []float32, batch *Batch, key *uint64) error {
-	n := len(batch.Tokens)
-	s := &b.m.scr
-	s.reset()
-	var in inner
-	d := drops(key)
-	if err := b.fill(&in, x, batch, d); err != nil {
-		return err
-	}
-
-	// The MLP: dx is the gradient of x1 + its result.
-	dy := dx
-	if b.postMLP != nil {
-		y := s.take(len(x))
-		if err := b.mlp.output(s, y, &in.mlp, in.h2, n, d); err != nil {
-			return err
-		}
-		dy = s.zeros(len(x))
-		b.postMLP.grad(dy, dx, y, n)
-	}
-	dh := s.zeros(len(x))
-	if err := b.mlp.backward(s, dh, dy, &in.mlp, in.h2, n, d); err != nil {
-		return err
-	}
-	b.mlpNorm.grad(dx, dh, in.x1, n)
-
-	// Attention: dx is the gradient of x + its result.
-	da := dx
-	if b.postAttn != nil {
-		da = s.zeros(len(x))
-		b.postAttn.grad(da, dx, in.a, n)
-	}
-	clear(dh)
-	if err := b.attn.backward(s, dh, da, &in.attn, in.h1, batch, d); err != nil {
-		return err
-	}
-	b.attnNorm.grad(dx, dh, x, n)
-	return nil
+// result. key chooses the dropout; nil means none, as in evaluation. kept, which may be
+// nil, has Model.KeptFloats floats for Backward.
+func (b *Block) Forward(x []float32, batch *Batch, key *uint64, kept []float32) error {
+	return b.run(x, batch.Pos, drops(key), kept, b.batch(batch))
 }
 
 // Extend replaces the hidden states x of the next tokens of a sequence, at the
 // given positions, by the result of block number layer, which sees the tokens
 // in the cache before them and leaves theirs there.
 func (b *Block) Extend(x []float32, pos []int32, c *Cache, layer int) error {
-	b.m.scr.reset()
-	var in inner
-	if err := b.before(&in, x, pos, dropout{}); err != nil {
-		return err
-	}
-	b.attn.extend(&in.attn, len(pos), c, layer)
-	if err := b.after(&in, x, len(pos), dropout{}); err != nil {
-		return err
-	}
-	return b.finish(&in, x, len(pos), dropout{})
+	return b.run(x, pos, dropout{}, nil, func(in *attnInner, q, k []float32) { b.attn.extend(in, q, k, len(pos), c, layer) })
 }
 
-// InnerFloats returns how many floats a block of the model takes for each token
-// that passes it forward and back, without what adapters take.
-func InnerFloats(a *arch.Model) int64 {
-	h, q, kv, mlp := a.HiddenSize, a.NumAttentionHeads*a.HeadDim, a.NumKeyValueHeads*a.HeadDim, a.IntermediateSize
-	n := 4*h + 3*q + 2*kv + 3*mlp // forward: h1 x1 h2 dh, q o do, k v, gate up act
-	n += q + 2*kv + mlp           // backward: dq, dk dv, dact
-	n += 2 * a.NumAttentionHeads  // of each head: lse, do·o
-	for _, extra := range []struct {
-		role   arch.Role
-		floats int64
-	}{
-		{arch.QKV, 2 * (q + 2*kv)}, {arch.GateUp, 4 * mlp}, // together, both ways
-		{arch.QueryNorm, 2 * q}, {arch.KeyNorm, 2 * kv}, // before the norm, both ways
-		{arch.PostAttnNorm, 2 * h}, {arch.PostMLPNorm, 2 * h},
-	} {
-		if _, ok := a.Find(extra.role, "weight", 0); ok {
-			n += extra.floats
-		}
+func (b *Block) batch(batch *Batch) attend {
+	return func(in *attnInner, q, k []float32) { b.attn.attend(in, q, k, batch) }
+}
+
+// cut finds in r what inside left there.
+func (b *Block) cut(r *arena, in *inner, n int) {
+	h := b.m.Hidden()
+	in.mid = r.take(n * h)
+	in.attn = b.attn.cut(r, n)
+	b.mlp.cut(r, &in.mlp, n)
+	if b.postMLP != nil {
+		in.y = r.take(n * h)
 	}
-	return n
+}
+
+// Backward replaces dx, the gradient with respect to the block's result, by
+// that with respect to its input x, which is as Forward got it, and adds the
+// gradients of what is trained to theirs. key is Forward's. kept is what Forward
+// filled, and is spoiled; if it is nil, Backward computes it again.
+func (b *Block) Backward(dx, x []float32, batch *Batch, key *uint64, kept []float32) error {
+	n := len(batch.Tokens)
+	s := &b.m.scr
+	s.reset()
+	d := drops(key)
+	var in inner
+	if kept == nil {
+		kept = s.take(b.m.KeptFloats(b.layer, n))
+		mark := s.next
+		r := &arena{buf: kept}
+		_, h2, err := b.inside(s, r, &in, x, batch.Pos, d, b.batch(batch))
+		if err == nil && b.postMLP != nil {
+			err = b.mlp.output(s, r.take(len(x)), &in.mlp, h2, n, d)
+		}
+		if err != nil {
+			return err
+		}
+		in, s.next = inner{}, mark
+	}
+	b.cut(&arena{buf: kept}, &in, n)
+	dh := s.take(len(x))
+
+	// The MLP: dx is the gradient of x1 + its result.
+	mark := s.next
+	x1 := b.between(s, &in, x, n, true)
+	h2 := s.take(len(x))
+	b.mlpNorm.Forward(h2, x1, n)
+	dy := dx
+	if b.postMLP != nil {
+		dy = s.zeros(len(x))
+		b.postMLP.grad(dy, dx, in.y, n)
+	}
+	clear(dh)
+	if err := b.mlp.backward(s, dh, dy, &in.mlp, h2, n, d); err != nil {
+		return err
+	}
+	b.mlpNorm.grad(dx, dh, x1, n)
+	s.next = mark
+
+	// Attention: dx is the gradient of x + its result.
+	h1 := s.take(len(x))
+	b.attnNorm.Forward(h1, x, n)
+	da := dx
+	if b.postAttn != nil {
+		da = s.zeros(len(x))
+		b.postAttn.grad(da, dx, in.mid, n)
+	}
+	clear(dh)
+	if err := b.attn.backward(s, dh, da, &in.attn, h1, batch, d); err != nil {
+		return err
+	}
+	b.attnNorm.grad(dx, dh, x, n)
+	return nil
 }
 
 func drops(key *uint64) dropout {

@@ -102,6 +102,8 @@ func (l *linear) forward(s *arena, y, x []float32, n int, d dropout) error {
 	if l.lora == nil {
 		return nil
 	}
+	mark := s.next
+	defer func() { s.next = mark }()
 	r := l.lora.rank()
 	u := s.take(n * r)
 	// Matrices in memory cannot fail to decode.
@@ -134,6 +136,8 @@ func (l *linear) backward(s *arena, dx, dy, x []float32, n int, d dropout) error
 	if l.lora == nil {
 		return nil
 	}
+	mark := s.next
+	defer func() { s.next = mark }()
 	r := l.lora.rank()
 	a, b := kernel.Dense{Data: l.lora.A.Data, Rows: r, Cols: l.in}, kernel.Dense{Data: l.lora.B.Data, Rows: l.out, Cols: r}
 	u, t := s.take(n*r), s.take(n*r)
@@ -148,7 +152,7 @@ func (l *linear) backward(s *arena, dx, dy, x []float32, n int, d dropout) error
 		_ = kernel.Mul(dx, t, n, a, true)
 		return nil
 	}
-	dxd := s.take(n * l.in)
+	dxd := xd // which is not needed any more
 	_ = kernel.Mul(dxd, t, n, a, false)
 	d.mask(dxd, dxd, l.lora)
 	kernel.Add(dx, dxd)

@@ -55,6 +55,9 @@ func (b binding) mixture(layer int) (*mixture, error) {
 	return m, err
 }
 
+// cut takes nothing: an expert computes its inside again.
+func (*mixture) cut(*arena, *mlpInner, int) {}
+
 func (*mixture) inside(*arena, *mlpInner, []float32, int, dropout) error { return nil }
 
 // chosen is a token that goes through an expert, and the weight of the result.

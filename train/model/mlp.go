@@ -7,6 +7,9 @@ import (
 
 // mlp is what follows attention in a block.
 type mlp interface {
+	// cut takes the memory of what the way back needs of the inside from r for n tokens.
+	cut(r *arena, in *mlpInner, n int)
+
 	// inside fills what both output and backward need from the MLP's input.
 	inside(s *arena, in *mlpInner, x []float32, n int, d dropout) error
 
@@ -18,10 +21,10 @@ type mlp interface {
 	backward(s *arena, dx, dy []float32, in *mlpInner, x []float32, n int, d dropout) error
 }
 
-// mlpInner is what the backward pass needs from inside.
+// mlpInner is the inside. Memory that is nil is taken when it is needed.
 type mlpInner struct {
 	gate, up []float32 // before the activation; without a gate, up is
-	act      []float32 // activation(gate) * up, or activation(up)
+	act      []float32 // activation(gate) * up, or activation(up); may be where one of them is
 }
 
 // mlp returns the MLP of a block.
@@ -61,19 +64,29 @@ func (b binding) dense(gate, up, down arch.Role, layer int) (*dense, error) {
 	return m, err
 }
 
+func (m *dense) gated() bool { return m.gate != nil || m.gateUp != nil }
+
+func (m *dense) cut(r *arena, in *mlpInner, n int) {
+	if m.gated() {
+		in.gate = r.take(n * m.down.in)
+	}
+	in.up = r.take(n * m.down.in)
+}
+
 func (m *dense) inside(s *arena, in *mlpInner, x []float32, n int, d dropout) error {
-	w := n * m.down.in
-	in.up = s.take(w)
+	if in.up == nil {
+		m.cut(s, in, n)
+	}
 	if m.gateUp != nil {
-		all := s.take(2 * w)
+		mark := s.next
+		all := s.take(2 * n * m.down.in)
 		if err := m.gateUp.forward(s, all, x, n, d); err != nil {
 			return err
 		}
-		in.gate = s.take(w)
 		split(all, n, in.gate, in.up)
+		s.next = mark
 	} else {
 		if m.gate != nil {
-			in.gate = s.take(w)
 			if err := m.gate.forward(s, in.gate, x, n, d); err != nil {
 				return err
 			}
@@ -82,13 +95,19 @@ func (m *dense) inside(s *arena, in *mlpInner, x []float32, n int, d dropout) er
 			return err
 		}
 	}
-	in.act = s.take(w)
-	if in.gate != nil {
-		m.act.Gated(in.act, in.gate, in.up)
-	} else {
-		m.act.Apply(in.act, in.up)
+	if in.act == nil {
+		in.act = s.take(n * m.down.in)
 	}
+	m.activate(in.act, in)
 	return nil
+}
+
+func (m *dense) activate(y []float32, in *mlpInner) {
+	if m.gated() {
+		m.act.Gated(y, in.gate, in.up)
+	} else {
+		m.act.Apply(y, in.up)
+	}
 }
 
 func (m *dense) output(s *arena, y []float32, in *mlpInner, _ []float32, n int, d dropout) error {
@@ -96,23 +115,28 @@ func (m *dense) output(s *arena, y []float32, in *mlpInner, _ []float32, n int, 
 }
 
 func (m *dense) backward(s *arena, dx, dy []float32, in *mlpInner, x []float32, n int, d dropout) error {
-	dact := s.zeros(len(in.act))
-	if err := m.down.backward(s, dact, dy, in.act, n, d); err != nil {
+	w := n * m.down.in
+	both := s.take(2 * w)
+	act, dact := in.act, both[w:]
+	if act == nil {
+		act = both[:w]
+		m.activate(act, in)
+	}
+	clear(dact)
+	if err := m.down.backward(s, dact, dy, act, n, d); err != nil {
 		return err
 	}
-	if in.gate == nil {
+	if !m.gated() {
 		m.act.Grad(dact, dact, in.up)
 		return m.up.backward(s, dx, dact, x, n, d)
 	}
-	dgate, dup := in.act, dact
-	m.act.GatedGrad(dgate, dup, dact, in.gate, in.up)
+	m.act.GatedGrad(in.gate, in.up, dact, in.gate, in.up)
 	if m.gateUp != nil {
-		all := s.take(2 * len(dgate))
-		join(all, n, dgate, dup)
-		return m.gateUp.backward(s, dx, all, x, n, d)
+		join(both, n, in.gate, in.up)
+		return m.gateUp.backward(s, dx, both, x, n, d)
 	}
-	if err := m.up.backward(s, dx, dup, x, n, d); err != nil {
+	if err := m.up.backward(s, dx, in.up, x, n, d); err != nil {
 		return err
 	}
-	return m.gate.backward(s, dx, dgate, x, n, d)
+	return m.gate.backward(s, dx, in.gate, x, n, d)
 }

@@ -86,35 +86,6 @@ func (m *Model) embedScale() float32 {
 	return 1
 }
 
-// arena hands out scratch for one pass through a block and takes it all back
-// at once, so that a training step allocates nothing.
-type arena struct {
-	slabs []([]float32)
-	next  int
-}
-
-// take returns n floats with arbitrary content.
-func (a *arena) take(n int) []float32 {
-	if a.next == len(a.slabs) {
-		a.slabs = append(a.slabs, nil)
-	}
-	if cap(a.slabs[a.next]) < n {
-		a.slabs[a.next] = make([]float32, n)
-	}
-	s := a.slabs[a.next][:n]
-	a.next++
-	return s
-}
-
-// zeros returns n zeros.
-func (a *arena) zeros(n int) []float32 {
-	s := a.take(n)
-	clear(s)
-	return s
-}
-
-func (a *arena) reset() { a.next = 0 }
-
 // binding resolves tensors by role: to the trained parameter if there is one,
 // else to the weights.
 type binding struct {

@@ -33,6 +33,13 @@ type setup struct {
 	micro   [][]sequence
 	dropout bool
 	logits  int // bounds how many exist at a time
+
+	// keep says of a block that what the way back needs of its inside is kept; nil
+	// keeps nothing.
+	keep func(layer int) bool
+	// see, if it is not nil, sees the scratch memory after each pass of a block, which
+	// begins with NaN in all of it.
+	see func(m *Model, layer, tokens int, back, kept bool)
 }
 
 func (s *setup) params() []*optim.Param {
@@ -83,6 +90,19 @@ func (s *setup) pass(t *testing.T, slots int) []float64 {
 		xs[k] = make([]float32, len(b.Tokens)*m.Hidden())
 		require.NoError(t, m.Embed(xs[k], b.Tokens, b.Pos, st))
 	}
+	kept := make([][][]float32, len(bounds))
+	before := func() {
+		if s.see != nil {
+			m.scr.reset()
+			m.scr.peak = 0
+			fillNaN(m.scr.buf)
+		}
+	}
+	after := func(layer, tokens int, back, kept bool) {
+		if s.see != nil {
+			s.see(m, layer, tokens, back, kept)
+		}
+	}
 	for l := range bounds {
 		lease, err := st.Lease(ctx, l, l+1)
 		require.NoError(t, err)
@@ -90,7 +110,14 @@ func (s *setup) pass(t *testing.T, slots int) []float64 {
 		require.NoError(t, err)
 		for k, b := range batches {
 			bounds[l] = append(bounds[l], append([]float32(nil), xs[k]...))
-			require.NoError(t, block.Forward(xs[k], b, key(k)))
+			kept[l] = append(kept[l], nil)
+			if s.keep != nil && s.keep(l) {
+				kept[l][k] = make([]float32, m.KeptFloats(l, len(b.Tokens)))
+				fillNaN(kept[l][k])
+			}
+			before()
+			require.NoError(t, block.Forward(xs[k], b, key(k), kept[l][k]))
+			after(l, len(b.Tokens), false, kept[l][k] != nil)
 		}
 		lease.Release()
 	}
@@ -102,7 +129,9 @@ func (s *setup) pass(t *testing.T, slots int) []float64 {
 		block, err := m.Block(l, lease)
 		require.NoError(t, err)
 		for k, b := range batches {
-			require.NoError(t, block.Backward(xs[k], bounds[l][k], b, key(k)))
+			before()
+			require.NoError(t, block.Backward(xs[k], bounds[l][k], b, key(k), kept[l][k]))
+			after(l, len(b.Tokens), true, kept[l][k] != nil)
 		}
 		lease.Release()
 	}
@@ -110,6 +139,12 @@ func (s *setup) pass(t *testing.T, slots int) []float64 {
 		m.EmbedGrad(xs[k], b.Tokens, b.Pos)
 	}
 	return sums
+}
+
+func fillNaN(x []float32) {
+	for i := range x {
+		x[i] = float32(math.NaN())
+	}
 }
 
 // forward returns the loss sums alone.
@@ -140,7 +175,7 @@ func (s *setup) final(t *testing.T, m *Model, st *stream.Stream) (xs [][]float32
 			require.NoError(t, err)
 			block, err := m.Block(l, lease)
 			require.NoError(t, err)
-			require.NoError(t, block.Forward(x, b, nil))
+			require.NoError(t, block.Forward(x, b, nil, nil))
 			lease.Release()
 		}
 		xs, batches = append(xs, x), append(batches, b)

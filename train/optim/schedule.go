@@ -9,7 +9,8 @@ import (
 
 // Schedule gives the learning rate of each step, as transformers'
 // lr_scheduler_type does: linear warm-up from 0, then constant, or linear or
-// cosine decay to 0 at the last step.
+// cosine decay to 0 at the last step. There constant has no warm-up and
+// constant_with_warmup has; here both have the warm-up that is asked for.
 type Schedule struct {
 	Type   string
 	LR     float64
@@ -18,7 +19,9 @@ type Schedule struct {
 }
 
 // ScheduleTypes lists the schedules.
-func ScheduleTypes() []string { return []string{"constant", "linear", "cosine"} }
+func ScheduleTypes() []string {
+	return []string{"constant", "constant_with_warmup", "linear", "cosine"}
+}
 
 // Validate returns an error if the schedule cannot be followed.
 func (s Schedule) Validate() error {
