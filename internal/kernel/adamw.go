@@ -26,9 +26,8 @@ type adamWConstants struct {
 }
 
 func (a AdamW) constants() adamWConstants {
-	b1, b2 := float32(a.Beta1), float32(a.Beta2)
 	return adamWConstants{
-		b1: b1, rest1: 1 - b1, b2: b2, rest2: 1 - b2,
+		b1: float32(a.Beta1), rest1: float32(1 - a.Beta1), b2: float32(a.Beta2), rest2: float32(1 - a.Beta2),
 		decay: float32(1 - a.LR*a.WeightDecay),
 		size:  float32(a.LR / (1 - math.Pow(a.Beta1, float64(a.Step)))),
 		root:  float32(math.Sqrt(1 - math.Pow(a.Beta2, float64(a.Step)))),
