@@ -1,7 +1,7 @@
 # Everything needs Go alone, except the targets that say what else they need.
 export CGO_ENABLED = 0
 
-.PHONY: help build test test-purego test-arm64 race lint asm fuzz bench bench-convert bench-quantize bench-merge bench-peers interop interop-python clean
+.PHONY: help build test test-purego test-arm64 race lint asm fuzz bench bench-convert bench-quantize bench-merge bench-peers bench-train bench-stories interop interop-python clean
 
 help:
 	@echo "make build    build ./nibble"
@@ -17,6 +17,8 @@ help:
 	@echo "make bench-quantize NF4 of a large checkpoint beside reading and writing, GGUF beside llama.cpp (installs node-llama-cpp with npm)"
 	@echo "make bench-merge    merging beside cp, beside quantizing alone and beside PEFT (pip); unmerge, extract"
 	@echo "make bench-peers    products of matrices beside OpenBLAS (as root installs libopenblas-dev), NF4 beside bitsandbytes (pip)"
+	@echo "make bench-train    training over models of real shapes, one of them beside PyTorch and PEFT (pip)"
+	@echo "make bench-stories  LoRA, QLoRA and full fine-tuning of the stories model, each tuned"
 	@echo "make interop  compare with llama.cpp (installs node-llama-cpp with npm)"
 	@echo "make interop-python  compare with transformers, PEFT and bitsandbytes (installs them with pip)"
 
@@ -92,6 +94,18 @@ bench-peers:
 		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -y --no-install-recommends gcc libc6-dev libopenblas-dev; \
 	} || { echo "bench-peers needs a C compiler and OpenBLAS (Debian: apt-get install gcc libopenblas-dev)"; exit 1; }
 	python=$$(testdata/interop/python.sh) && go run ./internal/bench -peers -python "$$python" $(BENCH_FLAGS)
+
+# Models of random weights are made in nibble-bench when their first case runs and removed
+# after the last: 4 GB for the 7B, 35 GB for the 65B. BENCH_FLAGS="-only 7b-r16" for a
+# case, "-only 7b,qwen" for those that begin so, -keep to keep the models. All of it takes
+# some four hours on two processors, of which the 65B takes half.
+bench-train: build
+	python=$$(testdata/interop/python.sh) && go run ./internal/bench -train -python "$$python" $(BENCH_FLAGS)
+
+# Draws docs/stories-*.png. BENCH_FLAGS="-wikisql DIR" names the directory of mlx-lm's
+# WikiSQL, which is not here; -only Shakespeare does without.
+bench-stories: build
+	go run ./internal/bench -stories $(BENCH_FLAGS)
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./...

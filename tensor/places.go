@@ -22,3 +22,50 @@ func Places(r io.ReaderAt, off, n int64) ([]Extent, bool) {
 type Placer interface {
 	Places(off, n int64) ([]Extent, bool)
 }
+
+// A Piece is a run of bytes: those of an Extent or, where its File is nil, Size bytes
+// that R has from Off on.
+type Piece struct {
+	Extent
+	R io.ReaderAt
+}
+
+// Pieces returns what the n bytes of r at off consist of, in order: Places where they
+// are stored, and readers for what is not, such as the header of an encoding. Bytes
+// that r does not have are a piece too, which cannot be read.
+func Pieces(r io.ReaderAt, off, n int64) []Piece {
+	switch r := r.(type) {
+	case *io.SectionReader:
+		if outer, start, size := r.Outer(); off >= 0 && n <= size-off {
+			return Pieces(outer, start+off, n)
+		}
+	case readers:
+		var out []Piece
+		at := off
+		for _, part := range r {
+			if at >= part.size {
+				at -= part.size
+				continue
+			}
+			take := min(n, part.size-at)
+			if take == 0 {
+				break
+			}
+			out = append(out, Pieces(part.r, at, take)...)
+			at, off, n = 0, off+take, n-take
+		}
+		if n == 0 {
+			return out
+		}
+		return append(out, Piece{Extent{nil, off, n}, r})
+	}
+	list, ok := Places(r, off, n)
+	if !ok {
+		return []Piece{{Extent{nil, off, n}, r}}
+	}
+	out := make([]Piece, len(list))
+	for i, e := range list {
+		out[i].Extent = e
+	}
+	return out
+}

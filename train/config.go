@@ -13,7 +13,7 @@ import (
 // Config is everything that decides how a run goes. The names are those of the
 // command line, which are mlx-lm's and transformers'.
 type Config struct {
-	// FineTuneType is "lora" or "full". LoRA over a 4-bit base is QLoRA.
+	// FineTuneType is "lora", "dora" or "full". LoRA over a 4-bit base is QLoRA.
 	FineTuneType string `json:"fine_tune_type"`
 
 	// Iters is the number of optimizer steps; if it is 0, Epochs says how often
@@ -53,13 +53,7 @@ type Config struct {
 	// MaxSeqLength is where longer examples are cut.
 	MaxSeqLength int `json:"max_seq_length"`
 
-	// Rank, Alpha, Dropout and TargetModules describe the adapters.
-	// TargetModules are names of linear layers, or "all-linear".
-	Rank          int      `json:"rank"`
-	Alpha         float64  `json:"alpha"`
-	Dropout       float64  `json:"dropout"`
-	UseRSLoRA     bool     `json:"use_rslora"`
-	TargetModules []string `json:"target_modules"`
+	Methods
 
 	// SaveEvery and StepsPerEval count steps; 0 is never but at the end.
 	SaveEvery    int `json:"save_every"`
@@ -72,6 +66,9 @@ type Config struct {
 	ValBatches int `json:"val_batches"`
 
 	Seed uint64 `json:"seed"`
+
+	// Start is what adapters begin from; it is no setting, but what settings led to.
+	Start Start `json:"-"`
 }
 
 // DefaultConfig returns the defaults: LoRA of rank 16 and alpha 32 on all
@@ -81,13 +78,23 @@ func DefaultConfig() Config {
 		FineTuneType: "lora", Epochs: 1, BatchSize: 4, GradAccumulationSteps: 1,
 		Optimizer: "adamw", LearningRate: 2e-4, LRSchedulerType: "cosine", WarmupSteps: -1, WarmupRatio: 0.03, MaxGradNorm: 1,
 		AdamBeta1: 0.9, AdamBeta2: 0.999, AdamEpsilon: 1e-8,
-		MaxSeqLength: 2048, Rank: 16, Alpha: 32, TargetModules: []string{"all-linear"},
+		MaxSeqLength: 2048, Methods: defaultMethods(),
 		SaveEvery: 100, StepsPerEval: 200, ValBatches: 25,
 	}
 }
 
+// The fine-tuning types.
+const (
+	lora = "lora"
+	dora = "dora"
+	full = "full"
+)
+
 // FineTuneTypes lists what FineTuneType may be.
-func FineTuneTypes() []string { return []string{"lora", "full"} }
+func FineTuneTypes() []string { return []string{lora, dora, full} }
+
+// Full reports whether the tensors themselves are trained, and not adapters.
+func (c *Config) Full() bool { return c.FineTuneType == full }
 
 // Validate returns an error that names the first value no run can have.
 func (c *Config) Validate() error {
@@ -97,7 +104,7 @@ func (c *Config) Validate() error {
 	}{
 		{"batch-size", c.BatchSize}, {"grad-accumulation-steps", c.GradAccumulationSteps},
 	}
-	if c.FineTuneType == "lora" {
+	if !c.Full() {
 		positive = append(positive, struct {
 			name string
 			n    int
@@ -131,21 +138,14 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("--save-total-limit is %d, want 0 or more", c.SaveTotalLimit)
 	case c.MaxSeqLength < 2:
 		return fmt.Errorf("--max-seq-length is %d, want 2 or more", c.MaxSeqLength)
-	case !(c.Dropout >= 0 && c.Dropout < 1):
-		return fmt.Errorf("--dropout is %v, want at least 0 and less than 1", c.Dropout)
+	}
+	if err := c.validateMethods(); err != nil {
+		return err
 	}
 	if _, err := optim.New(c.Optimizer, c.options()); err != nil {
 		return err
 	}
 	return c.schedule(1).Validate()
-}
-
-// Scale returns what adapters are multiplied by.
-func (c *Config) Scale() float64 {
-	if c.UseRSLoRA {
-		return c.Alpha / math.Sqrt(float64(c.Rank))
-	}
-	return c.Alpha / float64(c.Rank)
 }
 
 // perStep returns the number of examples in a step.
@@ -179,31 +179,35 @@ func (c Config) Resolved(n int) Config {
 	return c
 }
 
-// sameRun returns an error naming the first setting in which a run that is
-// resumed differs from what it was, if that would make it another run. How long
-// it goes on and at what learning rate may change.
-func (c *Config) sameRun(was *Config) error {
-	for _, v := range []struct {
-		name     string
-		now, was any
-	}{
+// Difference is a setting that is not what it was.
+type Difference struct {
+	Name     string
+	Now, Was any
+}
+
+// Differences returns the settings in which the configuration differs from what it was,
+// of those that make what is trained and how: not how long it goes on, at what learning
+// rate and what is reported of it.
+func (c *Config) Differences(was *Config) []Difference {
+	list := append([]Difference{
 		{"fine-tune-type", c.FineTuneType, was.FineTuneType},
 		{"batch-size", c.BatchSize, was.BatchSize},
 		{"grad-accumulation-steps", c.GradAccumulationSteps, was.GradAccumulationSteps},
 		{"optimizer", optim.Canonical(c.Optimizer), optim.Canonical(was.Optimizer)},
 		{"bf16-stochastic-round", c.BF16StochasticRound, was.BF16StochasticRound},
 		{"max-seq-length", c.MaxSeqLength, was.MaxSeqLength},
-		{"rank", c.Rank, was.Rank},
-		{"alpha", c.Alpha, was.Alpha},
-		{"dropout", c.Dropout, was.Dropout},
-		{"use-rslora", c.UseRSLoRA, was.UseRSLoRA},
-		{"target-modules", strings.Join(c.TargetModules, ","), strings.Join(was.TargetModules, ",")},
 		{"seed", c.Seed, was.Seed},
-	} {
-		if v.now != v.was {
-			return hint.Add(fmt.Errorf("--%s is %v, but the run to be resumed had %v", v.name, v.now, v.was),
-				"resume with the settings of the first run, or start a new one")
-		}
+	}, c.Methods.compared(&was.Methods)...)
+	return slices.DeleteFunc(list, func(d Difference) bool { return d.Now == d.Was })
+}
+
+// SameRun returns an error naming the first setting in which a run that is
+// resumed differs from what it was, if that would make it another run. How long
+// it goes on and at what learning rate may change.
+func (c *Config) SameRun(was *Config) error {
+	for _, d := range c.Differences(was) {
+		return hint.Add(fmt.Errorf("--%s is %v, but the run to be resumed had %v", d.Name, d.Now, d.Was),
+			"resume with the settings of the first run, or start a new one")
 	}
 	return nil
 }

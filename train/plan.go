@@ -3,11 +3,9 @@ package train
 import (
 	"fmt"
 
-	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/internal/memory"
-	"github.com/seed18967229/nibble/tensor"
 	"github.com/seed18967229/nibble/train/engine"
 	"github.com/seed18967229/nibble/train/model"
 	"github.com/seed18967229/nibble/train/optim"
@@ -59,7 +57,7 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, params, err := NewTrainable(a, base.Source, base.Codecs, cfg)
+	t, params, err := NewTrainable(a, base.Source, base.Codecs, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -67,20 +65,18 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 	micro := int64(cfg.BatchSize) * int64(min(longest, cfg.MaxSeqLength)-1) // tokens of a micro-batch
 	tokens := micro * int64(cfg.GradAccumulationSteps)
 	h := a.HiddenSize
-	for _, x := range a.Tensors() {
-		n := tensor.Shape(x.Dims).Elems()
-		switch {
-		case cfg.FineTuneType == "full":
-			p.Trainable += n
-			if x.Layer >= 0 {
-				block = 0 // every tensor of a block is trained and stays
-			}
-		case cfg.target(x) != "":
-			p.Trainable += int64(cfg.Rank) * (x.Dims[0] + x.Dims[1])
+	for _, x := range params {
+		p.Trainable += x.Shape.Elems()
+		if cfg.Full() && x.Layer >= 0 {
+			block = 0 // every tensor of a block is trained and stays
 		}
 	}
+	var lasting int64
+	for _, ad := range t.Adapters {
+		lasting += ad.KeptFloats()
+	}
 	p.Batches, p.Tokens = cfg.GradAccumulationSteps, int(micro)
-	need := p.Need(a, cfg.adapted, p.Batches, p.Tokens)
+	need := p.Need(a, t.Adapted(), p.Batches, p.Tokens)
 	p.Disk = need.Disk
 	var panel int64
 	for _, x := range a.Block(0) {
@@ -97,6 +93,7 @@ func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
 	p.add("inside of blocks, kept", need.Kept)
 	p.add("on its way to disk and back", need.Ring)
 	p.add("inside a block", need.Pass)
+	p.add("kept by adapters", 4*lasting)
 	p.add("logits and their gradient", 4*(4*h*tokens+logits))
 	p.add("panels of decoded weights", panel)
 	p.add("tiles of attention", kernel.AttentionBytes(int(a.HeadDim)))
@@ -124,12 +121,4 @@ func (p *Plan) add(what string, bytes int64) {
 	}
 	p.Lines = append(p.Lines, PlanLine{what, bytes})
 	p.Total += bytes
-}
-
-// adapted is model.Adapted of the run.
-func (c *Config) adapted(t arch.Tensor) (rank int, drops bool) {
-	if c.FineTuneType == "full" || c.target(t) == "" {
-		return 0, false
-	}
-	return c.Rank, c.Dropout > 0
 }

@@ -112,7 +112,7 @@ func (r *Run) Engine() *engine.Engine { return r.engine }
 // Resume makes the run go on from a checkpoint. It returns an error if the
 // checkpoint is not of such a run.
 func (r *Run) Resume(c Checkpoint) error {
-	if err := r.cfg.sameRun(&c.State.Config); err != nil {
+	if err := r.cfg.SameRun(&c.State.Config); err != nil {
 		return err
 	}
 	if c.State.TrainExamples != r.train.Len() {

@@ -1,11 +1,14 @@
 package train
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"math"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -52,7 +55,7 @@ type kept struct {
 var errFull = errors.New("disk full")
 
 func (k *kept) Log(r Record) error {
-	r.TokensPerSecond, r.Elapsed, r.PageWait = 0, 0, 0 // of the machine, not of the run
+	timeless(&r)
 	k.records = append(k.records, r)
 	if k.onLog != nil {
 		k.onLog(r)
@@ -67,27 +70,41 @@ func (k *kept) Save(c Checkpoint) error {
 	if k.saves == nil {
 		k.saves = make(map[int]Checkpoint)
 	}
-	c.Trained, c.Optimizer = snapshot(c.Trained), snapshot(c.Optimizer)
+	c.Trained, c.Optimizer, c.Log = snapshot(c.Trained), snapshot(c.Optimizer), slices.Clone(c.Log)
+	for i := range c.Log {
+		timeless(&c.Log[i])
+	}
 	k.saves[c.State.Step] = c
 	return nil
 }
 
+// timeless clears what is of the machine and not of the run.
+func timeless(r *Record) { r.TokensPerSecond, r.Elapsed, r.PageWait = 0, 0, 0 }
+
 func snapshot(src tensor.Source) tensor.Source {
-	var params []*optim.Param
+	var entries []tensor.Entry
 	for info := range src.All() {
-		_, values, err := codecs.ReadAll(src, info.Name)
+		r, err := src.Raw(info.Name)
 		if err != nil {
 			panic(err)
 		}
-		params = append(params, &optim.Param{Name: info.Name, Shape: info.Shape, Data: values})
+		b, err := io.ReadAll(r)
+		if err != nil {
+			panic(err)
+		}
+		entries = append(entries, tensor.Entry{Info: info, Open: func() (io.ReaderAt, error) { return bytes.NewReader(b), nil }})
 	}
-	return optim.Values(params)
+	out, err := tensor.NewTable(nil, entries)
+	if err != nil {
+		panic(err)
+	}
+	return out
 }
 
-func bits(t *testing.T, src tensor.Source) map[string][]float32 {
-	out := make(map[string][]float32)
+func bits(t *testing.T, src tensor.Source) map[string][]byte {
+	out := make(map[string][]byte)
 	for info := range src.All() {
-		out[info.Name] = tensortest.Floats(t, src, info.Name)
+		out[info.Name] = tensortest.Bytes(t, src, info.Name)
 	}
 	require.NotEmpty(t, out)
 	return out
@@ -95,9 +112,14 @@ func bits(t *testing.T, src tensor.Source) map[string][]float32 {
 
 func runTiny(t *testing.T, cfg Config, slots int, from *Checkpoint) *kept {
 	t.Helper()
+	return runChosen(t, cfg, engine.Choices{Slots: slots}, from)
+}
+
+func runChosen(t *testing.T, cfg Config, choices engine.Choices, from *Checkpoint) *kept {
+	t.Helper()
 	base, list := tiny(t)
 	out := &kept{}
-	r, err := New(base, cfg, list, list[:4], engine.Choices{Slots: slots}, out)
+	r, err := New(base, cfg, list, list[:4], choices, out)
 	require.NoError(t, err)
 	defer r.Close()
 	if from != nil {
@@ -126,6 +148,50 @@ func TestResumedIsUninterrupted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPagedIsResident has all optimizers, with what is trained in memory or on disk, go
+// on from a checkpoint of the other.
+func TestPagedIsResident(t *testing.T) {
+	for _, name := range optim.Names() {
+		for _, kind := range FineTuneTypes() {
+			t.Run(name+" "+kind, func(t *testing.T) {
+				cfg := tinyConfig()
+				cfg.FineTuneType, cfg.Optimizer, cfg.WeightDecay, cfg.Momentum, cfg.MaxGradNorm = kind, name, 0.1, 0.9, 0.5
+				cfg.LoraPlusLRRatio, cfg.BF16StochasticRound = 4, name == "lion"
+				cfg.LearningRate = 1e-3
+				paging := engine.Choices{Slots: 2, PagedParams: true, Scratch: t.TempDir()}
+				resident, paged := runTiny(t, cfg, 2, nil), runChosen(t, cfg, paging, nil)
+				require.Equal(t, resident.records, paged.records)
+				for _, at := range []int{4, 9} {
+					require.Equal(t, bits(t, resident.saves[at].Trained), bits(t, paged.saves[at].Trained))
+					require.Equal(t, bits(t, resident.saves[at].Optimizer), bits(t, paged.saves[at].Optimizer))
+				}
+				a, b := resident.saves[4], paged.saves[4]
+				for _, again := range []*kept{runTiny(t, cfg, 2, &b), runChosen(t, cfg, paging, &a)} {
+					require.Equal(t, resident.records[5:], again.records)
+					require.Equal(t, resident.records, again.saves[9].Log, "a checkpoint has the log from the beginning")
+					require.Equal(t, bits(t, resident.saves[9].Trained), bits(t, again.saves[9].Trained))
+					require.Equal(t, bits(t, resident.saves[9].Optimizer), bits(t, again.saves[9].Optimizer))
+				}
+			})
+		}
+	}
+}
+
+func TestLoraPlus(t *testing.T) {
+	base, _ := tiny(t)
+	cfg := tinyConfig()
+	cfg.LoraPlusLRRatio, cfg.BF16StochasticRound = 16, true
+	_, params, err := NewTrainable(base.Arch, base.Source, codecs, &cfg)
+	require.NoError(t, err)
+	params = append(params, &optim.Param{Name: "x.lora_magnitude_vector", Shape: tensor.Shape{3}}, &optim.Param{Name: "e.lora_embedding_A", Shape: tensor.Shape{2, 3}})
+	cfg.prepare(params)
+	require.Equal(t, 0.0, params[0].LRScale, "%s", params[0].Name)
+	require.Equal(t, 16.0, params[1].LRScale, "%s", params[1].Name)
+	require.Equal(t, 16.0, params[len(params)-2].LRScale)
+	require.InEpsilon(t, 1e-6, params[len(params)-1].Rate(cfg.LearningRate), 1e-12)
+	require.Equal(t, tensor.BF16, params[0].DType)
 }
 
 func TestRunDoesNotDependOnProcessorsOrSlots(t *testing.T) {
@@ -290,6 +356,34 @@ func TestStopsThatLoseNothing(t *testing.T) {
 		require.ErrorContains(t, err, "step 1: the loss is NaN")
 		require.Contains(t, hint.Of(err), "checkpoint")
 	})
+	t.Run("a gradient that is not finite", func(t *testing.T) {
+		// Only what goes back meets the weight: the value's gradient is that of the
+		// attention's result times it.
+		for _, paged := range []bool{false, true} {
+			r, err := New(base, tinyConfig(), list, nil, engine.Choices{Slots: 2, PagedParams: paged, Scratch: t.TempDir()}, &kept{})
+			require.NoError(t, err)
+			defer r.Close()
+			r.pages.Params()[9].Init = func(dst []float32) error {
+				for i := range dst {
+					dst[i] = 3e38
+				}
+				return nil
+			}
+			_, err = r.Train(context.Background())
+			require.ErrorIs(t, err, optim.ErrNotFinite)
+			require.Contains(t, hint.Of(err), "last checkpoint is still good")
+		}
+	})
+	t.Run("an update that is not finite", func(t *testing.T) {
+		cfg := tinyConfig()
+		cfg.LearningRate, cfg.WarmupSteps, cfg.Optimizer, cfg.MaxGradNorm = 1e39, 0, "sgd", 0
+		out := &kept{}
+		err := run(cfg, base, list, out)
+		require.ErrorIs(t, err, optim.ErrNotFinite)
+		require.ErrorContains(t, err, "step 1: block 0: tensor \"model.layers.0.")
+		require.ErrorContains(t, err, "after the update")
+		require.Empty(t, out.saves)
+	})
 	t.Run("diverging", func(t *testing.T) {
 		cfg := tinyConfig()
 		cfg.LearningRate, cfg.MaxGradNorm, cfg.Iters = 1e30, 0, 50
@@ -381,7 +475,7 @@ func TestConfigValidate(t *testing.T) {
 		"--learning-rate is NaN":         func(c *Config) { c.LearningRate = math.NaN() },
 		"--max-grad-norm is -1":          func(c *Config) { c.MaxGradNorm = -1 },
 		"--alpha is +Inf":                func(c *Config) { c.Alpha = math.Inf(1) },
-		"--fine-tune-type is \"dora\"":   func(c *Config) { c.FineTuneType = "dora" },
+		"--fine-tune-type is \"ia3\"":    func(c *Config) { c.FineTuneType = "ia3" },
 		"--iters is -1":                  func(c *Config) { c.Iters = -1 },
 		"there is nothing to do":         func(c *Config) { c.Epochs = 0 },
 		"--max-seq-length is 1":          func(c *Config) { c.MaxSeqLength = 1 },
@@ -396,11 +490,4 @@ func TestConfigValidate(t *testing.T) {
 	full := DefaultConfig()
 	full.FineTuneType, full.Rank = "full", 0
 	require.NoError(t, full.Validate(), "full fine-tuning has no rank")
-}
-
-func TestScale(t *testing.T) {
-	c := Config{Rank: 16, Alpha: 32}
-	require.Equal(t, 2.0, c.Scale())
-	c.UseRSLoRA = true
-	require.Equal(t, 8.0, c.Scale())
 }

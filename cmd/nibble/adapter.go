@@ -10,8 +10,8 @@ import (
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/merge"
 	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/train"
 	trainmodel "github.com/seed18967229/nibble/train/model"
-	"github.com/seed18967229/nibble/train/optim"
 )
 
 // openAdapter opens an adapter of any format. m is the model that it is put on,
@@ -47,54 +47,70 @@ func match(base tensor.Source, ad *peft.Adapter, cfg merge.Config, path string) 
 
 // attach returns an adapter to be computed on top of a base, "" being none.
 func attach(base tensor.Source, m *arch.Model, path string) (trainmodel.Trainable, error) {
-	t := trainmodel.Trainable{Adapters: make(map[string]*trainmodel.Adapter)}
+	var none trainmodel.Trainable
 	if path == "" {
-		return t, nil
+		return none, nil
 	}
-	ad, err := openAdapter(path, m, (*peft.Config).Unsupported)
+	ad, err := openAdapter(path, m, computable)
 	if err != nil {
-		return t, err
+		return none, err
 	}
 	defer ad.Close()
 	cfg, err := mergeConfig(ad.Config)
 	if err != nil {
-		return t, fmt.Errorf("%s: %w", path, err)
+		return none, fmt.Errorf("%s: %w", path, err)
 	}
-	// Matching checks everything there is to check.
+	// Matching checks everything there is to check of the tensors.
 	if _, err := match(base, ad, cfg, path); err != nil {
-		return t, err
+		return none, err
 	}
-	for info := range ad.All() {
-		module, ok := moduleOfPair(info.Name)
-		if !ok || !tensor.Has(base, module+".weight") {
-			return t, hint.Add(fmt.Errorf("%s: %w: %q is no matrix of a layer that can be computed beside the base", path, tensor.ErrUnsupported, info.Name),
-				"merge the adapter into the base, and take the result")
-		}
-		if t.Adapters[module] == nil {
-			t.Adapters[module] = &trainmodel.Adapter{Scale: float32(ad.Config.Scaling())}
-		}
-		_, data, err := codecs.ReadAll(ad, info.Name)
-		if err != nil {
-			return t, fmt.Errorf("%s: %w", path, err)
-		}
+	settings, err := settingsOf(ad)
+	if err != nil {
+		return none, fmt.Errorf("%s: %w", path, err)
+	}
+	settings.Start.Adapter = ad
+	t, params, err := train.NewTrainable(m, base, codecs, &settings)
+	if err != nil {
+		return none, hint.Add(fmt.Errorf("%s: %w", path, err), "merge the adapter into the base, and take the result")
+	}
+	for _, p := range params {
 		// Nothing is trained here, so there is no gradient.
-		p := &optim.Param{Name: info.Name, Shape: info.Shape, Data: data}
-		if strings.HasSuffix(info.Name, ".lora_A.weight") {
-			t.Adapters[module].A = p
-		} else {
-			t.Adapters[module].B = p
+		p.Data = make([]float32, p.Shape.Elems())
+		if err := p.Init(p.Data); err != nil {
+			return none, fmt.Errorf("%s: %w", path, err)
 		}
 	}
 	return t, nil
 }
 
-// moduleOfPair returns the layer that one of the two matrices of a pair is for.
-func moduleOfPair(name string) (string, bool) {
-	module, ok := strings.CutSuffix(name, ".lora_A.weight")
-	if !ok {
-		module, ok = strings.CutSuffix(name, ".lora_B.weight")
+// computable returns an error if the configuration of an adapter asks for what cannot be
+// computed beside the base.
+func computable(c *peft.Config) error {
+	return c.UnsupportedBut("rank_pattern", "alpha_pattern", "use_dora", "bias", "modules_to_save", "ensure_weight_tying")
+}
+
+// settingsOf returns the settings of a run that trains such adapters. Which modules have
+// one, the tensors tell.
+func settingsOf(ad *peft.Adapter) (train.Config, error) {
+	c, s := ad.Config, train.DefaultConfig()
+	if c.UseDoRA {
+		s.FineTuneType = "dora"
 	}
-	return module, ok
+	s.Rank, s.Alpha, s.Dropout, s.UseRSLoRA = int(c.R), c.LoraAlpha, c.LoraDropout, c.UseRSLoRA
+	s.RankPattern, s.AlphaPattern = c.RankPattern, c.AlphaPattern
+	s.ModulesToSave, s.Bias = c.ModulesToSave, c.Bias
+	s.TargetModules = nil
+	for info := range ad.All() {
+		for _, a := range []string{".lora_A.weight", ".lora_embedding_A"} {
+			if module, ok := strings.CutSuffix(info.Name, a); ok {
+				s.TargetModules = append(s.TargetModules, module)
+			}
+		}
+	}
+	if len(s.TargetModules) == 0 {
+		return s, fmt.Errorf("%w: it has no low-rank matrices", tensor.ErrUnsupported)
+	}
+	return s, nil
 }
 
 // weighted is an adapter or a model that is merged, given as PATH or PATH:weight.

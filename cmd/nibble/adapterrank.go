@@ -300,7 +300,7 @@ func (r *adapterRankResult) draw(svg bool) ([]byte, error) {
 		grid.Rows, grid.Values, grid.Texts = append(grid.Rows, k.Kind), append(grid.Values, values), append(grid.Texts, texts)
 		curves = append(curves, chart.Curve{Name: k.Kind, Points: curveOf(own)})
 	}
-	return chart.CurvesAndGrid("Error of what is added, by rank", "rank", "share of the norm that is lost", curves, grid, svg)
+	return chart.CurvesAndGrid("Error of what is added, by rank", "rank", "share of the norm that is lost", true, curves, grid, svg)
 }
 
 // fieldsOf returns the norm of what modules add in each layer, and the mean of the ranks that

@@ -13,22 +13,22 @@ import (
 )
 
 // applyConfig sets flags from a YAML file: a mapping of flag names, with dashes
-// or underscores. A flag that stands on the command line wins over the file. A
-// key that is no flag is an error that names the nearest one.
-func applyConfig(path string, flags *pflag.FlagSet) error {
+// or underscores, and returns which it set. A flag that stands on the command line wins
+// over the file. A key that is no flag is an error that names the nearest one.
+func applyConfig(path string, flags *pflag.FlagSet) (set []string, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return badUsage(err)
+		return nil, badUsage(err)
 	}
 	var entries yaml.MapSlice
 	if err := yaml.UnmarshalWithOptions(text, &entries, yaml.UseOrderedMap()); err != nil {
-		return badUsage(fmt.Errorf("%s: %s", path, firstLine(yaml.FormatError(err, false, false))))
+		return nil, badUsage(fmt.Errorf("%s: %s", path, firstLine(yaml.FormatError(err, false, false))))
 	}
 	for _, e := range entries {
 		key := fmt.Sprint(e.Key)
 		f := flags.Lookup(strings.ReplaceAll(key, "_", "-"))
 		if f == nil || f.Name == "config" || f.Name == "help" {
-			return badUsage(unknownKey(path, key, flags))
+			return nil, badUsage(unknownKey(path, key, flags))
 		}
 		if f.Changed {
 			continue
@@ -38,10 +38,11 @@ func applyConfig(path string, flags *pflag.FlagSet) error {
 			err = f.Value.Set(value)
 		}
 		if err != nil {
-			return badUsage(fmt.Errorf("%s: %s: %w", path, key, err))
+			return nil, badUsage(fmt.Errorf("%s: %s: %w", path, key, err))
 		}
+		set = append(set, f.Name)
 	}
-	return nil
+	return set, nil
 }
 
 // flagText writes a YAML value as the command line would.
@@ -59,7 +60,17 @@ func flagText(v any) (string, error) {
 			parts = append(parts, s)
 		}
 		return strings.Join(parts, ","), nil
-	case yaml.MapSlice, map[string]any:
+	case yaml.MapSlice:
+		var parts []string
+		for _, e := range v {
+			switch e.Value.(type) {
+			case nil, []any, yaml.MapSlice, map[string]any:
+				return "", fmt.Errorf("%v: not a value", e.Key)
+			}
+			parts = append(parts, fmt.Sprintf("%v=%v", e.Key, e.Value))
+		}
+		return strings.Join(parts, ","), nil
+	case map[string]any:
 		return "", errors.New("a mapping, where a value or a list is wanted")
 	}
 	return fmt.Sprint(v), nil

@@ -415,20 +415,28 @@ func (m *model) engine(adapter string, positions int, budget int64, watch trainm
 	if err != nil {
 		return nil, err
 	}
-	e, err := engine.New(m.view, codecs, m.arch, trained, engine.Options{Choices: engine.Choices{Slots: m.slots(budget)}, Positions: positions, Observer: watch})
+	e, err := engine.New(m.view, codecs, m.arch, trained, engine.Options{Choices: m.choices(budget), Positions: positions, Observer: watch})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Path, err)
 	}
 	return e, nil
 }
 
-// slots returns how many blocks of the model to keep in memory where each is
-// used again and again: all of them, or as many as fit half of the budget.
-func (m *model) slots(budget int64) int {
-	all := int(m.arch.NumHiddenLayers)
-	block, err := stream.BlockBytes(m.view, m.arch)
-	if err != nil || budget == 0 || block == 0 {
-		return all
+// choices returns what of the model to keep in memory where each weight is used again
+// and again: all of it, or what fits half of the budget, the head first.
+func (m *model) choices(budget int64) engine.Choices {
+	c := engine.Choices{Slots: int(m.arch.NumHiddenLayers), ResidentHead: true}
+	sizes, err := stream.NewSizes(m.view, m.arch, nil)
+	if err != nil || budget == 0 {
+		return c
 	}
-	return min(all, int(budget/2/block))
+	left := budget/2 - sizes.Rest
+	if head := sizes.HeadMemory(true, 0); head+2*sizes.Slot <= left {
+		left -= head
+	} else {
+		c.ResidentHead = false
+		left -= sizes.HeadMemory(false, trainmodel.HeadRows(m.arch))
+	}
+	c.Slots = max(2, min(c.Slots, int(left/max(1, sizes.Slot))))
+	return c
 }

@@ -6,15 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"strconv"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats/hf"
@@ -25,23 +24,13 @@ import (
 	"github.com/seed18967229/nibble/tensor"
 	"github.com/seed18967229/nibble/train"
 	"github.com/seed18967229/nibble/train/data"
-	"github.com/seed18967229/nibble/train/optim"
 )
-
-// trainOptions are the flags of train.
-type trainOptions struct {
-	model, data, out, resume, config string
-	mask                             data.Mask
-	report                           int
-	dryRun                           bool
-	train.Config
-}
 
 func (a *app) trainCommand() *cobra.Command {
 	o := trainOptions{Config: train.DefaultConfig()}
 	cmd := &cobra.Command{
 		Use:   "train --model IN --data PATH --output-dir DIR",
-		Short: "Fine-tune a model: LoRA, QLoRA over a 4-bit base, or full",
+		Short: "Fine-tune a model: LoRA, DoRA, QLoRA over a 4-bit base, or full",
 		Long: `Fine-tune a model. The base stays on disk and is read block by block, forward
 and backward; a quantized base makes it QLoRA. The result is a PEFT adapter, or
 with --fine-tune-type full a model directory.
@@ -51,7 +40,8 @@ file. A line of a .jsonl is {"text"} or {"prompt", "completion"}; with a prompt,
 loss is taken on the completion only. Text is cut into windows of
 --max-seq-length tokens.
 
---config gives any of these flags as YAML; flags on the command line win.
+--preset gives the settings that others trained with, --config any of these flags
+as YAML; the file wins over the preset, and the command line over both.
 The first interrupt finishes the step, saves a checkpoint and ends; the second
 ends at once. However a run ends, --resume goes on from its last checkpoint, to
 the same result.`,
@@ -61,79 +51,13 @@ the same result.`,
 	}
 	o.flags(cmd.Flags())
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
-		if o.config != "" {
-			if err := applyConfig(o.config, cmd.Flags()); err != nil {
-				return err
-			}
+		if err := o.settle(cmd.Flags()); err != nil {
+			return err
 		}
 		return missing(cmd, "model", "data", "output-dir")
 	}
 	return cmd
 }
-
-func (o *trainOptions) flags(f *pflag.FlagSet) {
-	c := &o.Config
-	f.StringVar(&o.model, "model", "", "the base model")
-	f.StringVar(&o.data, "data", "", "folder with train.jsonl or train.txt, or one file")
-	f.StringVar(&o.out, "output-dir", "", "where the adapter, checkpoints and logs go")
-	f.StringVar(&o.config, "config", "", "YAML file with any of these flags")
-	f.StringVar(&o.resume, "resume", "", "go on from this checkpoint, or from the last one of this output directory")
-	f.BoolVar(&o.dryRun, "dry-run", false, "print the settings and the memory plan, and stop")
-
-	f.StringVar(&c.FineTuneType, "fine-tune-type", c.FineTuneType, strings.Join(train.FineTuneTypes(), ", "))
-	f.IntVar(&c.Iters, "iters", c.Iters, "optimizer steps (default: as --epochs says)")
-	f.Float64Var(&c.Epochs, "epochs", c.Epochs, "times through the data")
-	f.IntVar(&c.BatchSize, "batch-size", c.BatchSize, "examples in a micro-batch")
-	f.IntVar(&c.GradAccumulationSteps, "grad-accumulation-steps", c.GradAccumulationSteps, "micro-batches in a step; the base is read once for all of them")
-	f.IntVar(&c.MaxSeqLength, "max-seq-length", c.MaxSeqLength, "tokens of an example; longer ones are cut")
-	f.Var((*maskFlag)(&o.mask), "mask-prompt", "take loss on completions only; =false takes it on prompts too (default: where there are prompts)")
-	f.Lookup("mask-prompt").NoOptDefVal = "true"
-
-	f.StringVar(&c.Optimizer, "optimizer", c.Optimizer, strings.Join(optim.Names(), ", ")+", or a name that transformers has for one of them")
-	f.Float64Var(&c.LearningRate, "learning-rate", c.LearningRate, "highest learning rate")
-	f.StringVar(&c.LRSchedulerType, "lr-scheduler-type", c.LRSchedulerType, strings.Join(optim.ScheduleTypes(), ", "))
-	f.IntVar(&c.WarmupSteps, "warmup-steps", c.WarmupSteps, "steps of linear warm-up; -1 is --warmup-ratio of all")
-	f.Float64Var(&c.WarmupRatio, "warmup-ratio", c.WarmupRatio, "share of the steps that are warm-up")
-	f.Float64Var(&c.WeightDecay, "weight-decay", c.WeightDecay, "weight decay of matrices, decoupled but with sgd")
-	f.Float64Var(&c.AdamBeta1, "adam-beta1", c.AdamBeta1, "first beta of adamw, adamw_8bit and lion")
-	f.Float64Var(&c.AdamBeta2, "adam-beta2", c.AdamBeta2, "second beta of these; Lion's paper has 0.99")
-	f.Float64Var(&c.AdamEpsilon, "adam-epsilon", c.AdamEpsilon, "epsilon of adamw and adamw_8bit")
-	f.Float64Var(&c.Momentum, "momentum", c.Momentum, "momentum of sgd")
-	f.Float64Var(&c.LoraPlusLRRatio, "loraplus-lr-ratio", c.LoraPlusLRRatio, "learning rate of each B over that of its A (LoRA+); 0 is the same")
-	f.BoolVar(&c.BF16StochasticRound, "bf16-stochastic-round", c.BF16StochasticRound, "keep what is trained in bf16, rounded at random after each step")
-	f.Float64Var(&c.MaxGradNorm, "max-grad-norm", c.MaxGradNorm, "clip the gradient to this norm; 0 is never")
-
-	f.IntVar(&c.Rank, "rank", c.Rank, "rank of the adapters")
-	f.Float64Var(&c.Alpha, "alpha", c.Alpha, "adapters are scaled by alpha/rank")
-	f.Float64Var(&c.Dropout, "dropout", c.Dropout, "dropout on the adapters' inputs")
-	f.BoolVar(&c.UseRSLoRA, "use-rslora", c.UseRSLoRA, "scale by alpha/sqrt(rank)")
-	f.StringSliceVar(&c.TargetModules, "target-modules", c.TargetModules, "linear layers that get an adapter, or all-linear")
-
-	f.IntVar(&c.SaveEvery, "save-every", c.SaveEvery, "steps between checkpoints; 0 is only at the end")
-	f.IntVar(&c.SaveTotalLimit, "save-total-limit", c.SaveTotalLimit, "checkpoints to keep, the last ones; 0 is all")
-	f.IntVar(&c.StepsPerEval, "steps-per-eval", c.StepsPerEval, "steps between evaluations; 0 is only before and after")
-	f.IntVar(&o.report, "steps-per-report", 10, "steps between lines of progress")
-	f.IntVar(&c.ValBatches, "val-batches", c.ValBatches, "batches of an evaluation; -1 is all")
-	f.Uint64Var(&c.Seed, "seed", c.Seed, "makes the run repeatable")
-}
-
-// maskFlag is --mask-prompt: a boolean that knows whether it was given.
-type maskFlag data.Mask
-
-func (m *maskFlag) String() string {
-	return map[data.Mask]string{data.MaskPrompt: "true", data.NoMask: "false"}[data.Mask(*m)]
-}
-
-func (m *maskFlag) Set(s string) error {
-	on, err := strconv.ParseBool(s)
-	*m = maskFlag(data.NoMask)
-	if on {
-		*m = maskFlag(data.MaskPrompt)
-	}
-	return err
-}
-
-func (m *maskFlag) Type() string { return "bool" }
 
 // describeData says what the data holds and what was cut off.
 func (a *app) describeData(set *data.Set) {
@@ -196,6 +120,19 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 		return err
 	}
 	defer m.Close()
+	from, err := o.goOn(m)
+	if err != nil {
+		return err
+	}
+	if from != nil {
+		defer from.Close()
+		if err := o.Validate(); err != nil {
+			return fmt.Errorf("%s: %w", o.adapter, err)
+		}
+	}
+	if err := o.checkAdapters(m); err != nil {
+		return err
+	}
 	_, tok, err := m.tokenizer()
 	if err != nil {
 		return err
@@ -219,7 +156,7 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 		return err
 	}
 	if o.dryRun {
-		return a.print(&dryRunResult{Config: o.Config.Resolved(set.Train.Len()), Plan: plan})
+		return a.print(&dryRunResult{Config: o.Config.Resolved(set.Train.Len()), SetBy: o.setBy, Plan: plan})
 	}
 	return a.runTraining(ctx, m, set, plan, o)
 }
@@ -234,6 +171,9 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 		}
 		defer files.Close()
 		from = c
+		if err := o.Config.SameRun(&c.State.Config); err != nil {
+			return fmt.Errorf("%s: %w", o.resume, err)
+		}
 	}
 	out, err := newTrainOutput(o.out, a.force, o.resume != "")
 	if err != nil {
@@ -241,10 +181,16 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	}
 	defer func() {
 		err = errors.Join(err, out.close())
-		if err != nil {
+		if err != nil && len(out.records) == 0 && o.resume == "" {
+			os.RemoveAll(filepath.Join(o.out, initialName))
 			out.empty()
 		}
 	}()
+	started, err := a.start(ctx, m, o)
+	if err != nil {
+		return err
+	}
+	defer started.Close()
 	var valid train.Examples
 	if set.Valid != nil {
 		valid = set.Valid
@@ -257,8 +203,10 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 		return fmt.Errorf("%s: %w", o.model, err)
 	}
 	defer run.Close()
-	if o.FineTuneType == "lora" {
-		out.lora = adapterConfig(o, m.arch, run.Params())
+	if !o.Full() {
+		if out.lora, err = adapterConfig(o, m.arch); err != nil {
+			return err
+		}
 	} else if out.files, err = m.checkpointFiles(dirOptions{dtype: tensor.F32}); err != nil {
 		return err
 	}
@@ -324,13 +272,13 @@ func (a *app) reportStep(bar *bar, r train.Record, steps, every int) {
 }
 
 // adapterConfig is the adapter_config.json of the run.
-func adapterConfig(o *trainOptions, m *arch.Model, params []*optim.Param) *peft.Config {
-	c := peft.NewConfig()
-	c.TaskType, c.BaseModel = "CAUSAL_LM", o.model
-	c.R, c.LoraAlpha, c.LoraDropout, c.UseRSLoRA = int64(o.Rank), o.Alpha, o.Dropout, o.UseRSLoRA
-	c.TargetModules = peft.Modules{Names: targets(optim.Values(params))}
-	c.FanInFanOut = m.FanInFanOut()
-	return c
+func adapterConfig(o *trainOptions, m *arch.Model) (*peft.Config, error) {
+	c, err := o.PEFT(m)
+	if err != nil {
+		return nil, err
+	}
+	c.BaseModel = o.model
+	return c, nil
 }
 
 // finishTraining writes the result of a run into its output directory.
@@ -340,7 +288,7 @@ func (a *app) finishTraining(ctx context.Context, m *model, out *trainOutput, ru
 	}
 	trained := run.Trained()
 	if out.lora != nil {
-		return peft.Write(ctx, o.out, out.lora, trained, true)
+		return a.storeAdapter(ctx, m, out.lora, trained, o)
 	}
 	// The model is made beside its final place, in the type of the base, and
 	// its files moved there, config.json last: until then it is no model.
@@ -386,12 +334,20 @@ func moveUp(from, to string) error {
 // dryRunResult is what train --dry-run prints.
 type dryRunResult struct {
 	Config train.Config `json:"config"`
-	Plan   *train.Plan  `json:"plan"`
+
+	// SetBy says of each flag that is not left as it is what set it.
+	SetBy map[string]string `json:"set_by"`
+
+	Plan *train.Plan `json:"plan"`
 }
 
 func (r *dryRunResult) text(w io.Writer) {
 	c, _ := json.MarshalIndent(r.Config, "", "  ")
-	fmt.Fprintf(w, "%s\n\nmemory, at most:\n", c)
+	fmt.Fprintf(w, "%s\n\n", c)
+	for _, name := range slices.Sorted(maps.Keys(r.SetBy)) {
+		fmt.Fprintf(w, "%s is from %s\n", name, r.SetBy[name])
+	}
+	fmt.Fprintf(w, "\nmemory, at most:\n")
 	for _, l := range r.Plan.Lines {
 		fmt.Fprintf(w, "  %12s  %s\n", memory.FormatSize(l.Bytes), l.What)
 	}

@@ -126,9 +126,9 @@ func (p *Pattern) UnmarshalJSON(text []byte) error {
 }
 
 // MarshalJSON implements json.Marshaler.
-func (p *Pattern) MarshalJSON() ([]byte, error) {
+func (p Pattern) MarshalJSON() ([]byte, error) {
 	b := []byte{'{'}
-	for i, e := range *p {
+	for i, e := range p {
 		if i > 0 {
 			b = append(b, ',')
 		}

@@ -26,6 +26,13 @@ type options struct {
 	runs                   int
 	only                   string
 	python, llama          string
+
+	// Of training.
+	memory string
+	steps  int
+	keep   bool
+
+	wikisql string
 }
 
 func main() {
@@ -43,6 +50,12 @@ func main() {
 	withPeers := flag.Bool("peers", false, "instead: products of matrices beside OpenBLAS and NF4 beside bitsandbytes, in -runs rounds of at least 7")
 	quantizing := flag.Bool("quantize", false, "instead: quantize beside reading and writing, and beside llama.cpp")
 	withMerge := flag.Bool("merge", false, "instead: merge beside copying, beside quantizing and beside PEFT; unmerge, extract")
+	withTraining := flag.Bool("train", false, "instead: train over models of real shapes")
+	flag.StringVar(&o.memory, "memory", "", "with -train, the budget in place of each case's own")
+	flag.IntVar(&o.steps, "steps", 0, "with -train, the steps that are measured in place of each case's own")
+	flag.BoolVar(&o.keep, "keep", false, "with -train, keep the models that were made")
+	withStories := flag.Bool("stories", false, "instead: LoRA, QLoRA and full fine-tuning of the stories model, each tuned")
+	flag.StringVar(&o.wikisql, "wikisql", "", "with -stories, a directory with WikiSQL's train.jsonl and valid.jsonl")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -54,6 +67,10 @@ func main() {
 		err = quantize(&o)
 	case *withMerge:
 		err = merging(&o)
+	case *withTraining:
+		err = training(ctx, &o)
+	case *withStories:
+		err = stories(ctx, &o)
 	default:
 		err = conversions(&o)
 	}

@@ -31,8 +31,8 @@ type Grid struct {
 }
 
 // CurvesAndGrid draws curves and, beside them, a grid; as SVG, or as PNG of 1440 by 600
-// pixels.
-func CurvesAndGrid(title, x, y string, curves []Curve, grid Grid, svg bool) ([]byte, error) {
+// pixels. The axis of the curves begins at zero if it is to, or where they do.
+func CurvesAndGrid(title, x, y string, zero bool, curves []Curve, grid Grid, svg bool) ([]byte, error) {
 	left := newPlot(title, x, y)
 	left.X.Tick.Marker, left.Y.Tick.Marker = plot.TickerFunc(ticks), plot.TickerFunc(ticks)
 	for i, c := range curves {
@@ -56,7 +56,9 @@ func CurvesAndGrid(title, x, y string, curves []Curve, grid Grid, svg bool) ([]b
 		left.Add(line)
 		left.Legend.Add(c.Name, line)
 	}
-	left.Y.Min = 0
+	if zero {
+		left.Y.Min = 0
+	}
 
 	const width, height = 15 * vg.Inch, 6.25 * vg.Inch
 	var canvas vg.CanvasSizer

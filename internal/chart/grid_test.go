@@ -28,14 +28,14 @@ func TestCurvesAndGrid(t *testing.T) {
 			}
 			curves = append(curves, c)
 		}
-		b, err := CurvesAndGrid("Loss", "rank", "share", curves, g, false)
+		b, err := CurvesAndGrid("Loss", "rank", "share", false, curves, g, false)
 		require.NoError(t, err)
 		img, err := png.Decode(bytes.NewReader(b))
 		require.NoError(t, err)
 		require.Equal(t, 1440, img.Bounds().Dx())
 		require.Equal(t, 600, img.Bounds().Dy())
 
-		b, err = CurvesAndGrid("Loss", "rank", "share", curves, g, true)
+		b, err = CurvesAndGrid("Loss", "rank", "share", true, curves, g, true)
 		require.NoError(t, err)
 		d := xml.NewDecoder(bytes.NewReader(b))
 		for {

@@ -20,7 +20,7 @@ const module = "github.com/seed18967229/nibble/"
 var allowed = map[string][]string{
 	"internal/...":        {},
 	"internal/tensortest": {"tensor", "arch"},
-	"internal/bench":      {"tensor", "nf4"},
+	"internal/bench":      {"tensor", "tensor/floats", "arch", "pipeline", "nf4", "nf4/bnb", "formats/hf"},
 
 	"tensor":            {},
 	"arch":              {},
@@ -58,7 +58,7 @@ var allowed = map[string][]string{
 	"train/engine":         {"tensor", "arch", "train/model", "train/stream"},
 	"train/data/tokenizer": {"tensor", "formats/vocab", "formats/vocab/bpe"},
 	"train/data":           {"tensor", "formats/vocab", "train/data/tokenizer"},
-	"train":                {"tensor", "arch", "train/data", "train/engine", "train/model", "train/optim", "train/pages", "train/stream"},
+	"train":                {"tensor", "arch", "formats/peft", "train/data", "train/engine", "train/model", "train/optim", "train/pages", "train/stream"},
 
 	"cmd/...": {"..."},
 }

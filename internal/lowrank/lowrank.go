@@ -47,6 +47,12 @@ func Memory(rows, cols, rank int) int64 {
 // Truncate returns the matrix of that rank nearest to w, which has at least so many rows
 // and columns. Decoding w may fail, nothing else.
 func Truncate(w kernel.Matrix, rank int, seed uint64) (*Factors, error) {
+	return TruncateIn(w, rank, rounds, seed)
+}
+
+// TruncateIn is Truncate in so many rounds, of which each goes through w twice: few will
+// do where only the large singular values stand out.
+func TruncateIn(w kernel.Matrix, rank, rounds int, seed uint64) (*Factors, error) {
 	rows, cols := w.Dims()
 	if rank < 1 || rank > min(rows, cols) {
 		return nil, fmt.Errorf("rank %d of a matrix of %d x %d", rank, rows, cols)

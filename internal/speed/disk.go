@@ -86,31 +86,33 @@ func (d *Disk) round(ctx context.Context, dir string, size int64, done func(n in
 		forget(f)
 	}
 	start = time.Now()
-	if err := read(ctx, in, size, done); err != nil {
+	if err := read(ctx, in, 0, size, time.Time{}, done); err != nil {
 		return err
 	}
 	d.Read = append(d.Read, float64(size)/time.Since(start).Seconds())
 	return nil
 }
 
-// read reads a file from its start to its end, readers chunks at a time.
-func read(ctx context.Context, f *os.File, size int64, done func(n int64)) error {
+// read reads a file from one place, which begins a page, to another, readers chunks at a
+// time; no chunk is begun after until, unless that is zero.
+func read(ctx context.Context, f *os.File, from, to int64, until time.Time, done func(n int64)) error {
 	var next atomic.Int64
+	next.Store(from)
 	errs := make([]error, readers)
 	var wg sync.WaitGroup
 	for r := range readers {
 		wg.Go(func() {
 			buf := aligned(diskChunk)
-			for errs[r] == nil {
+			for errs[r] == nil && (until.IsZero() || time.Now().Before(until)) {
 				at := next.Add(diskChunk) - diskChunk
-				if at >= size {
+				if at >= to {
 					return
 				}
 				if errs[r] = ctx.Err(); errs[r] != nil {
 					return
 				}
 				// Whole pages are asked for; the file may end before.
-				want := min(diskChunk, size-at)
+				want := min(diskChunk, to-at)
 				n, err := f.ReadAt(buf[:(want+diskAlign-1)&^(diskAlign-1)], at)
 				if int64(n) < want {
 					errs[r] = err

@@ -14,6 +14,10 @@ type Choices struct {
 	// Pinned is how many of the slots keep the first blocks for good.
 	Pinned int
 
+	// ResidentHead says that the matrix that makes logits stays in memory; else it is
+	// read by sections where it is used.
+	ResidentHead bool
+
 	// Of the blocks, the last Kept have what the way back needs of their inside kept
 	// in memory, the Spilled before those have it on disk, and the rest compute it
 	// again.

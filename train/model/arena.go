@@ -44,3 +44,7 @@ func (a *arena) reset() {
 	a.reserve(a.peak)
 	a.next = 0
 }
+
+// mark returns where the arena is; release takes back what was taken since.
+func (a *arena) mark() int     { return a.next }
+func (a *arena) release(m int) { a.next = m }

@@ -16,7 +16,7 @@ type Block struct {
 
 // Block binds block number layer to its weights, which must stay valid while
 // it is used.
-func (m *Model) Block(layer int, w Weights) (*Block, error) {
+func (m *Model) Block(layer int, w Leased) (*Block, error) {
 	b, bind := &Block{m: m, layer: layer}, binding{m, w}
 	var err error
 	if b.attnNorm, err = bind.norm(arch.AttnNorm, layer); err != nil {
@@ -34,7 +34,7 @@ func (m *Model) Block(layer int, w Weights) (*Block, error) {
 	if err := b.attn.bind(bind, layer); err != nil {
 		return nil, err
 	}
-	b.mlp, err = bind.mlp(layer)
+	b.mlp, err = bind.mlp(layer, w)
 	return b, err
 }
 

@@ -44,7 +44,7 @@ func Compare(m, base Final, batches []*Batch) ([]Comparison, error) {
 		return nil, fmt.Errorf("the base: %w", err)
 	}
 	n := len(own.labels)
-	chunk := m.chunk(m.Vocab(), 2*n)
+	chunk := m.chunk(2 * n)
 	logits, baseLogits := m.headScr.take(n*chunk), base.headScr.take(n*chunk)
 	sums, labels := make([]kernel.Divergence, n), make([]Comparison, n)
 	for i := range sums {

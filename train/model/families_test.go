@@ -8,9 +8,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/seed18967229/nibble/arch"
-	"github.com/seed18967229/nibble/formats/convert"
-	"github.com/seed18967229/nibble/formats/hf"
 	"github.com/seed18967229/nibble/formats/safetensors"
 )
 
@@ -39,14 +36,8 @@ func TestLogitsAgreeWithTransformers(t *testing.T) {
 }
 
 func checkLogits(t *testing.T, dir, golden string) {
-	d, err := hf.Open(dir)
-	require.NoError(t, err)
-	defer d.Close()
-	a, err := arch.ParseConfig(d.Config())
-	require.NoError(t, err)
-	src, err := convert.Canonical(d, a)
-	require.NoError(t, err)
-
+	s := openFamily(t, dir)
+	a := s.arch
 	f, err := safetensors.Open(golden)
 	require.NoError(t, err)
 	defer f.Close()
@@ -65,7 +56,6 @@ func checkLogits(t *testing.T, dir, golden string) {
 	for i, at := range numbers("positions") {
 		want[int(at)] = logits[i*vocab : (i+1)*vocab]
 	}
-	s := &setup{arch: a, src: src}
 	for _, first := range []int{len(tokens), 1} {
 		if New(a, Trainable{}, len(tokens)).Restarts(first, len(tokens)-first) {
 			continue // it would begin with other frequencies than it ends with

@@ -11,6 +11,22 @@ import (
 // LogitFloats bounds how many logits exist at a time: 16 MiB of them.
 const LogitFloats = 4 << 20
 
+// sectionFloats bounds how many weights of the head are used at a time, and with it what
+// is in memory of one that is on disk.
+const sectionFloats = 8 << 20
+
+// HeadRows returns the most rows of the head that are used at a time. What is added up
+// by sections depends on it, so it follows from shapes alone.
+func HeadRows(a *arch.Model) int {
+	return int(min(a.VocabSize, max(1, sectionFloats/a.HiddenSize/256)*256))
+}
+
+// sections is a matrix on disk that is gone through by sections: rows that are in memory
+// until others are asked for.
+type sections interface {
+	Section(from, n int) (kernel.Matrix, error)
+}
+
 // Embed fills x with the embeddings of the tokens, one row each, and where
 // positions are learned adds theirs.
 func (m *Model) Embed(x []float32, tokens, pos []int32, w Weights) error {
@@ -48,12 +64,14 @@ func (m *Model) Embed(x []float32, tokens, pos []int32, w Weights) error {
 		}
 		kernel.Add(at, row)
 	}
+	m.adaptEmbeddings(x, tokens)
 	return nil
 }
 
 // EmbedGrad adds the gradient dx of Embed's result to those of the embeddings,
 // if they are trained.
 func (m *Model) EmbedGrad(dx []float32, tokens, pos []int32) {
+	m.adaptEmbeddingsGrad(dx, tokens)
 	for _, x := range []struct {
 		role  arch.Role
 		rows  []int32
@@ -86,8 +104,13 @@ func (m *Model) Loss(xs [][]float32, batches []*Batch, w Weights, grad bool, sca
 	}
 	head, x, labels := top.head, top.x, top.labels
 	h, n := m.Hidden(), len(labels)
-	chunk := m.chunk(head.out, n)
-	logits := m.headScr.take(n * chunk)
+	chunk := m.chunk(n)
+	kept := n*head.out <= m.logitFloats // all logits, until their gradient
+	floats := n * chunk
+	if kept {
+		floats = n * head.out
+	}
+	logits := m.headScr.take(floats)
 	lse := make([]kernel.LogSumExp, n)
 	for i := range lse {
 		lse[i] = kernel.NewLogSumExp()
@@ -135,7 +158,11 @@ func (m *Model) Loss(xs [][]float32, batches []*Batch, w Weights, grad bool, sca
 				kernel.SoftCapGrad(row, before[i*width:(i+1)*width], limit)
 			}
 		})
-		if err := kernel.Mul(dx, part, n, rowsOf(head.w, first, width), true); err != nil {
+		w, err := rowsOf(head.w, first, width)
+		if err != nil {
+			return err
+		}
+		if err := kernel.Mul(dx, part, n, w, true); err != nil {
 			return err
 		}
 		if head.dw != nil {
@@ -143,8 +170,8 @@ func (m *Model) Loss(xs [][]float32, batches []*Batch, w Weights, grad bool, sca
 		}
 		return nil
 	}
-	if chunk == head.out {
-		err = toLogits(logits, 0, chunk) // they are all still there
+	if kept {
+		err = chunks(head.out, chunk, func(first, width int) error { return toLogits(logits[n*first:n*(first+width)], first, width) })
 	} else {
 		err = m.sweep(head, logits, x, n, chunk, toLogits)
 	}
@@ -211,29 +238,38 @@ func (m *Model) top(xs [][]float32, batches []*Batch, w Weights) (*top, error) {
 	return t, nil
 }
 
-// chunk returns how many logits of each of n rows exist at a time, of a
-// vocabulary of that size.
-func (m *Model) chunk(vocab, n int) int {
+// chunk returns how many logits of each of n rows exist at a time.
+func (m *Model) chunk(n int) int {
 	if n == 0 {
-		return vocab
+		return m.Vocab()
 	}
-	return min(vocab, max(1, m.logitFloats/n))
+	return min(HeadRows(m.arch), max(1, m.logitFloats/n))
 }
 
 // sweep computes the logits of the n rows of x a chunk of the vocabulary at a
 // time and calls f with each: n rows of width logits, the first of which is
-// token first's.
+// token first's. If there is room for all logits, the chunks are one behind the other.
 func (m *Model) sweep(head *linear, logits, x []float32, n, chunk int, f func(part []float32, first, width int) error) error {
 	if n == 0 {
 		return nil
 	}
-	for first := 0; first < head.out; first += chunk {
-		width := min(chunk, head.out-first)
+	all := len(logits) >= n*head.out
+	return chunks(head.out, chunk, func(first, width int) error {
 		part := logits[:n*width]
+		if all {
+			part = logits[n*first : n*(first+width)]
+		}
 		if err := m.logits(head, part, x, n, first, width); err != nil {
 			return err
 		}
-		if err := f(part, first, width); err != nil {
+		return f(part, first, width)
+	})
+}
+
+// chunks calls f for each chunk of a vocabulary.
+func chunks(vocab, chunk int, f func(first, width int) error) error {
+	for first := 0; first < vocab; first += chunk {
+		if err := f(first, min(chunk, vocab-first)); err != nil {
 			return err
 		}
 	}
@@ -242,7 +278,11 @@ func (m *Model) sweep(head *linear, logits, x []float32, n, chunk int, f func(pa
 
 // logits computes those of n rows of x for width tokens from the first on.
 func (m *Model) logits(head *linear, dst, x []float32, n, first, width int) error {
-	if err := kernel.MulT(dst, x, n, rowsOf(head.w, first, width), false); err != nil {
+	w, err := rowsOf(head.w, first, width)
+	if err != nil {
+		return err
+	}
+	if err := kernel.MulT(dst, x, n, w, false); err != nil {
 		return err
 	}
 	m.cap(dst)
@@ -262,11 +302,9 @@ func (m *Model) Logits(logits, x []float32, w Weights) error {
 	}
 	y := make([]float32, len(x))
 	norm.Forward(y, x, 1)
-	if err := kernel.MulT(logits, y, 1, head.w, false); err != nil {
-		return err
-	}
-	m.cap(logits)
-	return nil
+	return chunks(head.out, HeadRows(m.arch), func(first, width int) error {
+		return m.logits(head, logits[first:first+width], y, 1, first, width)
+	})
 }
 
 // cap bounds logits where the family does.
@@ -277,22 +315,25 @@ func (m *Model) cap(logits []float32) {
 }
 
 // rowsOf is n rows of a matrix from the given one on.
-func rowsOf(w kernel.Matrix, from, n int) kernel.Matrix {
+func rowsOf(w kernel.Matrix, from, n int) (kernel.Matrix, error) {
+	if s, ok := w.(sections); ok {
+		return s.Section(from, n)
+	}
 	rows, cols := w.Dims()
 	if from == 0 && n == rows {
-		return w
+		return w, nil
 	}
 	if d, ok := w.(kernel.Dense); ok {
-		return kernel.Dense{Data: d.Data[from*cols : (from+n)*cols], Rows: n, Cols: cols}
+		return kernel.Dense{Data: d.Data[from*cols : (from+n)*cols], Rows: n, Cols: cols}, nil
 	}
 	p := part{w, from, n}
 	switch w := w.(type) {
 	case kernel.Dots:
-		return dots{tiles{p, w}, w}
+		return dots{tiles{p, w}, w}, nil
 	case kernel.Tiles:
-		return tiles{p, w}
+		return tiles{p, w}, nil
 	}
-	return p
+	return p, nil
 }
 
 type part struct {

@@ -40,12 +40,17 @@ func (c counting) DotRows(y []float32, ldy int, x []float32, m, row, n int) erro
 // A part of a matrix can do what the matrix can.
 func TestRowsOf(t *testing.T) {
 	whole := counting{5, 4}
-	require.Equal(t, whole, rowsOf(whole, 0, 5))
-	_, ok := rowsOf(struct{ kernel.Matrix }{whole}, 1, 3).(kernel.Tiles)
+	part := func(w kernel.Matrix, from, n int) kernel.Matrix {
+		p, err := rowsOf(w, from, n)
+		require.NoError(t, err)
+		return p
+	}
+	require.Equal(t, whole, part(whole, 0, 5))
+	_, ok := part(struct{ kernel.Matrix }{whole}, 1, 3).(kernel.Tiles)
 	require.False(t, ok)
-	_, ok = rowsOf(struct{ kernel.Tiles }{whole}, 1, 3).(kernel.Dots)
+	_, ok = part(struct{ kernel.Tiles }{whole}, 1, 3).(kernel.Dots)
 	require.False(t, ok)
-	p, ok := rowsOf(whole, 1, 3).(kernel.Dots)
+	p, ok := part(whole, 1, 3).(kernel.Dots)
 	require.True(t, ok)
 	rows, cols := p.Dims()
 	require.Equal(t, []int{3, 4, 2}, []int{rows, cols, p.TileStep()})

@@ -28,9 +28,9 @@ type mlpInner struct {
 }
 
 // mlp returns the MLP of a block.
-func (b binding) mlp(layer int) (mlp, error) {
+func (b binding) mlp(layer int, w Leased) (mlp, error) {
 	if _, ok := b.m.arch.Find(arch.Router, "weight", layer); ok {
-		return b.mixture(layer)
+		return b.mixture(layer, w)
 	}
 	return b.dense(arch.Gate, arch.Up, arch.Down, layer)
 }

@@ -21,13 +21,25 @@ type Weights interface {
 	Vector(name string) ([]float32, error)
 }
 
+// Leased is the Weights of a block.
+type Leased interface {
+	Weights
+
+	// Experts starts reading those experts of the block. What it returns waits until
+	// one of them is there, the matrices of which may be asked for then; what is
+	// there already, or lives elsewhere because it is trained, costs nothing.
+	Experts(which []int) (wait func(expert int) error)
+}
+
 // Trainable is what is being trained. Both maps may be empty.
 type Trainable struct {
 	// Params holds tensors trained themselves, by name. The model reads them
 	// from here and not from its Weights.
 	Params map[string]*optim.Param
 
-	// Adapters holds the low-rank adapters, by module name.
+	// Adapters holds the low-rank adapters of linear layers, and of the token
+	// embeddings, by module name. A head that is tied to the embeddings is without
+	// theirs, as in PEFT.
 	Adapters map[string]*Adapter
 }
 
@@ -167,7 +179,10 @@ func (b binding) linear(role arch.Role, layer int) (*linear, error) {
 
 // linearOf returns the linear layer with that weight and no bias.
 func (b binding) linearOf(t arch.Tensor) (*linear, error) {
-	l := &linear{weight: t, out: t.Out(), in: t.In(), transposed: t.Transposed, lora: b.m.train.Adapters[t.Module()], observer: b.m.observer}
+	l := &linear{weight: t, out: t.Out(), in: t.In(), transposed: t.Transposed, observer: b.m.observer}
+	if t.Linear {
+		l.lora = b.m.train.Adapters[t.Module()]
+	}
 	if p := b.m.train.Params[t.Name]; p != nil {
 		l.w, l.dw = kernel.Dense{Data: p.Data, Rows: int(t.Dims[0]), Cols: int(t.Dims[1])}, p.Grad
 		return l, nil

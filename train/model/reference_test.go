@@ -19,8 +19,40 @@ type reference struct {
 }
 
 type refLoRA struct {
-	a, b  string // names in w
-	scale float64
+	a, b, magnitude string // names in w
+	scale           float64
+
+	// norms are constant: no gradient flows through them.
+	norms []float64
+}
+
+// measure finds the norms of the weights with magnitudes.
+func (r *reference) measure() {
+	for _, t := range r.a.Tensors() {
+		module := t.Module()
+		l, ok := r.lora[module]
+		if !ok || l.magnitude == "" || t.Part != "weight" {
+			continue
+		}
+		l.norms = make([]float64, t.Out())
+		a, b := r.w[l.a], r.w[l.b]
+		rank := len(a) / t.In()
+		for o := range l.norms {
+			for i := range t.In() {
+				at := o*t.In() + i
+				if t.Transposed {
+					at = i*t.Out() + o
+				}
+				v := r.w[t.Name][at]
+				for k := range rank {
+					v += l.scale * b[o*rank+k] * a[k*t.In()+i]
+				}
+				l.norms[o] += v * v
+			}
+			l.norms[o] = math.Sqrt(l.norms[o])
+		}
+		r.lora[module] = l
+	}
 }
 
 // times returns x·Wᵀ + bias + adapter of a module; transposed says that W is
@@ -33,9 +65,6 @@ func (r *reference) times(module string, x []float64, transposed bool) []float64
 	out := len(w) / len(x)
 	y := make([]float64, out)
 	for o := range y {
-		if b := r.w[module+".bias"]; b != nil {
-			y[o] = b[o]
-		}
 		for i, v := range x {
 			at := o*len(x) + i
 			if transposed {
@@ -44,7 +73,8 @@ func (r *reference) times(module string, x []float64, transposed bool) []float64
 			y[o] += w[at] * v
 		}
 	}
-	if l, ok := r.lora[module]; ok {
+	embed, _ := r.module(arch.Embedding, -1)
+	if l, ok := r.lora[module]; ok && module != embed {
 		a, b := r.w[l.a], r.w[l.b]
 		rank := len(a) / len(x)
 		for k := range rank {
@@ -56,8 +86,32 @@ func (r *reference) times(module string, x []float64, transposed bool) []float64
 				y[o] += l.scale * b[o*rank+k] * u
 			}
 		}
+		if l.magnitude != "" {
+			for o, m := range r.w[l.magnitude] {
+				y[o] *= m / l.norms[o]
+			}
+		}
+	}
+	for o, b := range r.w[module+".bias"] {
+		y[o] += b
 	}
 	return y
+}
+
+// embedding returns the embedding of a token with what its adapter adds.
+func (r *reference) embedding(module string, token int) []float64 {
+	h := int(r.a.HiddenSize)
+	x := append([]float64(nil), r.w[module+".weight"][token*h:(token+1)*h]...)
+	if l, ok := r.lora[module]; ok {
+		a, b := r.w[l.a], r.w[l.b]
+		rank := len(b) / h
+		for e := range x {
+			for k := range rank {
+				x[e] += l.scale * b[e*rank+k] * a[k*len(a)/rank+token]
+			}
+		}
+	}
+	return x
 }
 
 func (r *reference) has(role arch.Role, layer int) bool {
@@ -213,7 +267,7 @@ func (r *reference) logits(tokens []int32) [][]float64 {
 	embed, _ := r.module(arch.Embedding, -1)
 	xs := make([][]float64, len(tokens))
 	for i, t := range tokens {
-		xs[i] = append([]float64(nil), r.w[embed+".weight"][int(t)*h:(int(t)+1)*h]...)
+		xs[i] = r.embedding(embed, int(t))
 		for e := range xs[i] {
 			if r.a.ScaleEmbeddings {
 				xs[i][e] *= math.Sqrt(float64(h))

@@ -2,18 +2,12 @@ package model
 
 import "github.com/seed18967229/nibble/arch"
 
-// Adapted says of a weight's linear layer whether it has an adapter: its rank, 0 if it
-// has none, and whether that drops inputs.
-type Adapted func(t arch.Tensor) (rank int, drops bool)
+// Adapted gives the adapter of a weight's linear layer, nil if it has none.
+type Adapted func(t arch.Tensor) *Adapter
 
-// NotAdapted is of a model without adapters.
-func NotAdapted(arch.Tensor) (rank int, drops bool) { return 0, false }
-
-func (m *Model) adapted(t arch.Tensor) (rank int, drops bool) {
-	if a := m.train.Adapters[t.Module()]; a != nil {
-		return a.rank(), a.Dropout > 0
-	}
-	return 0, false
+// Adapted is what the linear layers have.
+func (t Trainable) Adapted() Adapted {
+	return func(x arch.Tensor) *Adapter { return t.Adapters[x.Module()] }
 }
 
 // KeptFloats returns how many floats the way back needs of the inside of a block for a
@@ -46,7 +40,7 @@ func BackwardFloats(a *arch.Model, adapted Adapted, layer, n int, kept bool) int
 func (m *Model) Reserve(floats int) { m.scr.reserve(floats) }
 
 // Adapted is what the model's linear layers have.
-func (m *Model) Adapted() Adapted { return m.adapted }
+func (m *Model) Adapted() Adapted { return m.train.Adapted() }
 
 // sizes goes through a pass as the pass goes through its arena, and takes nothing but
 // numbers.
@@ -129,17 +123,14 @@ func (s *sizes) linear(back bool, roles ...arch.Role) {
 
 // adapter is what a linear layer takes for its adapter.
 func (s *sizes) adapter(t arch.Tensor, back bool) {
-	rank, drops := s.adapted(t)
-	if rank == 0 {
+	ad := s.adapted(t)
+	if ad == nil {
 		return
 	}
-	s.take(rank)
-	if back {
-		s.take(rank)
-	}
-	if drops {
-		s.take(t.In())
-	}
+	mark := s.next
+	s.next += ad.scratch(s.n, back)
+	s.peak = max(s.peak, s.next)
+	s.next = mark
 }
 
 // forward is Block.run.
@@ -235,7 +226,9 @@ func (s *sizes) backward(kept bool) {
 	if s.has(arch.PostMLPNorm) {
 		s.take(s.hidden())
 	}
-	if !s.mixture() {
+	if s.mixture() {
+		s.mixtureBackward()
+	} else {
 		s.next += lines(2 * s.n * s.inner())
 		s.peak = max(s.peak, s.next)
 		s.linear(true, arch.Down, arch.Gate, arch.Up, arch.GateUp)
@@ -261,41 +254,83 @@ func (s *sizes) backward(kept bool) {
 // mixtureOutput is mixture.output if every token goes through one and the same expert,
 // which is the most that it takes.
 func (s *sizes) mixtureOutput() {
+	mark := s.next
 	s.take(int(s.a.NumExperts))
 	s.linear(false, arch.Router)
-	mark := s.next
+	own := s.next
 	s.take(s.hidden()) // what goes in
-	s.dense(func(role arch.Role) arch.Tensor {
-		t, _ := s.a.FindExpert(role, s.layer, 0)
-		return t
-	}, arch.Gate, arch.Up, arch.Down)
-	s.next = mark
+	s.dense(s.expert, arch.Gate, arch.Up, arch.Down)
+	s.next = own
 	if s.has(arch.SharedRouter) {
 		s.take(1)
 		s.linear(false, arch.SharedRouter)
-		s.dense(func(role arch.Role) arch.Tensor {
-			t, _ := s.a.Find(role, "weight", s.layer)
-			return t
-		}, arch.SharedGate, arch.SharedUp, arch.SharedDown)
+		s.dense(s.outside, arch.SharedGate, arch.SharedUp, arch.SharedDown)
 	}
 	s.next = mark
 }
 
-// dense is dense.run of an expert.
+// mixtureBackward is mixture.backward in the same case.
+func (s *sizes) mixtureBackward() {
+	mark := s.next
+	s.take(int(s.a.NumExperts))
+	s.linear(false, arch.Router)
+	s.take(int(s.a.NumExperts))
+	own := s.next
+	for range 3 {
+		s.take(s.hidden()) // what goes in, and both gradients
+	}
+	s.denseGrad(s.expert, arch.Gate, arch.Up, arch.Down)
+	s.next = own
+	s.linear(true, arch.Router)
+	if s.has(arch.SharedRouter) {
+		s.take(1)
+		s.linear(false, arch.SharedRouter)
+		s.take(1)
+		s.take(s.hidden())
+		s.denseGrad(s.outside, arch.SharedGate, arch.SharedUp, arch.SharedDown)
+		s.linear(true, arch.SharedRouter)
+	}
+	s.next = mark
+}
+
+func (s *sizes) expert(role arch.Role) arch.Tensor {
+	t, _ := s.a.FindExpert(role, s.layer, 0)
+	return t
+}
+
+func (s *sizes) outside(role arch.Role) arch.Tensor {
+	t, _ := s.a.Find(role, "weight", s.layer)
+	return t
+}
+
+// dense is dense.run.
 func (s *sizes) dense(find func(role arch.Role) arch.Tensor, roles ...arch.Role) {
 	down := find(roles[len(roles)-1])
-	for range roles[1:] {
-		s.take(down.In())
+	s.denseInside(find, roles)
+	s.take(down.Out())
+	s.adapter(down, false)
+}
+
+// denseGrad is dense.grad, which takes as much as its parts leave taken.
+func (s *sizes) denseGrad(find func(role arch.Role) arch.Tensor, roles ...arch.Role) {
+	s.denseInside(find, roles)
+	s.take(find(roles[len(roles)-1]).In())
+	mark := s.next
+	for _, role := range roles {
+		s.adapter(find(role), true)
+		s.next = mark
 	}
-	adapter := func(role arch.Role) {
-		mark := s.next
+}
+
+func (s *sizes) denseInside(find func(role arch.Role) arch.Tensor, roles []arch.Role) {
+	in := find(roles[len(roles)-1]).In()
+	for range roles[1:] {
+		s.take(in)
+	}
+	mark := s.next
+	for _, role := range roles[:len(roles)-1] {
 		s.adapter(find(role), false)
 		s.next = mark
 	}
-	for _, role := range roles[:len(roles)-1] {
-		adapter(role)
-	}
-	s.take(down.In())  // activated
-	s.take(down.Out()) // the result
-	adapter(roles[len(roles)-1])
+	s.take(in) // activated
 }

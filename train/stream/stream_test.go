@@ -2,10 +2,8 @@ package stream
 
 import (
 	"context"
-	"errors"
-	"io"
 	"math/rand/v2"
-	"sync/atomic"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -37,26 +35,32 @@ func check(t *testing.T, m *arch.Model, src tensor.Source, l *Lease, layer int) 
 		}
 		w, err := l.Matrix(x.Name)
 		require.NoError(t, err)
-		rows, cols := w.Dims()
-		require.Equal(t, x.Dims, []int64{int64(rows), int64(cols)})
-		got := make([]float32, rows*cols)
-		require.NoError(t, w.DecodeRows(got, 0))
-		require.Equal(t, want, got, x.Name)
-		require.NoError(t, w.DecodeRows(got[:cols], rows-1))
-		require.Equal(t, want[(rows-1)*cols:], got[:cols])
-
-		tiles, ok := w.(kernel.Tiles)
-		require.True(t, ok)
-		require.Equal(t, 1, tiles.TileStep())
-		require.NoError(t, tiles.DecodeTile(got[:2*3], 3, rows-2, 2, 1, 3))
-		require.Equal(t, want[(rows-2)*cols+1:][:3], got[:3])
-		require.Equal(t, want[(rows-1)*cols+1:][:3], got[3:6])
+		equal(t, want, w, x.Name)
 	}
+}
+
+// equal compares a matrix with its values.
+func equal(t *testing.T, want []float32, w kernel.Matrix, name string) {
+	t.Helper()
+	rows, cols := w.Dims()
+	require.Equal(t, len(want), rows*cols, name)
+	got := make([]float32, rows*cols)
+	require.NoError(t, w.DecodeRows(got, 0))
+	require.True(t, slices.Equal(want, got), name)
+	require.NoError(t, w.DecodeRows(got[:cols], rows-1))
+	require.Equal(t, want[(rows-1)*cols:], got[:cols])
+
+	tiles, ok := w.(kernel.Tiles)
+	require.True(t, ok)
+	require.Equal(t, 1, tiles.TileStep())
+	require.NoError(t, tiles.DecodeTile(got[:2*3], 3, rows-2, 2, 1, 3))
+	require.Equal(t, want[(rows-2)*cols+1:][:3], got[:3])
+	require.Equal(t, want[(rows-1)*cols+1:][:3], got[3:6])
 }
 
 func TestLeases(t *testing.T) {
 	m, src := model(t, 5)
-	one, err := BlockBytes(src, m)
+	z, err := NewSizes(src, m, nil)
 	require.NoError(t, err)
 	for _, slots := range []int{0, 2, 3, 5, 99} {
 		s, err := New(src, codecs, m, Options{Slots: slots})
@@ -69,7 +73,7 @@ func TestLeases(t *testing.T) {
 			l.Release()
 		}
 		if slots >= 5 {
-			require.Equal(t, 5*one, s.Stats().BytesRead, "a resident model is read once")
+			require.Equal(t, 5*z.Blocks[0], s.Stats().BytesRead, "a resident model is read once")
 		}
 
 		// In any order, with any hints.
@@ -146,68 +150,78 @@ func TestWrongModels(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// failing is a Source that cannot read one tensor for a while.
-type failing struct {
-	tensor.Source
-	name string
-	on   atomic.Bool
-}
-
-var errDisk = errors.New("the disk is gone")
-
-func (f *failing) Raw(name string) (*io.SectionReader, error) {
-	if name == f.name && f.on.Load() {
-		return nil, errDisk
+// sweep leases blocks from one end to the other, up or down, as a training step does.
+func sweep(t *testing.T, s *Stream, up bool, use func(l *Lease, b int)) {
+	t.Helper()
+	n := len(s.blocks)
+	at := func(i int) int { // forward is followed by backward
+		if i = i % (2 * n); i >= n {
+			i = 2*n - 1 - i
+		}
+		return i
 	}
-	return f.Source.Raw(name)
+	for i := range n {
+		if !up {
+			i += n
+		}
+		var next []int
+		for k := 1; k < len(s.slots); k++ {
+			next = append(next, at(i+k))
+		}
+		l, err := s.Lease(context.Background(), at(i), next...)
+		require.NoError(t, err)
+		use(l, at(i))
+		l.Release()
+	}
 }
 
-func TestFailedRead(t *testing.T) {
-	m, src := model(t, 3)
-	f := &failing{Source: src, name: "model.layers.1.mlp.up_proj.weight"}
-	f.on.Store(true)
-	s, err := New(f, codecs, m, Options{Slots: 2})
-	require.NoError(t, err)
-	defer s.Close()
-	l, err := s.Lease(context.Background(), 0, 1)
-	require.NoError(t, err)
-	l.Release()
-	_, err = s.Lease(context.Background(), 1, 2)
-	require.ErrorIs(t, err, errDisk)
-	require.ErrorContains(t, err, "block 1")
-	f.on.Store(false)
-	l, err = s.Lease(context.Background(), 1)
-	require.NoError(t, err, "the disk is back")
-	check(t, m, src, l, 1)
-	l.Release()
+// settle waits until nothing is being read any more.
+func settle(s *Stream) {
+	for {
+		s.mu.Lock()
+		quiet, busy := s.quiet, slices.ContainsFunc(s.slots, func(x *slot) bool { return x.busy > 0 })
+		s.mu.Unlock()
+		if !busy {
+			return
+		}
+		<-quiet
+	}
 }
 
-// stuck is a Source whose readers wait.
-type stuck struct {
-	tensor.Source
-	go_ chan struct{}
-}
-
-func (s *stuck) Raw(name string) (*io.SectionReader, error) {
-	<-s.go_
-	return s.Source.Raw(name)
-}
-
-func TestCancelledLease(t *testing.T) {
-	m, src := model(t, 3)
-	slow := &stuck{src, make(chan struct{})}
-	s, err := New(src, codecs, m, Options{Slots: 2})
+func TestSizes(t *testing.T) {
+	m, src := model(t, 9)
+	z, err := NewSizes(src, m, nil)
 	require.NoError(t, err)
-	s.src = slow
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	_, err = s.Lease(ctx, 0, 1)
-	require.ErrorIs(t, err, context.Canceled)
-	_, err = s.Lease(ctx, 2)
-	require.ErrorIs(t, err, context.Canceled, "while both slots are being filled")
-	close(slow.go_)
-	l, err := s.Lease(context.Background(), 2)
+	var stored int64
+	for _, x := range m.Block(0) {
+		info, err := src.Info(x.Name)
+		require.NoError(t, err)
+		stored += info.Size()
+	}
+	require.Equal(t, slices.Repeat([]int64{stored}, 9), z.Blocks)
+	require.Equal(t, make([]int64, 9), z.Experts)
+	one, err := BlockBytes(src, m)
 	require.NoError(t, err)
-	l.Release()
-	s.Close()
+	require.Equal(t, z.Slot, one)
+
+	for _, o := range []Options{{}, {Slots: 3}, {Slots: 5, Pinned: 2}, {Slots: 6, Pinned: 6}, {Slots: 8, Pinned: 6}, {Slots: 9}} {
+		s, err := New(src, codecs, m, o)
+		require.NoError(t, err)
+		var mem int64
+		for _, x := range s.slots {
+			mem += int64(len(x.mem)) + 4*int64(len(x.floats))
+		}
+		require.LessOrEqual(t, mem, z.Memory(o, 0))
+		require.Greater(t, mem+int64(len(s.slots))*20*openedBytes+z.HeadMemory(false, 0)+z.Rest, z.Memory(o, 0), "and no more than that")
+		var passes []int64
+		for pass := range 6 {
+			before := s.Stats().BytesRead
+			sweep(t, s, pass%2 == 0, func(l *Lease, b int) { check(t, m, src, l, b) })
+			settle(s)
+			passes = append(passes, s.Stats().BytesRead-before)
+		}
+		s.Close()
+		require.Equal(t, 9*stored, passes[0], "%+v", o)
+		require.Equal(t, slices.Repeat([]int64{z.PassBytes(o, 0)}, 4), passes[2:], "%+v", o)
+	}
 }
