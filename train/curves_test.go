@@ -14,6 +14,7 @@ import (
 
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/formats/hf"
+	"github.com/seed18967229/nibble/formats/peft"
 	"github.com/seed18967229/nibble/nf4/bnb"
 	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
@@ -35,6 +36,13 @@ type curve struct {
 		Alpha         float64 `json:"lora_alpha"`
 		TargetModules any     `json:"target_modules"`
 		UseRSLoRA     bool    `json:"use_rslora"`
+		UseDoRA       bool    `json:"use_dora"`
+
+		InitLoRAWeights   any          `json:"init_lora_weights"`
+		RankPattern       peft.Pattern `json:"rank_pattern"`
+		AlphaPattern      peft.Pattern `json:"alpha_pattern"`
+		LayersToTransform []int64      `json:"layers_to_transform"`
+		ModulesToSave     []string     `json:"modules_to_save"`
 
 		Optimizer       string
 		AdamBeta2       float64 `json:"adam_beta2"`
@@ -59,21 +67,28 @@ type curve struct {
 func (c *curve) config() Config {
 	s, cfg := &c.Settings, DefaultConfig()
 	cfg.Iters, cfg.MaxSeqLength = len(c.Losses), 64
+	cfg.Optimizer, cfg.LearningRate, cfg.LRSchedulerType = s.Optimizer, s.LearningRate, s.Schedule
+	cfg.AdamBeta2, cfg.Momentum, cfg.LoraPlusLRRatio = s.AdamBeta2, s.Momentum, s.LoraPlusLRRatio
+	cfg.WarmupSteps, cfg.WeightDecay, cfg.MaxGradNorm = s.WarmupSteps, s.WeightDecay, s.MaxGradNorm
+	cfg.BatchSize, cfg.GradAccumulationSteps = s.BatchSize, s.Accumulate
 	cfg.FineTuneType = s.Method
-	cfg.Rank, cfg.Alpha, cfg.UseRSLoRA = s.Rank, s.Alpha, s.UseRSLoRA
-	switch targets := s.TargetModules.(type) {
-	case string:
-		cfg.TargetModules = []string{targets}
-	case []any:
+	if s.Method == "full" {
+		return cfg
+	}
+	if s.UseDoRA {
+		cfg.FineTuneType = "dora"
+	}
+	cfg.Rank, cfg.Alpha, cfg.UseRSLoRA, cfg.RankPattern, cfg.AlphaPattern = s.Rank, s.Alpha, s.UseRSLoRA, s.RankPattern, s.AlphaPattern
+	cfg.LayersToTransform, cfg.ModulesToSave = s.LayersToTransform, s.ModulesToSave
+	if init, ok := s.InitLoRAWeights.(string); ok {
+		cfg.InitLoRAWeights = init
+	}
+	if targets, ok := s.TargetModules.([]any); ok {
 		cfg.TargetModules = nil
 		for _, t := range targets {
 			cfg.TargetModules = append(cfg.TargetModules, t.(string))
 		}
 	}
-	cfg.Optimizer, cfg.LearningRate, cfg.LRSchedulerType = s.Optimizer, s.LearningRate, s.Schedule
-	cfg.AdamBeta2, cfg.Momentum, cfg.LoraPlusLRRatio = s.AdamBeta2, s.Momentum, s.LoraPlusLRRatio
-	cfg.WarmupSteps, cfg.WeightDecay, cfg.MaxGradNorm = s.WarmupSteps, s.WeightDecay, s.MaxGradNorm
-	cfg.BatchSize, cfg.GradAccumulationSteps = s.BatchSize, s.Accumulate
 	return cfg
 }
 
@@ -103,12 +118,17 @@ func TestLossCurvesAgreeWithPyTorch(t *testing.T) {
 			for _, x := range examples[s.Model] {
 				list = append(list, data.Example{Tokens: x.Tokens, LossFrom: x.LossFrom})
 			}
+			base := bases[s.Model+" "+s.Base]
+			if _, principal := cfg.PiSSA(); principal {
+				cfg.Start = principalStart(t, base, cfg)
+			}
 			out := &discard{}
-			r, err := New(bases[s.Model+" "+s.Base], cfg, inOrder(list, cfg), nil, engine.Choices{Slots: 2}, out)
+			r, err := New(base, cfg, inOrder(list, cfg), nil, engine.Choices{Slots: 2}, out)
 			require.NoError(t, err)
 			defer r.Close()
 			for _, p := range r.Params() {
-				if strings.HasSuffix(p.Name, ".lora_A.weight") {
+				// Those of PiSSA nibble has from the base, as PEFT does.
+				if cfg.InitLoRAWeights == "default" && (strings.HasSuffix(p.Name, ".lora_A.weight") || strings.HasSuffix(p.Name, ".lora_embedding_B")) {
 					p.Init = func(dst []float32) error { startValues(p, dst); return nil }
 				}
 			}
@@ -119,10 +139,11 @@ func TestLossCurvesAgreeWithPyTorch(t *testing.T) {
 			for i, got := range out.records {
 				worst = max(worst, math.Abs(got.Loss-want.Losses[i]))
 				norms = max(norms, math.Abs(got.GradNorm-want.GradNorms[i])/want.GradNorms[i])
-				require.InDelta(t, want.LearningRates[i], got.LearningRate, 1e-9, "step %d", i+1)
+				require.InDelta(t, want.LearningRates[i], got.LearningRate, 1e-7*s.LearningRate, "step %d", i+1)
 			}
 			t.Logf("%s: losses within %.1e, gradient norms within %.1e of their size (PyTorch of itself %.1e)", name, worst, norms, want.Noise)
-			require.Less(t, worst, 1e-3)
+			// Sign steps and codes of 8 bits turn a last bit into a step of its own.
+			require.Less(t, worst, min(1e-3, max(1e-4, 10*want.Noise)))
 		})
 	}
 }
@@ -139,6 +160,23 @@ func startValues(p *optim.Param, dst []float32) {
 		x ^= x >> 31
 		dst[i] = (float32(x>>40)/(1<<23) - 1) * bound
 	}
+}
+
+// principalStart is what a run with PiSSA begins with.
+func principalStart(t *testing.T, base Base, cfg Config) Start {
+	t.Helper()
+	p, err := NewPrincipal(base, &cfg)
+	require.NoError(t, err)
+	values := make(map[string][]float32)
+	require.NoError(t, p.Make(context.Background(), func(name string, x []float32) error {
+		values[name] = slices.Clone(x)
+		return nil
+	}))
+	var params []*optim.Param
+	for _, info := range p.Layout() {
+		params = append(params, &optim.Param{Name: info.Name, Shape: info.Shape, Data: values[info.Name]})
+	}
+	return Start{Adapter: optim.Values(params), Subtract: true}
 }
 
 // shuffled is examples that a run takes in the order of the list, over and over.

@@ -77,8 +77,8 @@ def runs():
     for method, settings in METHODS.items():
         for optimizer, (_, adapter_lr, full_lr) in OPTIMIZERS.items():
             lr = full_lr if method == "full" else adapter_lr
-            if settings.get("use_dora") and optimizer == "sgd":
-                lr /= 5  # a magnitude's gradient is that of a whole row
+            if optimizer == "sgd" and method in ("dora", "qdora", "pissa"):
+                lr /= 5  # larger gradients: of a magnitude for a whole row, of an A beside a B that is not small
             batch, accumulate = [(4, 1), (1, 4), (2, 2)][n % 3]
             add(
                 f"{method} {optimizer}", **settings, optimizer=optimizer, learning_rate=lr, schedule=list(SCHEDULES)[n // 2 % 3],

@@ -110,6 +110,8 @@ trained() {
 trained lora "$stories" --rank 4 --learning-rate 1e-2
 trained rslora "$stories" --rank 4 --learning-rate 1e-2 --use-rslora
 trained qlora "$work/nf4" --rank 4 --learning-rate 1e-2
+trained dora "$stories" --fine-tune-type dora --rank 4 --learning-rate 1e-2
+trained qdora "$work/nf4" --fine-tune-type dora --rank 4 --learning-rate 1e-2
 trained full "$stories" --fine-tune-type full --learning-rate 1e-3
 
 # requantized NAME KIND BASE FLAGS...: the logits of what nibble merges and quantizes in
