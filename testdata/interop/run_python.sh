@@ -11,6 +11,7 @@
 #   merged, through NF4 as well                        the base under PEFT
 #   merged and quantized                               what nibble dequantizes it to
 #   trained adapter, that of --init-adapter            loads in PEFT, and equals its merge
+#   trained, by every method                           what nibble says of text with it
 #   every family, through GGUF                         the original, its tokenizer too
 #
 # python.sh says which Python that is.
@@ -90,6 +91,28 @@ nibble merge --base "$work/nf4" --adapter "$work/trained" --out "$work/merged_tr
 load "$work/merged_trained" "$work/trained.json" --kind plain
 nibble merge --base "$stories" --through nf4 --adapter "$work/trained" --out "$work/merged_through" --dtype f32 >"$work/merge.txt"
 load "$work/merged_through" "$work/trained.json" --kind plain
+
+# trained NAME BASE FLAGS...: what nibble says of a text, and after a prompt, with what it
+# trained, and that it is another model than before.
+trained() {
+	name=$1 base=$2
+	shift 2
+	nibble train --model "$base" --data "$data/stories260K/shakespeare.txt" --output-dir "$work/$name" \
+		--iters 12 --batch-size 4 --grad-accumulation-steps 2 --max-seq-length 64 "$@"
+	case " $* " in
+	*" --fine-tune-type full "*) set -- "$work/$name" "" ;;
+	*) set -- "$base" "$work/$name" ;;
+	esac
+	nibble eval --model "$1" ${2:+--adapter "$2"} --data "$data/stories260K/shakespeare.txt" --max-seq-length 64 --json >"$work/eval.json"
+	nibble generate --model "$1" ${2:+--adapter "$2"} --prompt "First Citizen" --max-tokens 50 --json >"$work/generate.json"
+	"$python" "$here/trained_load.py" "$1" "$data/stories260K/perplexity.json" "$work/eval.json" "$work/generate.json" ${2:+--adapter "$2"}
+}
+trained lora "$stories" --rank 4 --learning-rate 1e-2
+trained rslora "$stories" --rank 4 --learning-rate 1e-2 --use-rslora
+trained qlora "$work/nf4" --rank 4 --learning-rate 1e-2
+trained dora "$stories" --fine-tune-type dora --rank 4 --learning-rate 1e-2
+trained qdora "$work/nf4" --fine-tune-type dora --rank 4 --learning-rate 1e-2
+trained full "$stories" --fine-tune-type full --learning-rate 1e-3
 
 # requantized NAME KIND BASE FLAGS...: the logits of what nibble merges and quantizes in
 # one pass, and of what it decodes that to.
