@@ -187,7 +187,9 @@ func (c *Config) PEFT(a *arch.Model) (*peft.Config, error) {
 	}
 	p.TargetModules = peft.TargetsOf(names)
 	p.FanInFanOut = a.FanInFanOut()
-	p.EnsureWeightTying = chosen.tied
+	if p.EnsureWeightTying = chosen.tied; chosen.tied {
+		p.StoreTwice(a.NameOf(arch.Embedding), a.NameOf(arch.Head))
+	}
 	return p, nil
 }
 

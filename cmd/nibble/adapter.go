@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -59,6 +60,12 @@ func attach(base tensor.Source, m *arch.Model, path string) (trainmodel.Trainabl
 	cfg, err := mergeConfig(ad.Config)
 	if err != nil {
 		return none, fmt.Errorf("%s: %w", path, err)
+	}
+	cfg.Transposed = func(name string) bool {
+		return slices.ContainsFunc(m.Tensors(), func(t arch.Tensor) bool { return t.Name == name && t.Transposed })
+	}
+	if m.TieWordEmbeddings {
+		cfg.Embedding, cfg.Head = m.NameOf(arch.Embedding), m.NameOf(arch.Head)
 	}
 	// Matching checks everything there is to check of the tensors.
 	if _, err := match(base, ad, cfg, path); err != nil {

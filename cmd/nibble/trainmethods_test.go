@@ -65,6 +65,10 @@ func TestTrainMethods(t *testing.T) {
 			if c.check != nil {
 				c.check(t, config)
 			}
+			if config.EnsureWeightTying {
+				names := tensors(t, filepath.Join(dir, name, peft.WeightsName))
+				require.Equal(t, names["base_model.model.model.embed_tokens.weight"], names["base_model.model.lm_head.weight"], "PEFT wants the head too")
+			}
 			beside := validLoss(t, dir, "stories260K", "--adapter", filepath.Join(dir, name))
 			require.InDelta(t, *r.Eval, beside, 1e-5, "what is written is what was trained")
 			ok(t, "merge", "--base", filepath.Join(dir, "stories260K"), "--adapter", filepath.Join(dir, name), "--out", filepath.Join(dir, name+"-merged"))

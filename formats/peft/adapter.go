@@ -198,6 +198,9 @@ func Write(ctx context.Context, dir string, c *Config, src tensor.Source, force 
 	if err != nil {
 		return fmt.Errorf("%s: %w", configPath, err)
 	}
+	if src, err = c.withCopy(src); err != nil {
+		return fmt.Errorf("%s: %w", weightsPath, err)
+	}
 	plan, err := writePlan(src)
 	if err != nil {
 		return fmt.Errorf("%s: %w", weightsPath, err)
@@ -218,6 +221,19 @@ func Write(ctx context.Context, dir string, c *Config, src tensor.Source, force 
 		return err
 	}
 	return config.Commit()
+}
+
+// withCopy returns the tensors with what is to be stored twice.
+func (c *Config) withCopy(src tensor.Source) (tensor.Source, error) {
+	info, err := src.Info(c.copied)
+	if c.copied == "" || err != nil || tensor.Has(src, c.as) {
+		return src, nil
+	}
+	entries := []tensor.Entry{tensor.Forward(src, info, c.as)}
+	for info := range src.All() {
+		entries = append(entries, tensor.Forward(src, info, info.Name))
+	}
+	return tensor.NewTable(src.Meta(), entries)
 }
 
 // writePlan returns the plan of a file with the tensors of src.

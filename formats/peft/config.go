@@ -53,6 +53,9 @@ type Config struct {
 	LayerReplication  []Replication // which layers of the base are those of the model
 
 	other map[string]jsontext.Value // the keys without a field, compact
+
+	// copied is a tensor that is stored a second time, and under which name.
+	copied, as string
 }
 
 // NewConfig returns PEFT's defaults.
@@ -134,6 +137,10 @@ func (c *Config) check() error {
 	}
 	return nil
 }
+
+// StoreTwice has Write store the tensor of that name, if there is one, under another name
+// too: PEFT wants that of a head that is tied to embeddings which are trained whole.
+func (c *Config) StoreTwice(name, as string) { c.copied, c.as = name, as }
 
 // Scaling returns by what the product B*A is multiplied: lora_alpha / r, or with
 // use_rslora lora_alpha / sqrt(r) (update_layer in PEFT's tuners/lora/layer.py).
