@@ -262,6 +262,33 @@ func TestExtents(t *testing.T) {
 	require.False(t, ok)
 	_, ok = tensor.Extents(mixed, 1, 3)
 	require.True(t, ok, "the first part alone")
+
+	// Pieces of what is stored in part, and of what there is not.
+	for off := range int64(9) {
+		for n := int64(0); n < 10; n++ {
+			var got []byte
+			var failed error
+			for _, x := range tensor.Pieces(io.NewSectionReader(mixed, 0, 7), off, n) {
+				r := x.R
+				if x.File != nil {
+					r = x.File
+				}
+				b := make([]byte, x.Size)
+				k, err := r.ReadAt(b, x.Off)
+				if int64(k) < x.Size {
+					failed = err
+				}
+				got = append(got, b...)
+			}
+			require.Len(t, got, int(n))
+			if off+n > 7 && n > 0 {
+				require.Error(t, failed)
+				continue
+			}
+			require.NoError(t, failed)
+			require.Equal(t, "3456abc"[min(off, 7):min(off+n, 7)], string(got))
+		}
+	}
 }
 
 // counted is Rows of the number of each element.
