@@ -77,7 +77,7 @@ func TestRunsDoNotDependOnChoices(t *testing.T) {
 		name      string
 		kind      string
 		quantized bool
-	}{{"lora", "lora", false}, {"qlora", "lora", true}, {"full", "full", false}} {
+	}{{"lora", "lora", false}, {"qlora", "lora", true}, {"qdora", "dora", true}, {"full", "full", false}} {
 		t.Run(c.name, func(t *testing.T) {
 			base := written(t, c.quantized)
 			cfg := tinyConfig()
