@@ -77,7 +77,7 @@ func TestRunsDoNotDependOnChoices(t *testing.T) {
 		name      string
 		kind      string
 		quantized bool
-	}{{"lora", "lora", false}, {"qlora", "lora", true}, {"full", "full", false}} {
+	}{{"lora", "lora", false}, {"qlora", "lora", true}, {"qdora", "dora", true}, {"full", "full", false}} {
 		t.Run(c.name, func(t *testing.T) {
 			base := written(t, c.quantized)
 			cfg := tinyConfig()
@@ -85,7 +85,7 @@ func TestRunsDoNotDependOnChoices(t *testing.T) {
 			run := func(choices engine.Choices, procs int) *kept {
 				defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(procs))
 				out := &kept{}
-				r, err := New(base, cfg, list, list[:4], choices, out)
+				r, err := New(base, cfg, list, list[:4], &Plan{Choices: choices}, out)
 				require.NoError(t, err)
 				defer r.Close()
 				_, err = r.Train(context.Background())

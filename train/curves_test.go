@@ -123,7 +123,7 @@ func TestLossCurvesAgreeWithPyTorch(t *testing.T) {
 				cfg.Start = principalStart(t, base, cfg)
 			}
 			out := &discard{}
-			r, err := New(base, cfg, inOrder(list, cfg), nil, engine.Choices{Slots: 2}, out)
+			r, err := New(base, cfg, inOrder(list, cfg), nil, &Plan{Choices: engine.Choices{Slots: 2}}, out)
 			require.NoError(t, err)
 			defer r.Close()
 			for _, p := range r.Params() {

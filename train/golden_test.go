@@ -235,7 +235,7 @@ func TestRunsAgreeWithPyTorch(t *testing.T) {
 				cfg.Rank, cfg.Alpha = 3, 7
 			}
 			out := &discard{}
-			r, err := New(g.base, cfg, fixed(g.list), nil, engine.Choices{Slots: 2}, out)
+			r, err := New(g.base, cfg, fixed(g.list), nil, &Plan{Choices: engine.Choices{Slots: 2}}, out)
 			require.NoError(t, err)
 			defer r.Close()
 			if c.adapter != "" {

@@ -32,9 +32,12 @@ type Record struct {
 	TokensPerSecond float64 `json:"tokens_per_second,omitempty"`
 	Elapsed         float64 `json:"elapsed,omitempty"`
 
-	// PageWait is how many seconds of the step were spent waiting for what is trained
-	// to be read or written.
-	PageWait float64 `json:"page_wait,omitempty"`
+	// BytesRead and BytesWritten are those of files in the step: of the base, of what is
+	// trained and of what was put on disk meanwhile. DiskWait is how many seconds were
+	// spent waiting for them.
+	BytesRead    int64   `json:"bytes_read,omitempty"`
+	BytesWritten int64   `json:"bytes_written,omitempty"`
+	DiskWait     float64 `json:"disk_wait,omitempty"`
 }
 
 // Checkpoint is everything a later run needs to go on.

@@ -2,30 +2,35 @@ package train
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/seed18967229/nibble/internal/hint"
-	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/internal/memory"
 	"github.com/seed18967229/nibble/train/engine"
-	"github.com/seed18967229/nibble/train/model"
-	"github.com/seed18967229/nibble/train/optim"
-	"github.com/seed18967229/nibble/train/pages"
-	"github.com/seed18967229/nibble/train/stream"
 )
 
-// Plan is how much memory a run needs at most, from shapes alone.
+// Plan is what a run does with memory and disk, from shapes alone.
 type Plan struct {
 	engine.Choices
 
 	// Batches and Tokens are engine.Options'.
 	Batches, Tokens int
 
-	// Disk is how much the run needs in Choices.Scratch.
-	Disk int64
+	// Lines are the uses of memory and add up to Total. Of it, Mapped is memory that the
+	// collector does not manage.
+	Lines         []PlanLine
+	Total, Mapped int64
 
-	// Lines add up to Total.
-	Lines []PlanLine
-	Total int64
+	// Notes say what was chosen and why.
+	Notes []string
+
+	// Disk is how much the run needs in Choices.Scratch; Read and Written are the bytes of
+	// files of a step, and Operations its floating-point operations.
+	Disk, Read, Written int64
+	Operations          float64
+
+	// Seconds is how long a step is predicted to take; 0 if no speed was measured.
+	Seconds float64
 
 	// Trainable and Params are the numbers of parameters trained and in all.
 	Trainable, Params int64
@@ -37,82 +42,97 @@ type PlanLine struct {
 	Bytes int64
 }
 
-// programBytes is what the program takes before it does anything: code, the
-// runtime and headers. Measured on linux/amd64.
-const programBytes = 24 << 20
+// Resources are what a run may use.
+type Resources struct {
+	// Memory is the budget; 0 is none.
+	Memory int64
 
-// defaultSlots is the block that is used and two that are read ahead.
-const defaultSlots = 3
+	// Fill says that what is left of the budget keeps blocks of the base in memory, up to
+	// Cache bytes; else they are kept if the run is faster for it.
+	Fill  bool
+	Cache int64
 
-// NewPlan plans a run. longest is the length in tokens of the longest example.
-// Within a budget (0 is none) it takes as many slots as fit, up to the whole
-// model; it returns an error that says what would do if two do not fit.
-func NewPlan(base Base, cfg *Config, longest int, budget int64) (*Plan, error) {
-	a, p := base.Arch, &Plan{Params: base.Arch.NumParams()}
-	block, err := stream.BlockBytes(base.Source, a)
+	// Disk is what Scratch has room for, which is a directory.
+	Disk    int64
+	Scratch string
+
+	// Speed is what was measured of the machine, to choose by and to predict with.
+	Speed Speed
+}
+
+// Speed is how fast the machine is. What is 0 was not measured.
+type Speed struct {
+	// Product is the floating-point operations a second of products with a weight of the
+	// base.
+	Product float64
+
+	// Read and Write are bytes a second, of the base's files and of Resources.Scratch.
+	Read, Write float64
+}
+
+// usual is what is chosen by where nothing was measured.
+var usual = Speed{Product: 150e9, Read: 1e9, Write: 1e9}
+
+// or returns the speed with what is 0 taken from another.
+func (s Speed) or(t Speed) Speed {
+	pick := func(a, b float64) float64 {
+		if a > 0 {
+			return a
+		}
+		return b
+	}
+	return Speed{pick(s.Product, t.Product), pick(s.Read, t.Read), pick(s.Write, t.Write)}
+}
+
+// seconds is how long a step takes: its products or its files, whichever takes longer, as
+// one goes on behind the other.
+func (s Speed) seconds(p *Plan) float64 {
+	return max(p.Operations/s.Product, float64(p.Read)/s.Read+float64(p.Written)/s.Write)
+}
+
+// NewPlan plans a run. longest is the length in tokens of the longest example. Of the ways
+// that fit the resources it takes one that is among the fastest, in memory rather than on
+// disk, on disk rather than computed twice. It returns an error that says what would do if
+// none fits.
+func NewPlan(base Base, cfg *Config, longest int, r Resources) (*Plan, error) {
+	s, err := newShapes(base, cfg, longest)
 	if err != nil {
 		return nil, err
 	}
-	opt, err := optim.New(cfg.Optimizer, cfg.options())
-	if err != nil {
-		return nil, err
-	}
-	t, params, err := NewTrainable(a, base.Source, base.Codecs, cfg)
-	if err != nil {
-		return nil, err
-	}
-	p.PagedParams = optim.Paged(cfg.Optimizer)
-	micro := int64(cfg.BatchSize) * int64(min(longest, cfg.MaxSeqLength)-1) // tokens of a micro-batch
-	tokens := micro * int64(cfg.GradAccumulationSteps)
-	h := a.HiddenSize
-	for _, x := range params {
-		p.Trainable += x.Shape.Elems()
-		if cfg.Full() && x.Layer >= 0 {
-			block = 0 // every tensor of a block is trained and stays
+	speed := r.Speed.or(usual)
+	var best *Plan
+	least := int64(math.MaxInt64)
+	for _, c := range s.ways(r.Scratch) {
+		p := s.plan(c)
+		if r.Disk > 0 && p.Disk > r.Disk {
+			if p = s.spillLess(c, r.Disk); p == nil {
+				continue
+			}
+		}
+		least = min(least, p.Total)
+		if r.Memory > 0 && p.Total > r.Memory {
+			continue
+		}
+		p = s.fill(p, r, speed)
+		// Within so much of each other, the earlier way is the simpler one.
+		const equal = 0.98
+		if best == nil || speed.seconds(p) < equal*speed.seconds(best) {
+			best = p
 		}
 	}
-	var lasting int64
-	for _, ad := range t.Adapters {
-		lasting += ad.KeptFloats()
+	switch {
+	case best == nil && least == math.MaxInt64:
+		return nil, hint.Add(fmt.Errorf("the run needs more than the %s that are free in %s", memory.FormatSize(r.Disk), r.Scratch),
+			"free some, or name another directory with --scratch-dir")
+	case best == nil:
+		return nil, hint.Add(fmt.Errorf("the run needs %s of memory, over the budget of %s", memory.FormatSize(least), memory.FormatSize(r.Memory)),
+			"give --memory %s or more, or lower --batch-size, --max-seq-length, --grad-accumulation-steps or --rank", memory.AtLeast(least))
 	}
-	p.Batches, p.Tokens = cfg.GradAccumulationSteps, int(micro)
-	need := p.Need(a, t.Adapted(), p.Batches, p.Tokens)
-	p.Disk = need.Disk
-	var panel int64
-	for _, x := range a.Block(0) {
-		if len(x.Dims) == 2 {
-			panel = max(panel, kernel.PanelBytes(p.Tokens, int(x.Dims[0]), int(x.Dims[1])))
-		}
+	if r.Speed != (Speed{}) {
+		best.Seconds = speed.seconds(best)
 	}
-	logits := min(tokens*a.VocabSize, max(model.LogitFloats, tokens))
-
-	trained := pages.Measure(params, opt, pages.Options{Paged: p.PagedParams})
-	p.add("trained weights, their gradients and the state of "+opt.Name(), trained.Memory)
-	p.add("hidden states", need.Hidden)
-	p.add("hidden states between blocks", need.Bounds)
-	p.add("inside of blocks, kept", need.Kept)
-	p.add("on its way to disk and back", need.Ring)
-	p.add("inside a block", need.Pass)
-	p.add("kept by adapters", 4*lasting)
-	p.add("logits and their gradient", 4*(4*h*tokens+logits))
-	p.add("panels of decoded weights", panel)
-	p.add("tiles of attention", kernel.AttentionBytes(int(a.HeadDim)))
-	p.add("rotary table", 4*a.HeadDim*int64(cfg.MaxSeqLength))
-	p.add("the program", programBytes)
-
-	p.Slots = min(defaultSlots, int(a.NumHiddenLayers))
-	if budget > 0 {
-		least := p.Total + 2*block
-		if budget < least {
-			return nil, hint.Add(fmt.Errorf("the run needs %s of memory, over the budget of %s", memory.FormatSize(least), memory.FormatSize(budget)),
-				"give --memory %s or more, or lower --batch-size, --max-seq-length, --grad-accumulation-steps or --rank", memory.AtLeast(least))
-		}
-		if block > 0 {
-			p.Slots = int(min((budget-p.Total)/block, a.NumHiddenLayers))
-		}
-	}
-	p.add(fmt.Sprintf("%d of %d blocks of the base", p.Slots, a.NumHiddenLayers), int64(p.Slots)*block)
-	return p, nil
+	best.Notes = s.notes(best)
+	return best, nil
 }
 
 func (p *Plan) add(what string, bytes int64) {

@@ -52,9 +52,10 @@ type Run struct {
 	state State
 }
 
-// New prepares a run over training and validation examples (valid may be nil).
-// The configuration must be valid.
-func New(base Base, cfg Config, train, valid Examples, choices engine.Choices, out Output) (*Run, error) {
+// New prepares a run over training and validation examples (valid may be nil), as
+// planned. The configuration must be valid. Of the plan, the choices and the room for a
+// step count; without the latter it is made at the first.
+func New(base Base, cfg Config, train, valid Examples, plan *Plan, out Output) (*Run, error) {
 	if train.Len() == 0 {
 		return nil, fmt.Errorf("%w: there are no training examples", tensor.ErrMalformed)
 	}
@@ -67,11 +68,13 @@ func New(base Base, cfg Config, train, valid Examples, choices engine.Choices, o
 	if err != nil {
 		return nil, err
 	}
-	store, err := pages.New(params, opt, pages.Options{Paged: choices.PagedParams, Scratch: choices.Scratch})
+	store, err := pages.New(params, opt, pages.Options{Paged: plan.PagedParams, Scratch: plan.Scratch})
 	if err != nil {
 		return nil, err
 	}
-	eng, err := engine.New(base.Source, base.Codecs, base.Arch, t, engine.Options{Choices: choices, Positions: cfg.MaxSeqLength, Pager: store})
+	eng, err := engine.New(base.Source, base.Codecs, base.Arch, t, engine.Options{
+		Choices: plan.Choices, Batches: plan.Batches, Tokens: plan.Tokens, Positions: cfg.MaxSeqLength, Pager: store,
+	})
 	if err != nil {
 		store.Close()
 		return nil, err
@@ -219,7 +222,7 @@ func (r *Run) step(ctx context.Context) (Record, error) {
 		return Record{}, fmt.Errorf("%w: none of its %d examples has a token to be trained on", tensor.ErrMalformed, taken)
 	}
 	r.pages.Begin()
-	waited := r.pages.Stats().Waited
+	before := r.disk()
 	key := func(k int) uint64 { return r.cfg.Seed ^ uint64(step)<<24 ^ uint64(k) }
 	sums, err := r.engine.Grad(ctx, batches, key, 1/float32(labels))
 	var loss float64
@@ -250,11 +253,19 @@ func (r *Run) step(ctx context.Context) (Record, error) {
 	r.state.Examples += int64(taken)
 	r.state.NumTokens += int64(labels)
 	r.state.Epoch = float64(r.state.Examples) / float64(r.train.Len())
+	after := r.disk()
 	return Record{
 		Step: step, Epoch: r.state.Epoch, Loss: loss, GradNorm: norm, LearningRate: lr, NumTokens: r.state.NumTokens,
 		TokensPerSecond: float64(tokens) / time.Since(start).Seconds(),
-		PageWait:        (r.pages.Stats().Waited - waited).Seconds(),
+		BytesRead:       after.Read - before.Read, BytesWritten: after.Written - before.Written,
+		DiskWait: (after.Waited - before.Waited).Seconds(),
 	}, nil
+}
+
+// disk adds up what has gone to files and back.
+func (r *Run) disk() scratch.Stats {
+	e := r.engine.Stats()
+	return r.pages.Stats().Add(e.Scratch).Add(scratch.Stats{Read: e.BytesRead + e.HeadRead, Waited: e.Waited})
 }
 
 // update changes everything that is trained by its gradient times scale.

@@ -79,7 +79,9 @@ func (k *kept) Save(c Checkpoint) error {
 }
 
 // timeless clears what is of the machine and not of the run.
-func timeless(r *Record) { r.TokensPerSecond, r.Elapsed, r.PageWait = 0, 0, 0 }
+func timeless(r *Record) {
+	r.TokensPerSecond, r.Elapsed, r.BytesRead, r.BytesWritten, r.DiskWait = 0, 0, 0, 0, 0
+}
 
 func snapshot(src tensor.Source) tensor.Source {
 	var entries []tensor.Entry
@@ -119,7 +121,7 @@ func runChosen(t *testing.T, cfg Config, choices engine.Choices, from *Checkpoin
 	t.Helper()
 	base, list := tiny(t)
 	out := &kept{}
-	r, err := New(base, cfg, list, list[:4], choices, out)
+	r, err := New(base, cfg, list, list[:4], &Plan{Choices: choices}, out)
 	require.NoError(t, err)
 	defer r.Close()
 	if from != nil {
@@ -273,7 +275,7 @@ func TestInterrupt(t *testing.T) {
 			cancel()
 		}
 	}}
-	r, err := New(base, tinyConfig(), list, nil, engine.Choices{Slots: 2}, out)
+	r, err := New(base, tinyConfig(), list, nil, &Plan{Choices: engine.Choices{Slots: 2}}, out)
 	require.NoError(t, err)
 	defer r.Close()
 	_, err = r.Train(ctx)
@@ -287,7 +289,7 @@ func TestInterrupt(t *testing.T) {
 		out  *kept
 		from *Checkpoint
 	}{{whole, nil}, {again, &c}} {
-		r, err := New(base, tinyConfig(), list, nil, engine.Choices{Slots: 2}, x.out)
+		r, err := New(base, tinyConfig(), list, nil, &Plan{Choices: engine.Choices{Slots: 2}}, x.out)
 		require.NoError(t, err)
 		if x.from != nil {
 			require.NoError(t, r.Resume(*x.from))
@@ -316,7 +318,7 @@ func TestResumeRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := tinyConfig()
 			c.change(&cfg)
-			r, err := New(base, cfg, c.list, nil, engine.Choices{Slots: 2}, &kept{})
+			r, err := New(base, cfg, c.list, nil, &Plan{Choices: engine.Choices{Slots: 2}}, &kept{})
 			require.NoError(t, err)
 			defer r.Close()
 			err = r.Resume(saved)
@@ -326,7 +328,7 @@ func TestResumeRefuses(t *testing.T) {
 	}
 	cfg := tinyConfig()
 	cfg.Iters, cfg.LearningRate = 12, 1e-3
-	r, err := New(base, cfg, list, nil, engine.Choices{Slots: 2}, &kept{})
+	r, err := New(base, cfg, list, nil, &Plan{Choices: engine.Choices{Slots: 2}}, &kept{})
 	require.NoError(t, err)
 	defer r.Close()
 	require.NoError(t, r.Resume(saved), "going on for longer is another run's end, not another run")
@@ -339,7 +341,7 @@ func TestResumeRefuses(t *testing.T) {
 func TestStopsThatLoseNothing(t *testing.T) {
 	base, list := tiny(t)
 	run := func(cfg Config, base Base, list Examples, out Output) error {
-		r, err := New(base, cfg, list, nil, engine.Choices{Slots: 2}, out)
+		r, err := New(base, cfg, list, nil, &Plan{Choices: engine.Choices{Slots: 2}}, out)
 		if err != nil {
 			return err
 		}
@@ -360,7 +362,7 @@ func TestStopsThatLoseNothing(t *testing.T) {
 		// Only what goes back meets the weight: the value's gradient is that of the
 		// attention's result times it.
 		for _, paged := range []bool{false, true} {
-			r, err := New(base, tinyConfig(), list, nil, engine.Choices{Slots: 2, PagedParams: paged, Scratch: t.TempDir()}, &kept{})
+			r, err := New(base, tinyConfig(), list, nil, &Plan{Choices: engine.Choices{Slots: 2, PagedParams: paged, Scratch: t.TempDir()}}, &kept{})
 			require.NoError(t, err)
 			defer r.Close()
 			r.pages.Params()[9].Init = func(dst []float32) error {

@@ -70,7 +70,7 @@ func (b *builder) whole(x arch.Tensor, name string) error {
 	if err != nil {
 		return err
 	}
-	p := &optim.Param{Name: name, Shape: info.Shape, Layer: x.Layer, Decay: len(x.Dims) > 1, Init: func(dst []float32) error {
+	p := &optim.Param{Name: name, Shape: info.Shape, Layer: x.Layer, Decay: len(x.Dims) > 1, Embedding: x.Role == arch.Embedding || x.Role == arch.Position, Init: func(dst []float32) error {
 		_, rows, err := b.codecs.OpenFrom(b.src, x.Name)
 		if err != nil {
 			return err

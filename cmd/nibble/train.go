@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,6 +52,7 @@ the same result.`,
 		if err := o.settle(cmd.Flags()); err != nil {
 			return err
 		}
+		o.cacheGiven = cmd.Flags().Changed("cache")
 		return missing(cmd, "model", "data", "output-dir")
 	}
 	return cmd
@@ -92,8 +91,7 @@ type trainResult struct {
 	Seconds   float64 `json:"seconds"`
 	BytesRead int64   `json:"base_bytes_read"`
 	DiskWait  float64 `json:"disk_wait_seconds"`
-	Paged     int64   `json:"page_bytes"`
-	PageWait  float64 `json:"page_wait_seconds"`
+	Scratch   int64   `json:"scratch_bytes"`
 	Planned   int64   `json:"planned_memory"`
 	PeakRSS   int64   `json:"peak_rss"`
 }
@@ -106,10 +104,11 @@ func (r *trainResult) text(w io.Writer) {
 		fmt.Fprintf(w, ", %.4f -> %.4f in validation", *r.FirstEval, *r.Eval)
 	}
 	fmt.Fprintln(w)
-	fmt.Fprintf(w, "  base          %s read from disk, %.2f s waited for\n", memory.FormatSize(r.BytesRead), r.DiskWait)
-	if r.Paged > 0 {
-		fmt.Fprintf(w, "  pages         %s of what is trained read and written, %.2f s waited for\n", memory.FormatSize(r.Paged), r.PageWait)
+	fmt.Fprintf(w, "  disk          %s of the base read", memory.FormatSize(r.BytesRead))
+	if r.Scratch > 0 {
+		fmt.Fprintf(w, ", %s written to files of the run and read back", memory.FormatSize(r.Scratch))
 	}
+	fmt.Fprintf(w, "; %.2f s waited for (%.1f %%)\n", r.DiskWait, 100*r.DiskWait/max(r.Seconds, 1e-9))
 	fmt.Fprintf(w, "  peak memory   %s (planned %s)\n", memory.FormatSize(r.PeakRSS), memory.FormatSize(r.Planned))
 }
 
@@ -156,7 +155,7 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	if set.Valid != nil {
 		longest = max(longest, set.Valid.Stats().Longest)
 	}
-	plan, err := train.NewPlan(m.base(), &o.Config, longest, int64(a.memory))
+	plan, err := a.plan(ctx, m, longest, o)
 	if err != nil {
 		return err
 	}
@@ -200,10 +199,7 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	if set.Valid != nil {
 		valid = set.Valid
 	}
-	if plan.Scratch == "" {
-		plan.Scratch = o.out
-	}
-	run, err := train.New(m.base(), o.Config, set.Train, valid, plan.Choices, out)
+	run, err := train.New(m.base(), o.Config, set.Train, valid, plan, out)
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.model, err)
 	}
@@ -224,7 +220,7 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 		return err
 	}
 	// The collector works as hard as it must to keep to the plan.
-	debug.SetMemoryLimit(plan.Total)
+	debug.SetMemoryLimit(max(plan.Total-plan.Mapped, 1))
 	a.note("training %s of %s parameters (%.2f %%): %d steps over %d examples", thousands(plan.Trainable), thousands(plan.Params),
 		100*float64(plan.Trainable)/float64(plan.Params), run.Steps(), set.Train.Len())
 
@@ -244,13 +240,14 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	if err := a.finishTraining(ctx, m, out, run, o); err != nil {
 		return err
 	}
-	stats, paged := run.Engine().Stats(), run.Stats()
+	stats, files := run.Engine().Stats(), run.Stats()
 	return a.print(&trainResult{
 		OutputDir: o.out, Type: o.FineTuneType, Steps: state.Step,
 		TrainableParams: plan.Trainable, Params: plan.Params, TrainableShare: float64(plan.Trainable) / float64(plan.Params),
 		Loss: out.records[len(out.records)-1].Loss, FirstLoss: state.FirstLoss, Eval: state.EvalLoss, FirstEval: state.FirstEvalLoss,
-		NumTokens: state.NumTokens, Seconds: time.Since(start).Seconds(), BytesRead: stats.BytesRead, DiskWait: stats.Waited.Seconds(),
-		Paged: paged.Read + paged.Written, PageWait: paged.Waited.Seconds(), Planned: plan.Total, PeakRSS: memory.PeakRSS(),
+		NumTokens: state.NumTokens, Seconds: time.Since(start).Seconds(), BytesRead: stats.BytesRead + stats.HeadRead, DiskWait: (stats.Waited + stats.Scratch.Waited + files.Waited).Seconds(),
+		Scratch: stats.Scratch.Read + stats.Scratch.Written + files.Read + files.Written,
+		Planned: plan.Total, PeakRSS: memory.PeakRSS(),
 	})
 }
 
@@ -334,28 +331,4 @@ func moveUp(from, to string) error {
 		}
 	}
 	return os.Remove(from)
-}
-
-// dryRunResult is what train --dry-run prints.
-type dryRunResult struct {
-	Config train.Config `json:"config"`
-
-	// SetBy says of each flag that is not left as it is what set it.
-	SetBy map[string]string `json:"set_by"`
-
-	Plan *train.Plan `json:"plan"`
-}
-
-func (r *dryRunResult) text(w io.Writer) {
-	c, _ := json.MarshalIndent(r.Config, "", "  ")
-	fmt.Fprintf(w, "%s\n\n", c)
-	for _, name := range slices.Sorted(maps.Keys(r.SetBy)) {
-		fmt.Fprintf(w, "%s is from %s\n", name, r.SetBy[name])
-	}
-	fmt.Fprintf(w, "\nmemory, at most:\n")
-	for _, l := range r.Plan.Lines {
-		fmt.Fprintf(w, "  %12s  %s\n", memory.FormatSize(l.Bytes), l.What)
-	}
-	fmt.Fprintf(w, "  %12s  in all\n", memory.FormatSize(r.Plan.Total))
-	fmt.Fprintf(w, "\ntrainable: %s of %s parameters (%.2f %%)\n", thousands(r.Plan.Trainable), thousands(r.Plan.Params), 100*float64(r.Plan.Trainable)/float64(r.Plan.Params))
 }

@@ -20,6 +20,9 @@ import (
 type trainOptions struct {
 	model, data, out, resume, config string
 	preset, adapter, adapterFormat   string
+	scratch                          string
+	cache                            sizeFlag
+	cacheGiven                       bool
 	mask                             data.Mask
 	report                           int
 	dryRun                           bool
@@ -37,7 +40,9 @@ func (o *trainOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.config, "config", "", "YAML file with any of these flags")
 	f.StringVar(&o.preset, "preset", "", "settings of "+strings.Join(presetNames(), ", ")+"; what is given beside it wins")
 	f.StringVar(&o.resume, "resume", "", "go on from this checkpoint, or from the last one of this output directory")
-	f.BoolVar(&o.dryRun, "dry-run", false, "print the settings and the memory plan, and stop")
+	f.BoolVar(&o.dryRun, "dry-run", false, "print the settings, the memory plan and how long a step will take, and stop")
+	f.Var(&o.cache, "cache", "keep blocks of the base in what is left of --memory, up to this size; 0 is none (default: all that is left)")
+	f.StringVar(&o.scratch, "scratch-dir", "", "directory for what memory has no room for (default: --output-dir)")
 
 	f.StringVar(&c.FineTuneType, "fine-tune-type", c.FineTuneType, strings.Join(train.FineTuneTypes(), ", "))
 	f.IntVar(&c.Iters, "iters", c.Iters, "optimizer steps (default: as --epochs says)")

@@ -255,3 +255,17 @@ func syncDir(path string) error {
 	_ = d.Sync()
 	return nil
 }
+
+// Existing returns path, or the nearest directory above it that exists.
+func Existing(path string) string {
+	for {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+		up := filepath.Dir(path)
+		if up == path {
+			return path
+		}
+		path = up
+	}
+}

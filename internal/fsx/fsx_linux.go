@@ -58,15 +58,21 @@ func allocate(f *os.File, size int64) error {
 }
 
 func checkFree(path string, size int64) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(path, &st); err != nil {
-		return nil // unknown is not full
-	}
-	if free := int64(st.Bavail) * int64(st.Bsize); size > free {
+	if free := Free(path); free > 0 && size > free {
 		return hint.Add(fmt.Errorf("needs %d bytes but the disk has %d free: %w", size, free, unix.ENOSPC),
 			"free some space or choose an output on another disk")
 	}
 	return nil
+}
+
+// Free returns how many bytes can be written where path is or would be, 0 if that is not
+// known.
+func Free(path string) int64 {
+	var st unix.Statfs_t
+	if err := unix.Statfs(Existing(path), &st); err != nil {
+		return 0
+	}
+	return int64(st.Bavail) * int64(st.Bsize)
 }
 
 // umask reads the process's mask; it can be read only by setting it.

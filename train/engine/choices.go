@@ -3,6 +3,7 @@ package engine
 import (
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/train/model"
+	"github.com/seed18967229/nibble/train/stream"
 )
 
 // Choices say what of a step is in memory, what is on disk and what is computed
@@ -92,4 +93,10 @@ func (c Choices) passFloats(a *arch.Model, adapted model.Adapted, tokens int) (m
 		most = max(most, model.ForwardFloats(a, adapted, l, tokens, false), model.ForwardFloats(a, adapted, l, tokens, !again), model.BackwardFloats(a, adapted, l, tokens, !again))
 	}
 	return most
+}
+
+// Stream returns the part of the choices that is about the base. skip is
+// stream.Options'.
+func (c Choices) Stream(skip func(name string) bool) stream.Options {
+	return stream.Options{Slots: c.Slots, Pinned: c.Pinned, ResidentHead: c.ResidentHead, Skip: skip}
 }

@@ -69,7 +69,7 @@ type Engine struct {
 // trained of it. Close ends it.
 func New(src tensor.Source, codecs tensor.Codecs, a *arch.Model, train model.Trainable, o Options) (*Engine, error) {
 	skip := func(name string) bool { return train.Params[name] != nil }
-	s, err := stream.New(src, codecs, a, stream.Options{Slots: o.Slots, Pinned: o.Pinned, ResidentHead: o.ResidentHead, Skip: skip})
+	s, err := stream.New(src, codecs, a, o.Stream(skip))
 	if err != nil {
 		return nil, err
 	}
@@ -115,6 +115,7 @@ func (e *Engine) reserve(batches, tokens int) error {
 		}
 	}
 	e.model.Reserve(e.choices.passFloats(e.arch, e.model.Adapted(), tokens))
+	e.model.ReserveHead(batches * tokens)
 	return nil
 }
 

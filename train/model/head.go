@@ -328,12 +328,16 @@ func chunkOf(floats int, a *arch.Model, n int) int {
 
 // HeadFloats returns how many floats Loss takes for n labels, with their gradient.
 func HeadFloats(a *arch.Model, n int64) int64 {
-	logits := n * int64(chunkOf(LogitFloats, a, int(n)))
+	round := func(n int64) int64 { return int64(lines(int(n))) }
+	logits := round(n * int64(chunkOf(LogitFloats, a, int(n))))
 	if a.FinalLogitSoftcapping > 0 {
 		logits *= 2
 	}
-	return 4*n*a.HiddenSize + n + logits // raw x dx draw
+	return 4*round(n*a.HiddenSize) + round(n) + logits // raw x dx draw, own
 }
+
+// ReserveHead makes room for the loss of n labels, once.
+func (m *Model) ReserveHead(n int) { m.headScr.reserve(int(HeadFloats(m.arch, int64(n)))) }
 
 // sweep computes the logits of all rows a chunk of the vocabulary at a time and calls f
 // with each: rows of width logits, the first of which is token first's, and that part of

@@ -16,10 +16,13 @@ const least8 = 4096
 // Name implements Optimizer.
 func (adamW8) Name() string { return "adamw_8bit" }
 
+// eight reports whether the moments of p have 8 bits.
+func eight(p *Param) bool { return !p.Embedding && p.Shape.Elems() >= least8 }
+
 // State implements Optimizer.
 func (adamW8) State(p *Param) []Field {
 	n := p.Shape.Elems()
-	if n < least8 {
+	if !eight(p) {
 		return []Field{{".state1", tensor.F32, p.Shape}, {".state2", tensor.F32, p.Shape}}
 	}
 	scales := tensor.Shape{kernel.Moments8Blocks(n)}
@@ -31,7 +34,7 @@ func (adamW8) State(p *Param) []Field {
 
 // Step implements Optimizer.
 func (a adamW8) Step(step int, lr float64, p *Param, state [][]byte) {
-	if len(p.Data) < least8 {
+	if !eight(p) {
 		a.adamW.Step(step, lr, p, state)
 		return
 	}

@@ -25,6 +25,10 @@ type Param struct {
 	// biases, as the trainer of transformers has it.
 	Decay bool
 
+	// Embedding says that it is a table of embeddings, of which transformers keeps the
+	// moments in 32 bits whatever the optimizer.
+	Embedding bool
+
 	// DType is BF16 for a parameter that holds only what bfloat16 can. Others are F32,
 	// which may be left out.
 	DType tensor.DType
