@@ -113,8 +113,8 @@ func (l LowRank) addend() addend {
 	return addend{strided{l.U, r, 1}, operand{data: l.V.Data, ld: l.V.Cols, transposed: !l.Plain}, r}
 }
 
-// addTo adds it to the product y of m rows.
-func (l LowRank) addTo(y []float32, m int) error {
+// AddTo adds it to the product y of m rows.
+func (l LowRank) AddTo(y []float32, m int) error {
 	switch {
 	case l.rank() == 0:
 		return nil
@@ -143,7 +143,7 @@ func MulTPlus(y, x []float32, m int, w Matrix, add bool, plus LowRank) error {
 		if err := product(y, x, m, w); err != nil {
 			return err
 		}
-		return plus.addTo(y, m)
+		return plus.AddTo(y, m)
 	}
 	p := product{c: y, ldc: rows, a: strided{x, cols, 1}, b: operand{transposed: true}, m: m, n: rows, k: cols, add: add}
 	if p.b.direct(w) {
@@ -163,7 +163,7 @@ func MulTPlus(y, x []float32, m int, w Matrix, add bool, plus LowRank) error {
 			return err
 		}
 	}
-	return plus.addTo(y, m)
+	return plus.AddTo(y, m)
 }
 
 // Mul computes dx = dy·w, or adds it to dx: dy is m x rows, dx is m x cols. It
@@ -184,13 +184,13 @@ func MulPlus(dx, dy []float32, m int, w Matrix, add bool, plus LowRank) error {
 		if err := mulGo(dx, dy, m, w); err != nil {
 			return err
 		}
-		return plus.addTo(dx, m)
+		return plus.AddTo(dx, m)
 	}
 	if m <= smallM && plus.rank() > 0 {
 		if err := Mul(dx, dy, m, w, add); err != nil {
 			return err
 		}
-		return plus.addTo(dx, m)
+		return plus.AddTo(dx, m)
 	}
 	p := product{c: dx, ldc: cols, a: strided{dy, rows, 1}, m: m, n: cols, k: rows, add: add}
 	if p.b.direct(w) {
@@ -211,7 +211,7 @@ func MulPlus(dx, dy []float32, m int, w Matrix, add bool, plus LowRank) error {
 		}
 		p.add = true
 	}
-	return plus.addTo(dx, m)
+	return plus.AddTo(dx, m)
 }
 
 // RankBytes returns the scratch memory that MulTPlus and MulPlus take beside that of the

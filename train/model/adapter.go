@@ -115,47 +115,54 @@ func (a *Adapter) b() kernel.Dense {
 	return kernel.Dense{Data: a.B.Data, Rows: int(a.B.Shape[0]), Cols: a.rank()}
 }
 
-// add adds Scale·(x·Aᵀ)·Bᵀ to y. Matrices in memory cannot fail to decode.
-func (a *Adapter) add(s *arena, y, x []float32, n int) {
+// product returns Scale·(dropout(x)·Aᵀ)·Bᵀ for the n rows of x. Matrices in memory cannot
+// fail to decode.
+func (a *Adapter) product(s *arena, x []float32, n int, d dropout) kernel.LowRank {
 	u := s.take(n * a.rank())
-	_ = kernel.MulT(u, x, n, a.a(), false)
+	defer s.release(s.mark())
+	_ = kernel.MulT(u, d.drop(s, x, a), n, a.a(), false)
 	kernel.Scale(u, a.Scale)
-	_ = kernel.MulT(y, u, n, a.b(), true)
+	return kernel.LowRank{U: u, V: a.b()}
 }
 
-// addGrad adds to dx, and to the gradients of A and B, what follows from the gradient
-// dy of what add adds to.
-func (a *Adapter) addGrad(s *arena, dx, dy, x []float32, n int) {
-	r := a.rank()
-	u, t := s.take(n*r), s.take(n*r)
+// grads adds to the gradients of A and B what follows from the gradient dy of the sum
+// that product is part of. It returns the gradient with respect to dropout(x).
+func (a *Adapter) grads(s *arena, dy, x []float32, n int, d dropout) kernel.LowRank {
+	r, in, out := a.rank(), a.a().Cols, a.b().Rows
+	u := s.take(n * r)
+	defer s.release(s.mark())
+	x = d.drop(s, x, a)
 	_ = kernel.MulT(u, x, n, a.a(), false)
 	kernel.Scale(u, a.Scale)
-	kernel.AddOuter(a.B.Grad, dy, u, n, a.b().Rows, r)
+	kernel.AddOuter(a.B.Grad, dy, u, n, out, r)
+	t := u // which is not needed any more
 	_ = kernel.Mul(t, dy, n, a.b(), false)
 	kernel.Scale(t, a.Scale)
-	kernel.AddOuter(a.A.Grad, t, x, n, r, a.a().Cols)
-	_ = kernel.Mul(dx, t, n, a.a(), true)
+	kernel.AddOuter(a.A.Grad, t, x, n, r, in)
+	return kernel.LowRank{U: t, V: a.a(), Plain: true}
 }
 
 // scratch returns how many floats a pass through the layer takes for its adapter, for n
 // tokens.
 func (a *Adapter) scratch(n int, back bool) int {
-	r, in, out := a.rank(), int(a.A.Shape[1]), int(a.B.Shape[0])
-	floats := lines(n * r) // x·Aᵀ
-	if back {
-		floats *= 2 // and its gradient
-	}
+	in, out := lines(n*int(a.A.Shape[1])), lines(n*int(a.B.Shape[0]))
+	inner := lines(n * a.rank()) // x·Aᵀ, or then its gradient
+	dropped, initial := 0, 0
 	if a.Dropout > 0 {
-		floats += lines(n * in)
-		if back {
-			floats += lines(n * in)
-		}
+		dropped = in
 	}
 	if a.Initial != nil {
-		floats += 2 * lines(n*r)
+		initial = inner
 	}
-	if a.Magnitude != nil {
-		floats = max(floats, a.normScratch()) + 2*lines(n*r) + lines(n*out)
+	if a.Magnitude == nil {
+		return inner + max(dropped, initial)
 	}
-	return floats
+	floats := inner + initial
+	switch {
+	case back:
+		floats += 2*dropped + out
+	case a.Dropout > 0:
+		floats = inner + dropped + out
+	}
+	return max(floats, a.normScratch())
 }

@@ -163,10 +163,12 @@ func TestLinear(t *testing.T) {
 			var s arena
 			y, dx := make([]float32, l.n*l.out), make([]float32, l.n*l.in)
 			require.NoError(t, l.forward(&s, y, l.x, l.n, l.d))
+			require.Equal(t, l.lora.scratch(l.n, false), s.peak, "scratch forward")
 			for i, v := range l.results() {
 				require.InDelta(t, v, y[i], 2e-5, "output %d", i)
 			}
-			require.NoError(t, l.backward(&s, dx, l.dy, l.x, l.n, l.d))
+			require.NoError(t, l.backward(&s, dx, l.dy, l.x, l.n, l.d, false))
+			require.Equal(t, max(l.lora.scratch(l.n, false), l.lora.scratch(l.n, true)), s.peak, "scratch back")
 			require.Zero(t, s.next, "all scratch is given back")
 
 			check := func(name string, values, grad []float32) {
@@ -222,6 +224,7 @@ func TestNormsFollowTheAdapter(t *testing.T) {
 		for step := range 3 {
 			l.gains, l.norms = nil, nil
 			require.NoError(t, l.forward(&s, y, l.x, l.n, l.d))
+			require.Equal(t, l.lora.scratch(l.n, false), s.peak, "scratch forward")
 			for i, v := range l.results() {
 				require.InDelta(t, v, y[i], 2e-5, "output %d in step %d", i, step)
 			}
@@ -245,7 +248,7 @@ func TestRowOfZeros(t *testing.T) {
 	var s arena
 	y, dx := make([]float32, l.n*l.out), make([]float32, l.n*l.in)
 	require.NoError(t, l.forward(&s, y, l.x, l.n, l.d))
-	require.NoError(t, l.backward(&s, dx, l.dy, l.x, l.n, l.d))
+	require.NoError(t, l.backward(&s, dx, l.dy, l.x, l.n, l.d, false))
 	require.Zero(t, y[0])
 	for _, p := range l.lora.Params() {
 		for i, v := range p.Grad {

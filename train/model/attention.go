@@ -129,13 +129,13 @@ func (a *attention) extend(in *attnInner, q, k []float32, n int, c *Cache, layer
 	a.Forward(in.out, nil, q, kv.k, kv.v, n, c.n+n)
 }
 
-// backward adds to dh the gradient with respect to h, given that of the output
+// backward puts the gradient with respect to h into dh, given that of the output
 // projection's result.
 func (a *attention) backward(s *arena, dh, dy []float32, in *attnInner, h []float32, batch *Batch, d dropout) error {
 	n := len(batch.Tokens)
 	q, k := a.turned(s, in, batch.Pos, true)
-	do := s.zeros(len(in.out))
-	if err := a.o.backward(s, do, dy, in.out, n, d); err != nil {
+	do := s.take(len(in.out))
+	if err := a.o.backward(s, do, dy, in.out, n, d, false); err != nil {
 		return err
 	}
 	dq, dk, dv := s.take(len(q)), s.take(len(k)), s.take(len(k))
@@ -163,13 +163,13 @@ func (a *attention) backward(s *arena, dh, dy []float32, in *attnInner, h []floa
 	if a.qkv != nil {
 		all := s.take(n * a.qkv.out)
 		join(all, n, dq, dk, dv)
-		return a.qkv.backward(s, dh, all, h, n, d)
+		return a.qkv.backward(s, dh, all, h, n, d, false)
 	}
-	for _, p := range []struct {
+	for i, p := range []struct {
 		l  *linear
 		dy []float32
 	}{{a.q, dq}, {a.k, dk}, {a.v, dv}} {
-		if err := p.l.backward(s, dh, p.dy, h, n, d); err != nil {
+		if err := p.l.backward(s, dh, p.dy, h, n, d, i > 0); err != nil {
 			return err
 		}
 	}

@@ -191,7 +191,6 @@ func (b *Block) Backward(dx, x []float32, batch *Batch, key *uint64, kept []floa
 		dy = s.zeros(len(x))
 		b.postMLP.grad(dy, dx, in.y, n)
 	}
-	clear(dh)
 	if err := b.mlp.backward(s, dh, dy, &in.mlp, h2, n, d); err != nil {
 		return err
 	}
@@ -206,7 +205,6 @@ func (b *Block) Backward(dx, x []float32, batch *Batch, key *uint64, kept []floa
 		da = s.zeros(len(x))
 		b.postAttn.grad(da, dx, in.mid, n)
 	}
-	clear(dh)
 	if err := b.attn.backward(s, dh, da, &in.attn, h1, batch, d); err != nil {
 		return err
 	}

@@ -239,7 +239,7 @@ func columnSquares(w kernel.Matrix) ([]float32, error) {
 	return out, nil
 }
 
-// doraForward makes of y, which is x·Wᵀ, the layer's result but for its bias.
+// doraForward is forward for a layer with a magnitude, but for the bias.
 func (l *linear) doraForward(s *arena, y, x []float32, n int, d dropout) error {
 	y = y[:n*l.out]
 	g, err := l.findGains(s)
@@ -247,7 +247,9 @@ func (l *linear) doraForward(s *arena, y, x []float32, n int, d dropout) error {
 		return err
 	}
 	if !d.drops(l.lora) {
-		l.lora.add(s, y, x, n)
+		if err := l.times(s, y, x, n, l.lora.product(s, x, n, d)); err != nil {
+			return err
+		}
 		eachRow(y, n, func(y []float32, _ int) {
 			for o, f := range g.factor {
 				y[o] *= f
@@ -257,11 +259,14 @@ func (l *linear) doraForward(s *arena, y, x []float32, n int, d dropout) error {
 	}
 	dropped := d.drop(s, x, l.lora)
 	z := s.take(n * l.out)
-	if err := l.times(s, z, dropped, n); err != nil {
+	if err := l.times(s, y, x, n, kernel.LowRank{}); err != nil {
+		return err
+	}
+	if err := l.times(s, z, dropped, n, kernel.LowRank{}); err != nil {
 		return err
 	}
 	kernel.AddScaled(y, -1, z)
-	l.lora.add(s, z, dropped, n)
+	_ = l.lora.product(s, dropped, n, dropout{}).AddTo(z, n)
 	eachRow(y, n, func(y []float32, i int) {
 		z := z[i*l.out:][:l.out]
 		for o, f := range g.factor {
@@ -272,7 +277,7 @@ func (l *linear) doraForward(s *arena, y, x []float32, n int, d dropout) error {
 }
 
 // doraBackward is backward for a layer with a magnitude.
-func (l *linear) doraBackward(s *arena, dx, dy, x []float32, n int, d dropout) error {
+func (l *linear) doraBackward(s *arena, dx, dy, x []float32, n int, d dropout, add bool) error {
 	dy = dy[:n*l.out]
 	g, err := l.findGains(s)
 	if err != nil {
@@ -281,10 +286,11 @@ func (l *linear) doraBackward(s *arena, dx, dy, x []float32, n int, d dropout) e
 	drops, dropped := d.drops(l.lora), d.drop(s, x, l.lora)
 	// What the magnitude multiplies is not at hand any more.
 	z := s.take(n * l.out)
-	if err := l.times(s, z, dropped, n); err != nil {
+	mark := s.mark()
+	if err := l.times(s, z, dropped, n, l.lora.product(s, dropped, n, dropout{})); err != nil {
 		return err
 	}
-	l.lora.add(s, z, dropped, n)
+	s.release(mark)
 	byChunks(l.out, int64(n)*int64(l.out), func(from, to int) {
 		sums := make([]float64, to-from)
 		for i := range n {
@@ -305,19 +311,20 @@ func (l *linear) doraBackward(s *arena, dx, dy, x []float32, n int, d dropout) e
 			z[o] = f * dy[o]
 		}
 	})
+	plus := l.lora.grads(s, z, dropped, n, dropout{})
 	if !drops {
-		l.lora.addGrad(s, dx, z, x, n)
-		return l.timesGrad(s, dx, z, n)
+		return l.timesGrad(s, dx, z, n, add, plus)
 	}
-	dropGrad := s.zeros(n * l.in)
-	l.lora.addGrad(s, dropGrad, z, dropped, n)
 	kernel.AddScaled(z, -1, dy)
-	if err := l.timesGrad(s, dropGrad, z, n); err != nil {
+	dropGrad := s.take(n * l.in)
+	if err := l.timesGrad(s, dropGrad, z, n, false, plus); err != nil {
 		return err
 	}
-	d.mask(dropGrad, dropGrad, l.lora)
-	kernel.Add(dx, dropGrad)
-	return l.timesGrad(s, dx, dy, n)
+	if err := l.timesGrad(s, dx, dy, n, add, kernel.LowRank{}); err != nil {
+		return err
+	}
+	d.addMasked(dx, dropGrad, l.lora)
+	return nil
 }
 
 // eachRow calls f with each of the n rows of x and its number.

@@ -26,8 +26,13 @@ func (d dropout) drop(s *arena, x []float32, a *Adapter) []float32 {
 // maskedAtOnce is how many elements of a mask are made by one call.
 const maskedAtOnce = 1 << 14
 
-// mask fills y with x, some of it zeroed; y may be x.
-func (d dropout) mask(y, x []float32, a *Adapter) {
+// mask fills y with x, some of it zeroed.
+func (d dropout) mask(y, x []float32, a *Adapter) { d.masked(y, x, a, false) }
+
+// addMasked adds to y what mask would make of x.
+func (d dropout) addMasked(y, x []float32, a *Adapter) { d.masked(y, x, a, true) }
+
+func (d dropout) masked(y, x []float32, a *Adapter, add bool) {
 	seed := mix(d.key ^ nameHash(a.A.Name))
 	threshold := uint64(float64(a.Dropout) * (1 << 53))
 	keep := 1 / (1 - a.Dropout)
@@ -36,11 +41,14 @@ func (d dropout) mask(y, x []float32, a *Adapter) {
 		to := min(len(x), from+maskedAtOnce)
 		y, x := y[from:to], x[from:to]
 		for i, v := range x {
+			kept := float32(v * keep)
 			if mix(seed+uint64(from+i))>>11 < threshold {
-				y[i] = 0
-			} else {
-				y[i] = v * keep
+				kept = 0
 			}
+			if add {
+				kept += y[i]
+			}
+			y[i] = kept
 		}
 	})
 }

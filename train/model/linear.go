@@ -37,17 +37,17 @@ func (l *linear) observe(x []float32, n int) {
 func (l *linear) forward(s *arena, y, x []float32, n int, d dropout) error {
 	l.observe(x, n)
 	defer s.release(s.mark())
-	if err := l.times(s, y, x, n); err != nil {
-		return err
-	}
+	var err error
 	switch {
 	case l.lora == nil:
+		err = l.times(s, y, x, n, kernel.LowRank{})
 	case l.lora.Magnitude != nil:
-		if err := l.doraForward(s, y, x, n, d); err != nil {
-			return err
-		}
+		err = l.doraForward(s, y, x, n, d)
 	default:
-		l.lora.add(s, y, d.drop(s, x, l.lora), n)
+		err = l.times(s, y, x, n, l.lora.product(s, x, n, d))
+	}
+	if err != nil {
+		return err
 	}
 	if l.bias != nil {
 		kernel.AddRow(y, l.bias, n)
@@ -55,18 +55,12 @@ func (l *linear) forward(s *arena, y, x []float32, n int, d dropout) error {
 	return nil
 }
 
-// backward adds to dx the gradient with respect to x, given x and the gradient
-// dy of the result, and the gradients of what is trained to theirs.
-func (l *linear) backward(s *arena, dx, dy, x []float32, n int, d dropout) error {
+// backward puts the gradient with respect to x into dx, or adds it, given x and the
+// gradient dy of the result. It adds the gradients of what is trained to theirs.
+func (l *linear) backward(s *arena, dx, dy, x []float32, n int, d dropout, add bool) error {
 	defer s.release(s.mark())
 	if l.dbias != nil {
 		kernel.SumRows(l.dbias, dy, n)
-	}
-	if l.lora != nil && l.lora.Magnitude != nil {
-		return l.doraBackward(s, dx, dy, x, n, d)
-	}
-	if err := l.timesGrad(s, dx, dy, n); err != nil {
-		return err
 	}
 	switch {
 	case l.dw == nil:
@@ -75,30 +69,36 @@ func (l *linear) backward(s *arena, dx, dy, x []float32, n int, d dropout) error
 	default:
 		kernel.AddOuter(l.dw, dy, x, n, l.out, l.in)
 	}
-	if l.lora == nil {
-		return nil
+	switch {
+	case l.lora == nil:
+		return l.timesGrad(s, dx, dy, n, add, kernel.LowRank{})
+	case l.lora.Magnitude != nil:
+		return l.doraBackward(s, dx, dy, x, n, d, add)
 	}
+	plus := l.lora.grads(s, dy, x, n, d)
 	if !d.drops(l.lora) {
-		l.lora.addGrad(s, dx, dy, x, n)
-		return nil
+		return l.timesGrad(s, dx, dy, n, add, plus)
 	}
-	dropped := s.zeros(n * l.in)
-	l.lora.addGrad(s, dropped, dy, d.drop(s, x, l.lora), n)
-	d.mask(dropped, dropped, l.lora)
-	kernel.Add(dx, dropped)
+	if err := l.timesGrad(s, dx, dy, n, add, kernel.LowRank{}); err != nil {
+		return err
+	}
+	dropped := s.take(n * l.in)
+	_ = kernel.Mul(dropped, plus.U, n, plus.V, false)
+	d.addMasked(dx, dropped, l.lora)
 	return nil
 }
 
-// times computes y = x·Wᵀ for n rows of x, W being the weight without what its
+// times computes y = x·Wᵀ + plus for n rows of x, W being the weight without what its
 // adapter began with, if that was taken out of it.
-func (l *linear) times(s *arena, y, x []float32, n int) error {
-	product := kernel.MulT
+func (l *linear) times(s *arena, y, x []float32, n int, plus kernel.LowRank) error {
+	product := kernel.MulTPlus
 	if l.transposed {
-		product = kernel.Mul
+		product = kernel.MulPlus
 	}
-	if err := product(y, x, n, l.w, false); err != nil || l.lora == nil || l.lora.Initial == nil {
+	if err := product(y, x, n, l.w, false, plus); err != nil || l.lora == nil || l.lora.Initial == nil {
 		return err
 	}
+	defer s.release(s.mark())
 	i := l.lora.Initial
 	u := s.take(n * l.lora.rank())
 	if err := kernel.MulT(u, x, n, i.A, false); err != nil {
@@ -108,15 +108,16 @@ func (l *linear) times(s *arena, y, x []float32, n int) error {
 	return kernel.MulT(y, u, n, i.B, true)
 }
 
-// timesGrad adds dy·W to dx, for the same W.
-func (l *linear) timesGrad(s *arena, dx, dy []float32, n int) error {
-	product := kernel.Mul
+// timesGrad puts dy·W + plus into dx, or adds it, for the same W.
+func (l *linear) timesGrad(s *arena, dx, dy []float32, n int, add bool, plus kernel.LowRank) error {
+	product := kernel.MulPlus
 	if l.transposed {
-		product = kernel.MulT
+		product = kernel.MulTPlus
 	}
-	if err := product(dx, dy, n, l.w, true); err != nil || l.lora == nil || l.lora.Initial == nil {
+	if err := product(dx, dy, n, l.w, add, plus); err != nil || l.lora == nil || l.lora.Initial == nil {
 		return err
 	}
+	defer s.release(s.mark())
 	i := l.lora.Initial
 	t := s.take(n * l.lora.rank())
 	if err := kernel.Mul(t, dy, n, i.B, false); err != nil {

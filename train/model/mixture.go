@@ -216,6 +216,7 @@ func (m *mixture) backward(s *arena, dx, dy []float32, _ *mlpInner, x []float32,
 	if err != nil {
 		return err
 	}
+	clear(dx)
 	h := len(x) / n
 	// The gradient of each weight times the weight; 0 where an expert is not chosen.
 	shares := s.zeros(len(r.soft))
@@ -224,8 +225,8 @@ func (m *mixture) backward(s *arena, dx, dy []float32, _ *mlpInner, x []float32,
 		for i, row := range rows {
 			kernel.Scale(dout[i*h:(i+1)*h], r.weight(e, row))
 		}
-		din := s.zeros(len(in))
-		if err := expert.grad(s, din, dout, in, len(rows), d, func(i int, share float32) { shares[rows[i]*r.experts+e] = share }); err != nil {
+		din := s.take(len(in))
+		if err := expert.grad(s, din, dout, in, len(rows), d, false, func(i int, share float32) { shares[rows[i]*r.experts+e] = share }); err != nil {
 			return err
 		}
 		for i, row := range rows {
@@ -246,7 +247,7 @@ func (m *mixture) backward(s *arena, dx, dy []float32, _ *mlpInner, x []float32,
 		}
 		kernel.AddScaled(ds, -sum, q)
 	}
-	if err := m.router.backward(s, dx, shares, x, n, d); err != nil {
+	if err := m.router.backward(s, dx, shares, x, n, d, true); err != nil {
 		return err
 	}
 	return m.sharedBackward(s, dx, dy, x, n, d)
@@ -266,23 +267,23 @@ func (m *mixture) sharedBackward(s *arena, dx, dy, x []float32, n int, d dropout
 	for i, g := range gate {
 		kernel.Scale(dout[i*h:(i+1)*h], g)
 	}
-	if err := m.shared.grad(s, dx, dout, x, n, d, func(i int, share float32) { dgate[i] = share * (1 - gate[i]) }); err != nil {
+	if err := m.shared.grad(s, dx, dout, x, n, d, true, func(i int, share float32) { dgate[i] = share * (1 - gate[i]) }); err != nil {
 		return fmt.Errorf("shared expert: %w", err)
 	}
-	return m.sharedGate.backward(s, dx, dgate, x, n, d)
+	return m.sharedGate.backward(s, dx, dgate, x, n, d, true)
 }
 
 // grad is backward of an MLP with a gate, the inside of which is computed again. It
 // calls share with the product of each row of dy and of the result: as dy is the
 // gradient of the weighted result, that is the gradient of the row's weight times the
 // weight.
-func (m *dense) grad(s *arena, dx, dy, x []float32, n int, d dropout, share func(i int, v float32)) error {
+func (m *dense) grad(s *arena, dx, dy, x []float32, n int, d dropout, add bool, share func(i int, v float32)) error {
 	var in mlpInner
 	if err := m.inside(s, &in, x, n, d); err != nil {
 		return err
 	}
-	dact := s.zeros(len(in.act))
-	if err := m.down.backward(s, dact, dy, in.act, n, d); err != nil {
+	dact := s.take(len(in.act))
+	if err := m.down.backward(s, dact, dy, in.act, n, d, false); err != nil {
 		return err
 	}
 	// The result is linear in act, so the product is that of act and its gradient.
@@ -291,10 +292,10 @@ func (m *dense) grad(s *arena, dx, dy, x []float32, n int, d dropout, share func
 		share(i, kernel.Dot(in.act[i*w:(i+1)*w], dact[i*w:(i+1)*w]))
 	}
 	m.act.GatedGrad(in.gate, in.up, dact, in.gate, in.up)
-	if err := m.up.backward(s, dx, in.up, x, n, d); err != nil {
+	if err := m.up.backward(s, dx, in.up, x, n, d, add); err != nil {
 		return err
 	}
-	return m.gate.backward(s, dx, in.gate, x, n, d)
+	return m.gate.backward(s, dx, in.gate, x, n, d, true)
 }
 
 // gather returns those rows of x, which are h long.

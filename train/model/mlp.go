@@ -16,8 +16,8 @@ type mlp interface {
 	// output computes the result for the n rows of x.
 	output(s *arena, y []float32, in *mlpInner, x []float32, n int, d dropout) error
 
-	// backward adds to dx the gradient with respect to x, given that of the
-	// result. It leaves in spoiled.
+	// backward puts the gradient with respect to x into dx, given that of the result. It
+	// leaves in spoiled.
 	backward(s *arena, dx, dy []float32, in *mlpInner, x []float32, n int, d dropout) error
 }
 
@@ -122,21 +122,20 @@ func (m *dense) backward(s *arena, dx, dy []float32, in *mlpInner, x []float32, 
 		act = both[:w]
 		m.activate(act, in)
 	}
-	clear(dact)
-	if err := m.down.backward(s, dact, dy, act, n, d); err != nil {
+	if err := m.down.backward(s, dact, dy, act, n, d, false); err != nil {
 		return err
 	}
 	if !m.gated() {
 		m.act.Grad(dact, dact, in.up)
-		return m.up.backward(s, dx, dact, x, n, d)
+		return m.up.backward(s, dx, dact, x, n, d, false)
 	}
 	m.act.GatedGrad(in.gate, in.up, dact, in.gate, in.up)
 	if m.gateUp != nil {
 		join(both, n, in.gate, in.up)
-		return m.gateUp.backward(s, dx, both, x, n, d)
+		return m.gateUp.backward(s, dx, both, x, n, d, false)
 	}
-	if err := m.up.backward(s, dx, in.up, x, n, d); err != nil {
+	if err := m.up.backward(s, dx, in.up, x, n, d, false); err != nil {
 		return err
 	}
-	return m.gate.backward(s, dx, in.gate, x, n, d)
+	return m.gate.backward(s, dx, in.gate, x, n, d, true)
 }
