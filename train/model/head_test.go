@@ -144,11 +144,7 @@ func TestLossAndGrad(t *testing.T) {
 		for _, floats := range []int{1, n * 64, n * 300, 1 << 20} {
 			for _, trained := range []bool{false, true} {
 				t.Run(fmt.Sprint(limit, floats, trained), func(t *testing.T) {
-<<<<<<< HEAD
 					m := &Model{arch: &arch.Model{Config: &arch.Config{HiddenSize: h, VocabSize: vocab, FinalLogitSoftcapping: limit}}, logitFloats: floats}
-=======
-					m := &Model{arch: &arch.Model{Config: &arch.Config{HiddenSize: h, VocabSize: int64(vocab), FinalLogitSoftcapping: limit}}, logitFloats: floats}
->>>>>>> w1
 					top := &top{head: &linear{w: kernel.Dense{Data: w, Rows: vocab, Cols: h}, out: vocab, in: h}, x: x, labels: labels}
 					top.chunk = m.chunk(n)
 					top.logits, top.own, top.lse = make([]float32, n*top.chunk), make([]float32, n), make([]kernel.LogSumExp, n)
