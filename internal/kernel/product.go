@@ -43,7 +43,7 @@ func (u *microkernel) mul(c []float32, ldc int, a strided, b []float32, ldb, m, 
 const (
 	// kStep is how many products are summed in registers. Results depend on it, and on
 	// nothing else here.
-	kStep = 256
+	kStep = 128
 	// bCols is the most columns of the product that one goroutine makes at a time.
 	bCols = 256
 	// bFloats is the size of a packed panel of B.
