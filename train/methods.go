@@ -249,7 +249,7 @@ func (c *Config) choose(a *arch.Model) (*chosen, error) {
 			out.trained = append(out.trained, x)
 			out.tied = out.tied || x.Role == arch.Embedding && a.TieWordEmbeddings
 		case x.Part == "weight" && targeted(module):
-			if !x.Linear && x.Role != arch.Embedding {
+			if !slices.Contains(adaptable, x.Role) && !x.Linear {
 				return nil, notAdapted(x)
 			}
 			out.adapted = append(out.adapted, x)
@@ -265,6 +265,9 @@ func (c *Config) choose(a *arch.Model) (*chosen, error) {
 	}
 	return out, c.checkChoice(a, p, out)
 }
+
+// adaptable are the roles of weights that get an adapter only where they are named.
+var adaptable = []arch.Role{arch.Embedding, arch.Router, arch.SharedRouter}
 
 func isAllLinear(name string) bool { return strings.EqualFold(name, allLinear) }
 

@@ -8,7 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime/debug"
+	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -219,15 +219,17 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	if err := out.begin(from.Log); err != nil {
 		return err
 	}
-	// The collector works as hard as it must to keep to the plan.
-	debug.SetMemoryLimit(max(plan.Total-plan.Mapped, 1))
+	memory.Expect(plan.Total - plan.Mapped)
 	a.note("training %s of %s parameters (%.2f %%): %d steps over %d examples", thousands(plan.Trainable), thousands(plan.Params),
 		100*float64(plan.Trainable)/float64(plan.Params), run.Steps(), set.Train.Len())
 
 	bar := a.progress("train", int64(run.Steps()), itemsUnit)
 	defer bar.stop()
 	bar.skip(int64(from.State.Step))
-	out.onLog = func(r train.Record) { a.reportStep(bar, r, run.Steps(), o.report) }
+	out.onLog = func(r train.Record) {
+		a.reportStep(bar, r, run.Steps(), o.report)
+		runtime.GC() // a step leaves little, and the plan has no room for much
+	}
 	start := time.Now()
 	state, err := run.Train(ctx)
 	if err != nil {
