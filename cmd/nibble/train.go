@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -219,7 +220,7 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	if err := out.begin(from.Log); err != nil {
 		return err
 	}
-	memory.Expect(plan.Total - plan.Mapped)
+	debug.SetMemoryLimit(plan.Total - plan.Mapped)
 	a.note("training %s of %s parameters (%.2f %%): %d steps over %d examples", thousands(plan.Trainable), thousands(plan.Params),
 		100*float64(plan.Trainable)/float64(plan.Params), run.Steps(), set.Train.Len())
 
