@@ -20,7 +20,7 @@ const programBytes = 32 << 20
 
 // garbageBytes is the most that is left lying before it is collected. A collector that is
 // left little runs all the time.
-const garbageBytes = 32 << 20
+const garbageBytes = 64 << 20
 
 // fewestSlots is the block that is used and one that is read ahead; usualSlots has one
 // more, so that reading goes on while a block is let go of.

@@ -220,7 +220,10 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	if err := out.begin(from.Log); err != nil {
 		return err
 	}
-	debug.SetMemoryLimit(plan.Total - plan.Mapped)
+	// At what is in use the collector would run all the time; garbage is in the plan, and
+	// collected after every step.
+	const spare = 32 << 20
+	debug.SetMemoryLimit(plan.Total - plan.Mapped + spare)
 	a.note("training %s of %s parameters (%.2f %%): %d steps over %d examples", thousands(plan.Trainable), thousands(plan.Params),
 		100*float64(plan.Trainable)/float64(plan.Params), run.Steps(), set.Train.Len())
 
