@@ -6,6 +6,7 @@ import (
 
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/memory"
+	"github.com/seed18967229/nibble/internal/speed"
 	"github.com/seed18967229/nibble/train/engine"
 )
 
@@ -24,10 +25,9 @@ type Plan struct {
 	// Notes say what was chosen and why.
 	Notes []string
 
-	// Disk is how much the run needs in Choices.Scratch; Read and Written are the bytes of
-	// files of a step, and Operations its floating-point operations.
-	Disk, Read, Written int64
-	Operations          float64
+	// Disk is how much the run needs in Choices.Scratch; Work is that of a step.
+	Disk int64
+	speed.Work
 
 	// Seconds is how long a step is predicted to take; 0 if no speed was measured.
 	Seconds float64
@@ -47,48 +47,21 @@ type Resources struct {
 	// Memory is the budget; 0 is none.
 	Memory int64
 
-	// Fill says that what is left of the budget keeps blocks of the base in memory, up to
-	// Cache bytes; else they are kept if the run is faster for it.
-	Fill  bool
+	// Cache is the most bytes of the base that are kept in what is left of the budget.
+	// Fill says that they are in any case; else only if the run is faster for it.
 	Cache int64
+	Fill  bool
 
 	// Disk is what Scratch has room for, which is a directory.
 	Disk    int64
 	Scratch string
 
 	// Speed is what was measured of the machine, to choose by and to predict with.
-	Speed Speed
-}
-
-// Speed is how fast the machine is. What is 0 was not measured.
-type Speed struct {
-	// Product is the floating-point operations a second of products with a weight of the
-	// base.
-	Product float64
-
-	// Read and Write are bytes a second, of the base's files and of Resources.Scratch.
-	Read, Write float64
+	Speed speed.Probe
 }
 
 // usual is what is chosen by where nothing was measured.
-var usual = Speed{Product: 150e9, Read: 1e9, Write: 1e9}
-
-// or returns the speed with what is 0 taken from another.
-func (s Speed) or(t Speed) Speed {
-	pick := func(a, b float64) float64 {
-		if a > 0 {
-			return a
-		}
-		return b
-	}
-	return Speed{pick(s.Product, t.Product), pick(s.Read, t.Read), pick(s.Write, t.Write)}
-}
-
-// seconds is how long a step takes: its products or its files, whichever takes longer, as
-// one goes on behind the other.
-func (s Speed) seconds(p *Plan) float64 {
-	return max(p.Operations/s.Product, float64(p.Read)/s.Read+float64(p.Written)/s.Write)
-}
+var usual = speed.Probe{Product: 150e9, Read: 1e9, Write: 1e9}
 
 // NewPlan plans a run. longest is the length in tokens of the longest example. Of the ways
 // that fit the resources it takes one that is among the fastest, in memory rather than on
@@ -99,7 +72,7 @@ func NewPlan(base Base, cfg *Config, longest int, r Resources) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	speed := r.Speed.or(usual)
+	rates := r.Speed.Or(usual)
 	var best *Plan
 	least := int64(math.MaxInt64)
 	for _, c := range s.ways(r.Scratch) {
@@ -113,10 +86,10 @@ func NewPlan(base Base, cfg *Config, longest int, r Resources) (*Plan, error) {
 		if r.Memory > 0 && p.Total > r.Memory {
 			continue
 		}
-		p = s.fill(p, r, speed)
+		p = s.fill(p, r, rates)
 		// Within so much of each other, the earlier way is the simpler one.
 		const equal = 0.98
-		if best == nil || speed.seconds(p) < equal*speed.seconds(best) {
+		if best == nil || rates.Seconds(p.Work) < equal*rates.Seconds(best.Work) {
 			best = p
 		}
 	}
@@ -128,8 +101,8 @@ func NewPlan(base Base, cfg *Config, longest int, r Resources) (*Plan, error) {
 		return nil, hint.Add(fmt.Errorf("the run needs %s of memory, over the budget of %s", memory.FormatSize(least), memory.FormatSize(r.Memory)),
 			"give --memory %s or more, or lower --batch-size, --max-seq-length, --grad-accumulation-steps or --rank", memory.AtLeast(least))
 	}
-	if r.Speed != (Speed{}) {
-		best.Seconds = speed.seconds(best)
+	if r.Speed != (speed.Probe{}) {
+		best.Seconds = rates.Seconds(best.Work)
 	}
 	best.Notes = s.notes(best)
 	return best, nil

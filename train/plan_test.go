@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"math"
 	"regexp"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/memory"
+	"github.com/seed18967229/nibble/internal/speed"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -97,7 +99,7 @@ func TestPlanChooses(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.BatchSize, cfg.MaxSeqLength = 1, 513
 	plan := func(memory, disk int64) *Plan {
-		p, err := NewPlan(base, &cfg, 513, Resources{Memory: memory, Fill: true, Disk: disk, Scratch: t.TempDir()})
+		p, err := NewPlan(base, &cfg, 513, Resources{Memory: memory, Cache: math.MaxInt64, Fill: true, Disk: disk, Scratch: t.TempDir()})
 		require.NoError(t, err)
 		require.LessOrEqual(t, p.Total, memory)
 		require.LessOrEqual(t, p.Disk, disk)
@@ -131,7 +133,7 @@ func TestPlanChooses(t *testing.T) {
 	require.Positive(t, part.Spilled)
 	require.Less(t, part.Kept+part.Spilled, 32)
 
-	slow := Resources{Memory: 4 * gib, Disk: much, Scratch: t.TempDir(), Speed: Speed{Product: 1e13, Read: 1e9, Write: 1e7}}
+	slow := Resources{Memory: 4 * gib, Disk: much, Scratch: t.TempDir(), Speed: speed.Probe{Product: 1e13, Read: 1e9, Write: 1e7}}
 	p, err := NewPlan(base, &cfg, 513, slow)
 	require.NoError(t, err)
 	require.Zero(t, p.Spilled, "a disk that is slower than computing again")

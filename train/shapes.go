@@ -6,6 +6,7 @@ import (
 
 	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/internal/memory"
+	"github.com/seed18967229/nibble/internal/speed"
 	"github.com/seed18967229/nibble/tensor"
 	"github.com/seed18967229/nibble/train/engine"
 	"github.com/seed18967229/nibble/train/model"
@@ -38,6 +39,8 @@ type shapes struct {
 	opt    optim.Optimizer
 	sizes  *stream.Sizes
 
+	resident, paged pages.Size // what is trained, in memory or on disk
+
 	blocks, batches, tokens int
 	trainable               int64
 	fixed                   []PlanLine // what every way takes
@@ -67,6 +70,8 @@ func newShapes(base Base, cfg *Config, longest int) (*shapes, error) {
 	for _, p := range s.params {
 		s.trainable += p.Shape.Elems()
 	}
+	s.resident = pages.Measure(s.params, s.opt, pages.Options{})
+	s.paged = pages.Measure(s.params, s.opt, pages.Options{Paged: true})
 	s.count()
 	s.fix()
 	return s, nil
@@ -120,8 +125,7 @@ func (s *shapes) fix() {
 		adapters += 4 * ad.KeptFloats()
 		rank = max(rank, kernel.RankBytes(s.tokens, int(ad.A.Shape[0])))
 	}
-	head := min(int64(model.HeadRows(a)), a.VocabSize)
-	panel = max(panel, kernel.PanelBytes(all, int(head), int(a.HiddenSize)))
+	panel = max(panel, kernel.PanelBytes(all, model.HeadRows(a), int(a.HiddenSize)))
 	s.fixed = []PlanLine{
 		{"kept by adapters", adapters},
 		{"logits and their gradient", 4 * model.HeadFloats(a, int64(all))},
@@ -171,7 +175,7 @@ func (s *shapes) spillLess(c engine.Choices, disk int64) *Plan {
 
 // fill uses what is left of the resources: for the inside of blocks, for the head, and
 // for blocks of the base.
-func (s *shapes) fill(p *Plan, r Resources, speed Speed) *Plan {
+func (s *shapes) fill(p *Plan, r Resources, rates speed.Probe) *Plan {
 	fits := func(c engine.Choices) bool {
 		q := s.plan(c)
 		return (r.Memory == 0 || q.Total <= r.Memory) && (r.Disk == 0 || q.Disk <= r.Disk)
@@ -198,17 +202,13 @@ func (s *shapes) fill(p *Plan, r Resources, speed Speed) *Plan {
 			c = head
 		}
 	}
-	pinned := grow(c, s.blocks-c.Slots, func(c *engine.Choices, n int) {
-		if r.Cache > 0 {
-			n = min(n, int(r.Cache/max(1, s.sizes.Slot)))
-		}
-		c.Pinned, c.Slots = n, min(s.blocks, c.Slots-c.Pinned+n)
-	})
-	if s.sizes.Slot == 0 {
-		pinned = c
-	}
 	p = s.plan(c)
-	if q := s.plan(pinned); r.Fill || speed.seconds(q) < 0.9*speed.seconds(p) {
+	if s.sizes.Slot == 0 {
+		return p
+	}
+	most := min(int64(s.blocks-c.Slots), r.Cache/s.sizes.Slot)
+	pinned := grow(c, int(most), func(c *engine.Choices, n int) { c.Pinned, c.Slots = n, c.Slots+n })
+	if q := s.plan(pinned); r.Fill || rates.Seconds(q.Work) < 0.9*rates.Seconds(p.Work) {
 		return q
 	}
 	return p
@@ -218,17 +218,20 @@ func (s *shapes) fill(p *Plan, r Resources, speed Speed) *Plan {
 func (s *shapes) plan(c engine.Choices) *Plan {
 	a := s.Arch
 	p := &Plan{Choices: c, Batches: s.batches, Tokens: s.tokens, Trainable: s.trainable, Params: a.NumParams()}
-	trained := pages.Measure(s.params, s.opt, pages.Options{Paged: c.PagedParams})
+	trained := s.resident
+	if c.PagedParams {
+		trained = s.paged
+	}
 	need := c.Need(a, s.train.Adapted(), s.batches, s.tokens)
 	o := c.Stream(nil)
-	base := s.sizes.Memory(o, model.HeadRows(a))
 
 	again := s.blocks - min(s.blocks, c.Kept+c.Spilled)
-	if s.sizes.Slot > 0 && len(s.sizes.Blocks) > 0 {
+	if s.sizes.Slot > 0 {
 		p.add(fmt.Sprintf("%d of %d blocks of the base", c.Slots, s.blocks), int64(c.Slots)*s.sizes.Slot)
 		p.add("head", s.sizes.HeadMemory(c.ResidentHead, model.HeadRows(a)))
 		p.add("reading", s.sizes.Rest)
 	}
+	p.Mapped = p.Total
 	p.add("trained weights, their gradients and the state of "+s.opt.Name(), trained.Memory)
 	p.add("hidden states", need.Hidden)
 	p.add("hidden states between blocks", need.Bounds)
@@ -238,7 +241,6 @@ func (s *shapes) plan(c engine.Choices) *Plan {
 	for _, l := range s.fixed {
 		p.add(l.What, l.Bytes)
 	}
-	p.Mapped = base
 	p.add("what is not collected yet", min(garbageBytes, (p.Total-p.Mapped)/8))
 
 	p.Disk = need.Disk + trained.Disk
@@ -257,9 +259,7 @@ func (s *shapes) plan(c engine.Choices) *Plan {
 func (s *shapes) notes(p *Plan) (list []string) {
 	note := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 	kept := memory.FormatSize(engine.KeptBytes(s.Arch, s.blocks-1, s.tokens) * int64(s.batches))
-	if again := s.blocks - p.Kept - p.Spilled; true {
-		note("inside of blocks (%s each): %d kept in memory, %d on disk, %d computed again", kept, p.Kept, p.Spilled, again)
-	}
+	note("inside of blocks (%s each): %d kept in memory, %d on disk, %d computed again", kept, p.Kept, p.Spilled, s.blocks-p.Kept-p.Spilled)
 	where := func(disk bool) string {
 		if disk {
 			return "on disk: memory has no room for them beside what is worked with"

@@ -87,28 +87,24 @@ func (b *builder) adapters(a *arch.Model) error {
 	if err != nil {
 		return err
 	}
-	adapted := make(map[string]bool)
+	adapted := make(map[string]bool) // modules
 	for _, x := range got.adapted {
-		adapted[x.Name] = true
+		adapted[x.Module()] = true
 	}
 	trained := make(map[string]bool)
 	for _, x := range got.trained {
 		trained[x.Name] = true
 	}
-	hasAdapter := make(map[string]bool)
-	for _, x := range got.adapted {
-		hasAdapter[x.Module()] = true
-	}
 	for _, x := range a.Tensors() {
 		switch {
-		case adapted[x.Name]:
+		case x.Part == "weight" && adapted[x.Module()]:
 			rank, scale := got.of(x.Module())
 			if err := b.adapter(x, rank, float32(scale)); err != nil {
 				return err
 			}
 		case trained[x.Name]:
 			name := x.Name
-			if x.Part == "bias" && hasAdapter[x.Module()] {
+			if x.Part == "bias" && adapted[x.Module()] {
 				name = x.Module() + ".base_layer.bias" // where PEFT has it
 			}
 			if err := b.whole(x, name); err != nil {

@@ -53,7 +53,6 @@ the same result.`,
 		if err := o.settle(cmd.Flags()); err != nil {
 			return err
 		}
-		o.cacheGiven = cmd.Flags().Changed("cache")
 		return missing(cmd, "model", "data", "output-dir")
 	}
 	return cmd

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/csv"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +23,6 @@ type trainOptions struct {
 	preset, adapter, adapterFormat   string
 	scratch                          string
 	cache                            sizeFlag
-	cacheGiven                       bool
 	mask                             data.Mask
 	report                           int
 	dryRun                           bool
@@ -41,7 +41,9 @@ func (o *trainOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.preset, "preset", "", "settings of "+strings.Join(presetNames(), ", ")+"; what is given beside it wins")
 	f.StringVar(&o.resume, "resume", "", "go on from this checkpoint, or from the last one of this output directory")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the settings, the memory plan and how long a step will take, and stop")
+	o.cache = math.MaxInt64
 	f.Var(&o.cache, "cache", "keep blocks of the base in what is left of --memory, up to this size; 0 is none (default: all that is left)")
+	f.Lookup("cache").DefValue = ""
 	f.StringVar(&o.scratch, "scratch-dir", "", "directory for what memory has no room for (default: --output-dir)")
 
 	f.StringVar(&c.FineTuneType, "fine-tune-type", c.FineTuneType, strings.Join(train.FineTuneTypes(), ", "))

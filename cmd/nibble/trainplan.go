@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -27,12 +28,10 @@ const largeStep = 1e12
 // plan plans the run within what --memory, --cache and --scratch-dir give, or, where
 // nothing is said, three quarters of the memory that is free.
 func (a *app) plan(ctx context.Context, m *model, longest int, o *trainOptions) (*train.Plan, error) {
-	r := train.Resources{Memory: int64(a.memory), Fill: a.memory > 0, Scratch: o.scratch}
-	switch {
-	case a.memory == 0:
+	given := o.cache != math.MaxInt64
+	r := train.Resources{Memory: int64(a.memory), Cache: int64(o.cache), Fill: a.memory > 0 || given, Scratch: o.scratch}
+	if a.memory == 0 {
 		r.Memory = memory.Available() / 4 * 3
-	case o.cacheGiven:
-		r.Cache, r.Fill = int64(o.cache), o.cache > 0
 	}
 	if r.Scratch == "" {
 		r.Scratch = o.out
@@ -46,7 +45,7 @@ func (a *app) plan(ctx context.Context, m *model, longest int, o *trainOptions) 
 	if err != nil {
 		return nil, fmt.Errorf("measuring the machine: %w", err)
 	}
-	r.Speed = train.Speed{Product: p.Product, Read: p.Read, Write: p.Write}
+	r.Speed = p
 	return train.NewPlan(m.base(), &o.Config, longest, r)
 }
 

@@ -121,17 +121,11 @@ func (t trainee) make(ctx context.Context, dir, tokenizer string) error {
 		return err
 	}
 	fmt.Printf("making %s: %.1f GB\n", dir, float64(plan.Size())/1e9)
-	files := []hf.SideFile{{Name: hf.ConfigName, Data: config}}
-	for _, name := range []string{"tokenizer.model", "tokenizer_config.json"} {
-		b, err := os.ReadFile(filepath.Join(tokenizer, name))
-		if err != nil {
-			return err
-		}
-		if name == "tokenizer.model" {
-			b = fillVocabulary(b, m.VocabSize)
-		}
-		files = append(files, hf.SideFile{Name: name, Data: b})
+	files, err := tokenizerFiles(tokenizer, m.VocabSize)
+	if err != nil {
+		return err
 	}
+	files = append(files, hf.SideFile{Name: hf.ConfigName, Data: config})
 	w, err := hf.Create(dir, hf.Options{Files: files})
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/seed18967229/nibble/formats/hf"
 	"github.com/seed18967229/nibble/internal/speed"
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -115,15 +116,12 @@ func (s shape) write(dir, tokenizer string, shardBytes int64) error {
 	if err := writeJSON(filepath.Join(dir, "config.json"), config); err != nil {
 		return err
 	}
-	for _, name := range []string{"tokenizer.model", "tokenizer_config.json"} {
-		b, err := os.ReadFile(filepath.Join(tokenizer, name))
-		if err != nil {
-			return err
-		}
-		if name == "tokenizer.model" {
-			b = fillVocabulary(b, s.vocab)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o666); err != nil {
+	files, err := tokenizerFiles(tokenizer, s.vocab)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if err := os.WriteFile(filepath.Join(dir, f.Name), f.Data, 0o666); err != nil {
 			return err
 		}
 	}
@@ -175,6 +173,23 @@ func fillVocabulary(model []byte, size int64) []byte {
 		model = protowire.AppendBytes(protowire.AppendTag(model, 1, protowire.BytesType), piece)
 	}
 	return model
+}
+
+// tokenizerFiles returns the tokenizer of a model directory, with as many tokens as the
+// vocabulary has.
+func tokenizerFiles(dir string, vocabulary int64) ([]hf.SideFile, error) {
+	var files []hf.SideFile
+	for _, name := range []string{"tokenizer.model", "tokenizer_config.json"} {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return nil, err
+		}
+		if name == "tokenizer.model" {
+			b = fillVocabulary(b, vocabulary)
+		}
+		files = append(files, hf.SideFile{Name: name, Data: b})
+	}
+	return files, nil
 }
 
 func writeJSON(path string, v any) error {

@@ -30,11 +30,6 @@ func Buffer(n int64) []byte {
 	return b[skip : skip+size : skip+size]
 }
 
-// Floats returns the memory of a buffer as float32.
-func Floats(b []byte) []float32 {
-	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/4)
-}
-
 // Stats counts what went to files and back, and how long it was waited for.
 type Stats struct {
 	Written, Read int64

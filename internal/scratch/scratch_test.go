@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/internal/kernel"
 )
 
 func random(n int64, seed uint64) []byte {
@@ -31,9 +32,9 @@ func TestBuffer(t *testing.T) {
 		}
 	}
 	b := Buffer(8)
-	Floats(b)[1] = 1
+	kernel.Floats(b)[1] = 1
 	require.Equal(t, []byte{0, 0, 0x80, 0x3f}, b[4:8])
-	require.Len(t, Floats(b), Page/4)
+	require.Len(t, kernel.Floats(b), Page/4)
 }
 
 // Transfers are done in their order, and what comes back is what went.

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unsafe"
+
+	"github.com/seed18967229/nibble/internal/fsx"
 )
 
 // Disk is how fast a disk took and gave a file, in bytes a second.
@@ -83,7 +85,7 @@ func (d *Disk) round(ctx context.Context, dir string, size int64, done func(n in
 	d.Write = append(d.Write, float64(size)/time.Since(start).Seconds())
 
 	if !direct {
-		forget(f)
+		fsx.Forget(f, 0, 0)
 	}
 	start = time.Now()
 	if err := read(ctx, in, 0, size, time.Time{}, done); err != nil {
@@ -130,4 +132,14 @@ func aligned(n int) []byte {
 	b := make([]byte, n+diskAlign)
 	skip := int(-uintptr(unsafe.Pointer(&b[0])) % diskAlign)
 	return b[skip : skip+n : skip+n]
+}
+
+// openDirect opens a file for reading past the page cache, or if its file system cannot do
+// that, through it.
+func openDirect(path string) (f *os.File, direct bool, err error) {
+	if f, err = fsx.OpenDirect(path); err == nil {
+		return f, true, nil
+	}
+	f, err = os.Open(path)
+	return f, false, err
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/internal/kernel"
 )
 
@@ -52,6 +53,19 @@ func (p Probe) Seconds(w Work) float64 {
 		return amount / rate
 	}
 	return max(over(w.Operations, p.Product), over(float64(w.Read), p.Read)+over(float64(w.Written), p.Write))
+}
+
+// Or returns the probe with what was not measured taken from another.
+func (p Probe) Or(q Probe) Probe {
+	for _, v := range []struct {
+		to   *float64
+		from float64
+	}{{&p.Product, q.Product}, {&p.MultiplyAdd, q.MultiplyAdd}, {&p.Read, q.Read}, {&p.Write, q.Write}} {
+		if *v.to <= 0 {
+			*v.to = v.from
+		}
+	}
+	return p
 }
 
 // Probed measures everything: products of so many tokens with w, a weight of the model;
@@ -139,7 +153,7 @@ func ProbeRead(ctx context.Context, files []string) (rate float64, direct bool, 
 	}
 	defer f.Close()
 	if !direct {
-		forget(f)
+		fsx.Forget(f, 0, 0)
 	}
 	from := int64(0)
 	if size > 64*diskChunk {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/internal/scratch"
 )
 
@@ -148,7 +149,7 @@ func (t *tape) put(l, k int) ([]float32, error) {
 		return nil, err
 	}
 	p.holds = t.number(l, k)
-	return scratch.Floats(p.buf)[:t.size(l, k)], nil
+	return kernel.Floats(p.buf)[:t.size(l, k)], nil
 }
 
 // written says that the record that put returned is filled.
@@ -223,7 +224,7 @@ func (t *tape) get(l, k int) ([]float32, error) {
 	if err := p.wait(); err != nil {
 		return nil, err
 	}
-	return scratch.Floats(p.buf)[:t.size(l, k)], nil
+	return kernel.Floats(p.buf)[:t.size(l, k)], nil
 }
 
 // used says that the record that get returned is not needed any more.

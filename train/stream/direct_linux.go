@@ -8,15 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openDirect opens a file for unbuffered reads.
-func openDirect(path string) (*os.File, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), path), nil
-}
-
 // readDirect reads at least need of the len(p) bytes at off without the page cache:
 // a file may end before p does. All three are whole pages, but for need. It returns
 // errNotDirect where that cannot be done after all.
@@ -36,13 +27,6 @@ func readDirect(f *os.File, p []byte, off int64, need int) error {
 		}
 	}
 	return nil
-}
-
-// forget tells the system that bytes which have been read are not needed in the page
-// cache.
-func forget(f *os.File, off, n int64) {
-	start := off &^ (page - 1)
-	_ = unix.Fadvise(int(f.Fd()), start, roundUp(off+n, page)-start, unix.FADV_DONTNEED) // advice
 }
 
 // largePages has the memory consist of large pages where there are any, so that fewer

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync/atomic"
 
+	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/safeio"
 )
@@ -36,7 +37,7 @@ func newDisk(f *os.File, unbuffered bool) (*disk, error) {
 	}
 	d := &disk{f: f, path: f.Name(), was: was}
 	if unbuffered {
-		d.direct, err = openDirect(d.path)
+		d.direct, err = fsx.OpenDirect(d.path)
 		if err == nil {
 			if is, err := d.direct.Stat(); err != nil || !os.SameFile(was, is) {
 				d.close() // another file of that name, which check will find
@@ -96,7 +97,8 @@ func (d *disk) failed(off, n int64, err error) error {
 func (d *disk) readBuffered(p []byte, off int64, keep bool) error {
 	n, err := d.f.ReadAt(p, off)
 	if !keep {
-		forget(d.f, off, int64(n))
+		start := off &^ (page - 1)
+		fsx.Forget(d.f, start, roundUp(off+int64(n), page)-start)
 	}
 	if n < len(p) {
 		return d.failed(off, int64(len(p)), err)

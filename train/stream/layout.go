@@ -201,13 +201,3 @@ func (z *Sizes) PassBytes(o Options, experts int) int64 {
 	}
 	return sum
 }
-
-// BlockBytes returns the memory of a slot: that of the largest block of m as src has
-// it.
-func BlockBytes(src tensor.Source, m *arch.Model) (int64, error) {
-	z, err := NewSizes(src, m, nil)
-	if err != nil {
-		return 0, err
-	}
-	return z.Slot, nil
-}

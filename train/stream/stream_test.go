@@ -200,9 +200,6 @@ func TestSizes(t *testing.T) {
 	}
 	require.Equal(t, slices.Repeat([]int64{stored}, 9), z.Blocks)
 	require.Equal(t, make([]int64, 9), z.Experts)
-	one, err := BlockBytes(src, m)
-	require.NoError(t, err)
-	require.Equal(t, z.Slot, one)
 
 	for _, o := range []Options{{}, {Slots: 3}, {Slots: 5, Pinned: 2}, {Slots: 6, Pinned: 6}, {Slots: 8, Pinned: 6}, {Slots: 9}} {
 		s, err := New(src, codecs, m, o)
