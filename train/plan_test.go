@@ -145,3 +145,22 @@ func TestPlanChooses(t *testing.T) {
 	require.NoError(t, err)
 	plan(least, much)
 }
+
+// Blocks of the base stay in memory as far as is said, whatever room there is.
+func TestPlanCaches(t *testing.T) {
+	base := shaped(t)
+	cfg := DefaultConfig()
+	cfg.BatchSize, cfg.MaxSeqLength = 1, 513
+	for cache, most := range map[int64]int{0: 0, 1 << 30: 2, math.MaxInt64: 29} {
+		for _, fill := range []bool{false, true} {
+			// So slow a disk that it would pay.
+			p, err := NewPlan(base, &cfg, 513, Resources{Memory: 64 << 30, Cache: cache, Fill: fill, Scratch: t.TempDir(), Speed: speed.Probe{Read: 1e6}})
+			require.NoError(t, err)
+			require.LessOrEqual(t, p.Pinned, most)
+			require.Equal(t, p.Slots, 3+p.Pinned)
+			if fill {
+				require.Equal(t, most, p.Pinned)
+			}
+		}
+	}
+}
