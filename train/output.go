@@ -38,6 +38,22 @@ type Record struct {
 	BytesRead    int64   `json:"bytes_read,omitempty"`
 	BytesWritten int64   `json:"bytes_written,omitempty"`
 	DiskWait     float64 `json:"disk_wait,omitempty"`
+
+	// Samples are what the model made of the fixed prompts after the step, if they were
+	// asked for.
+	Samples []Sample `json:"samples,omitempty"`
+
+	// Best says that no evaluation so far had a lower loss.
+	Best bool `json:"best,omitempty"`
+
+	// Notes are what is worth a warning about the step.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// Sample is a continuation that the model makes while it is trained.
+type Sample struct {
+	Prompt string `json:"prompt"`
+	Text   string `json:"text"`
 }
 
 // Checkpoint is everything a later run needs to go on.
