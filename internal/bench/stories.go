@@ -30,7 +30,12 @@ var storiesMethods = []storiesMethod{
 	{"QLoRA, rank 64", true, []string{"--rank", "64", "--alpha", "64"}, 3},
 	{"LoRA, rank 8", false, []string{"--rank", "8", "--alpha", "16"}, 4},
 	{"QLoRA, rank 8", true, []string{"--rank", "8", "--alpha", "16"}, 4},
+	// What full fine-tuning trains besides the linear layers.
+	{"LoRA, rank 64, embeddings, norms", false, storiesWhole, 3},
+	{"QLoRA, rank 64, embeddings, norms", true, storiesWhole, 3},
 }
+
+var storiesWhole = []string{"--rank", "64", "--alpha", "64", "--modules-to-save", "embed_tokens,norm"}
 
 // learningRates are what each method is tuned over.
 var learningRates = []string{"1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2", "3.2e-2", "6.4e-2"}
