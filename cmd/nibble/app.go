@@ -88,12 +88,7 @@ line was wrong, 3 the input is malformed or unsupported, 130 interrupted.`,
 			if a.threads < 0 {
 				return badUsage(fmt.Errorf("--threads is %d, want 0 (all processors) or more", a.threads))
 			}
-			if a.threads > 0 {
-				runtime.GOMAXPROCS(a.threads)
-			}
-			if a.memory > 0 {
-				debug.SetMemoryLimit(int64(a.memory))
-			}
+			a.limit()
 			if _, err := kernel.Variant(); err != nil {
 				return badUsage(err)
 			}
@@ -115,6 +110,16 @@ line was wrong, 3 the input is malformed or unsupported, 130 interrupted.`,
 		a.imatrixCommand(), a.mergeCommand(), a.unmergeCommand(), a.adapterCommand(), a.trainCommand(), a.evalCommand(), a.generateCommand(), a.benchCommand(), a.demoCommand(), a.versionCommand(),
 	)
 	return root
+}
+
+// limit keeps to --threads and --memory.
+func (a *app) limit() {
+	if a.threads > 0 {
+		runtime.GOMAXPROCS(a.threads)
+	}
+	if a.memory > 0 {
+		debug.SetMemoryLimit(int64(a.memory))
+	}
 }
 
 // exactArgs is cobra.ExactArgs with a hint and the right exit code.

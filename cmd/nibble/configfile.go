@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -12,37 +14,81 @@ import (
 	"github.com/seed18967229/nibble/internal/hint"
 )
 
-// applyConfig sets flags from a YAML file: a mapping of flag names, with dashes
-// or underscores, and returns which it set. A flag that stands on the command line wins
-// over the file. A key that is no flag is an error that names the nearest one.
-func applyConfig(path string, flags *pflag.FlagSet) (set []string, err error) {
+// applyConfig sets flags from a YAML file: a mapping of flag names, with dashes or
+// underscores, or as the peers spell them, and returns which it set and what is worth
+// knowing about it. A flag that stands on the command line wins over the file. A key
+// that is no flag is an error that names the nearest one.
+func applyConfig(path string, flags *pflag.FlagSet) (set, notes []string, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, badUsage(err)
+		return nil, nil, badUsage(err)
 	}
 	var entries yaml.MapSlice
 	if err := yaml.UnmarshalWithOptions(text, &entries, yaml.UseOrderedMap()); err != nil {
-		return nil, badUsage(fmt.Errorf("%s: %s", path, firstLine(yaml.FormatError(err, false, false))))
+		return nil, nil, badUsage(fmt.Errorf("%s: %s", path, firstLine(yaml.FormatError(err, false, false))))
 	}
+	by := make(map[string]string) // flags that are set, with the key that did
+	slices.SortStableFunc(entries, func(a, b yaml.MapItem) int { return isMapping(a) - isMapping(b) })
 	for _, e := range entries {
 		key := fmt.Sprint(e.Key)
-		f := flags.Lookup(strings.ReplaceAll(key, "_", "-"))
-		if f == nil || f.Name == "config" || f.Name == "help" {
-			return nil, badUsage(unknownKey(path, key, flags))
-		}
-		if f.Changed {
-			continue
-		}
-		value, err := flagText(e.Value)
-		if err == nil {
-			err = f.Value.Set(value)
-		}
+		name := string(spelled(flags, key))
+		list, more, err := entriesOf(name, e)
 		if err != nil {
-			return nil, badUsage(fmt.Errorf("%s: %s: %w", path, key, err))
+			return nil, nil, badUsage(fmt.Errorf("%s: %s: %w", path, key, err))
 		}
-		set = append(set, f.Name)
+		notes = append(notes, more...)
+		for _, e := range list {
+			f := flags.Lookup(fmt.Sprint(e.Key))
+			if f == nil || f.Name == "config" || f.Name == "help" {
+				return nil, nil, badUsage(unknownKey(path, key, flags))
+			}
+			switch {
+			case by[f.Name] != "" && mappings[name] == nil: // which says more than a key of its own
+				return nil, nil, badUsage(hint.Add(fmt.Errorf("%s: %s and %s both set --%s", path, by[f.Name], key, f.Name), "keep one of them"))
+			case f.Changed || e.Value == nil: // null leaves it as it is
+				continue
+			}
+			value, err := flagText(e.Value)
+			if err == nil {
+				err = f.Value.Set(value)
+			}
+			if err != nil {
+				return nil, nil, badUsage(fmt.Errorf("%s: %s: %w", path, key, err))
+			}
+			by[f.Name] = key
+			set = append(set, f.Name)
+		}
 	}
-	return set, nil
+	return set, notes, nil
+}
+
+// isMapping is 1 if an entry stands for several flags: it comes after the others.
+func isMapping(e yaml.MapItem) int {
+	if mappings[string(spelled(nil, fmt.Sprint(e.Key)))] != nil {
+		return 1
+	}
+	return 0
+}
+
+// entriesOf returns the flags that an entry stands for: most for one, mappings of mlx-lm
+// for several, and what asks for nothing here for none.
+func entriesOf(name string, e yaml.MapItem) (list []yaml.MapItem, notes []string, err error) {
+	m, mapping := e.Value.(yaml.MapSlice)
+	read, known := mappings[name]
+	switch {
+	case known && mapping:
+		return read(m)
+	case known && e.Value == nil:
+		return nil, nil, nil
+	case known:
+		return nil, nil, fmt.Errorf("%v, where a mapping is wanted", e.Value)
+	case moot[name] != "":
+		return nil, []string{fmt.Sprintf("%v: not used: %s", e.Key, moot[name])}, nil
+	}
+	if list, ok, err := switched(name, e.Value); ok {
+		return list, nil, err
+	}
+	return []yaml.MapItem{{Key: name, Value: e.Value}}, nil, nil
 }
 
 // flagText writes a YAML value as the command line would.
@@ -77,12 +123,17 @@ func flagText(v any) (string, error) {
 }
 
 func unknownKey(path, key string, flags *pflag.FlagSet) error {
+	name := strings.ReplaceAll(key, "_", "-")
 	best, distance := "", len(key)+1
-	flags.VisitAll(func(f *pflag.Flag) {
-		if d := editDistance(strings.ReplaceAll(key, "_", "-"), f.Name); d < distance {
-			best, distance = f.Name, d
+	near := func(other string) {
+		if d := editDistance(name, other); d < distance {
+			best, distance = other, d
 		}
-	})
+	}
+	flags.VisitAll(func(f *pflag.Flag) { near(f.Name) })
+	for _, other := range slices.Sorted(maps.Keys(spellings)) {
+		near(other)
+	}
 	return hint.Add(fmt.Errorf("%s: unknown key %q", path, key), "did you mean %q?", strings.ReplaceAll(best, "-", "_"))
 }
 

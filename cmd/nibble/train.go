@@ -46,12 +46,24 @@ ends at once. However a run ends, --resume goes on from its last checkpoint, to
 the same result.`,
 		Example: "  nibble train --model stories260K-nf4 --data shakespeare --output-dir adapters --iters 100",
 		Args:    exactArgs(0),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.train(cmd.Context(), &o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case o.printConfig:
+				return printConfig(a.out, cmd.Flags(), o.setBy)
+			case o.printSchema:
+				return printSchema(a.out, cmd.Flags())
+			}
+			return a.train(cmd.Context(), &o)
+		},
 	}
 	o.flags(cmd.Flags())
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		if err := o.settle(cmd.Flags()); err != nil {
 			return err
+		}
+		a.limit() // a file may have said how much
+		if o.printConfig || o.printSchema {
+			return nil
 		}
 		return missing(cmd, "model", "data", "output-dir")
 	}
@@ -118,6 +130,9 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	}
 	if err := fsx.CheckOutput(o.out, o.model); err != nil {
 		return badUsage(err)
+	}
+	for _, n := range o.notes {
+		a.note("%s: %s", o.config, n)
 	}
 	m, err := openModel(o.model)
 	if err != nil {

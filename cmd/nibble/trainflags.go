@@ -25,14 +25,19 @@ type trainOptions struct {
 	cache                            sizeFlag
 	mask                             data.Mask
 	report                           int
-	dryRun                           bool
+	dryRun, printConfig, printSchema bool
 	train.Config
 
 	// setBy says what set each flag that was set: the command line, a file or a preset.
 	setBy map[string]string
+
+	// notes are what is worth knowing about the file of settings.
+	notes []string
 }
 
 func (o *trainOptions) flags(f *pflag.FlagSet) {
+	f.SortFlags = false // they stand as they belong together
+	f.SetNormalizeFunc(spelled)
 	c := &o.Config
 	f.StringVar(&o.model, "model", "", "the base model")
 	f.StringVar(&o.data, "data", "", "folder with train.jsonl or train.txt, or one file")
@@ -40,6 +45,8 @@ func (o *trainOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.config, "config", "", "YAML file with any of these flags")
 	f.StringVar(&o.preset, "preset", "", "settings of "+strings.Join(presetNames(), ", ")+"; what is given beside it wins")
 	f.StringVar(&o.resume, "resume", "", "go on from this checkpoint, or from the last one of this output directory")
+	f.BoolVar(&o.printConfig, "print-config", false, "print all settings as YAML that --config reads, and stop")
+	f.BoolVar(&o.printSchema, "print-schema", false, "print the JSON schema of such files, for editors, and stop")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the settings, the memory plan and how long a step will take, and stop")
 	o.cache = math.MaxInt64
 	f.Var(&o.cache, "cache", "keep blocks of the base in what is left of --memory, up to this size; 0 is none (default: all that is left)")
@@ -70,6 +77,13 @@ func (o *trainOptions) flags(f *pflag.FlagSet) {
 	f.Float64Var(&c.MaxGradNorm, "max-grad-norm", c.MaxGradNorm, "clip the gradient to this norm; 0 is never")
 
 	o.methodFlags(f)
+	o.switches(f)
+	enumerate(f, "fine-tune-type", train.FineTuneTypes())
+	enumerate(f, "lr-scheduler-type", optim.ScheduleTypes())
+	enumerate(f, "bias", train.Biases())
+	enumerate(f, "init-lora-weights", train.Inits())
+	enumerate(f, "lora-dtype", []string{"f32", "bf16"})
+	enumerate(f, "preset", presetNames())
 
 	f.IntVar(&c.SaveEvery, "save-every", c.SaveEvery, "steps between checkpoints; 0 is only at the end")
 	f.IntVar(&c.SaveTotalLimit, "save-total-limit", c.SaveTotalLimit, "checkpoints to keep, the last ones; 0 is all")
@@ -241,10 +255,11 @@ func (o *trainOptions) settle(f *pflag.FlagSet) error {
 	o.setBy = make(map[string]string)
 	f.Visit(func(x *pflag.Flag) { o.setBy[x.Name] = "the command line" })
 	if o.config != "" {
-		set, err := applyConfig(o.config, f)
+		set, notes, err := applyConfig(o.config, f)
 		if err != nil {
 			return err
 		}
+		o.notes = notes
 		for _, name := range set {
 			o.setBy[name] = o.config
 		}
