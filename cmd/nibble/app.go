@@ -84,7 +84,7 @@ line was wrong, 3 the input is malformed or unsupported, 130 interrupted.`,
 			return badUsage(hint.Add(fmt.Errorf("unknown command %q", args[0]), "%s", advice))
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
 			if a.threads < 0 {
 				return badUsage(fmt.Errorf("--threads is %d, want 0 (all processors) or more", a.threads))
 			}
@@ -92,7 +92,7 @@ line was wrong, 3 the input is malformed or unsupported, 130 interrupted.`,
 			if _, err := kernel.Variant(); err != nil {
 				return badUsage(err)
 			}
-			return nil
+			return a.fetchInputs(cmd, args)
 		},
 	}
 	f := root.PersistentFlags()
@@ -107,7 +107,7 @@ line was wrong, 3 the input is malformed or unsupported, 130 interrupted.`,
 	})
 	root.AddCommand(
 		a.inspectCommand(), a.verifyCommand(), a.diffCommand(), a.convertCommand(), a.quantizeCommand(), a.dequantizeCommand(),
-		a.imatrixCommand(), a.mergeCommand(), a.unmergeCommand(), a.adapterCommand(), a.trainCommand(), a.evalCommand(), a.generateCommand(), a.benchCommand(), a.demoCommand(), a.manCommand(), a.versionCommand(),
+		a.imatrixCommand(), a.mergeCommand(), a.unmergeCommand(), a.adapterCommand(), a.trainCommand(), a.evalCommand(), a.generateCommand(), a.benchCommand(), a.demoCommand(), a.pullCommand(), a.manCommand(), a.versionCommand(),
 	)
 	return root
 }

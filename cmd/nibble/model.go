@@ -198,11 +198,7 @@ func (m *model) tokenizer() (*vocab.Vocab, *tokenizer.Tokenizer, error) {
 
 // name returns what the model is called: the last part of its path.
 func (m *model) name() string {
-	abs, err := filepath.Abs(m.Path)
-	if err != nil {
-		abs = m.Path
-	}
-	return strings.TrimSuffix(filepath.Base(abs), ".gguf")
+	return strings.TrimSuffix(lastOf(m.Path), ".gguf")
 }
 
 // original returns the tensors of the input under their own names.

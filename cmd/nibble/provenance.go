@@ -21,6 +21,7 @@ import (
 	"github.com/seed18967229/nibble/formats/hf"
 	"github.com/seed18967229/nibble/formats/modelcard"
 	"github.com/seed18967229/nibble/formats/peft"
+	"github.com/seed18967229/nibble/internal/hub"
 	"github.com/seed18967229/nibble/internal/safeio"
 	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
@@ -86,11 +87,15 @@ func provenanceOf(ctx context.Context, m *model, adapters []weighted, arithmetic
 	return p, nil
 }
 
-// lastOf returns the last part of a path, as the directory is called.
+// lastOf returns the last part of a path, as the directory is called, or of the name of
+// the repository that it was fetched from.
 func lastOf(path string) string {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		abs = path
+	}
+	if repo, commit, ok := hub.Origin(abs); ok && filepath.Base(abs) == commit {
+		abs = repo
 	}
 	return filepath.Base(abs)
 }

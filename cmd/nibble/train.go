@@ -61,7 +61,10 @@ the same result.`,
 		if err := o.settle(cmd.Flags()); err != nil {
 			return err
 		}
-		a.limit() // a file may have said how much
+		a.limit() // a file may have said how much, and named models
+		if err := a.fetchInputs(cmd, nil); err != nil {
+			return err
+		}
 		if o.printConfig || o.printSchema {
 			return nil
 		}
@@ -299,7 +302,7 @@ func adapterConfig(o *trainOptions, m *arch.Model) (*peft.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.BaseModel = o.model
+	c.BaseModel = published(o.model)
 	return c, nil
 }
 
