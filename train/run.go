@@ -307,7 +307,7 @@ func (r *Run) batches() (out []*model.Batch, taken int, err error) {
 			if err != nil {
 				return nil, 0, err
 			}
-			b.Add(ex.Tokens, ex.LossFrom)
+			b.AddDocuments(ex.Tokens, ex.Loss, ex.Ends)
 			taken++
 		}
 		out = append(out, b)
@@ -346,7 +346,7 @@ func (r *Run) Evaluate(ctx context.Context, set Examples) (float64, error) {
 	sum, labels, err := engine.Evaluate(ctx, r.engine, n, r.cfg.BatchSize*r.cfg.GradAccumulationSteps, func(b *model.Batch, i int) error {
 		ex, err := set.Example(i)
 		if err == nil {
-			b.Add(ex.Tokens, ex.LossFrom)
+			b.AddDocuments(ex.Tokens, ex.Loss, ex.Ends)
 		}
 		return err
 	})

@@ -27,12 +27,11 @@ func tiny(t *testing.T) (Base, fixed) {
 	rng := rand.New(rand.NewPCG(9, 9))
 	var list fixed
 	for range 13 {
-		ex := data.Example{Tokens: make([]int32, 2+rng.IntN(9))}
-		for i := range ex.Tokens {
-			ex.Tokens[i] = int32(rng.IntN(int(a.VocabSize)))
+		tokens := make([]int32, 2+rng.IntN(9))
+		for i := range tokens {
+			tokens[i] = int32(rng.IntN(int(a.VocabSize)))
 		}
-		ex.LossFrom = rng.IntN(len(ex.Tokens))
-		list = append(list, ex)
+		list = append(list, lossFrom(tokens, rng.IntN(len(tokens))))
 	}
 	return Base{a, tensortest.NewModel(t, a, 1), codecs}, list
 }
@@ -399,7 +398,7 @@ func TestStopsThatLoseNothing(t *testing.T) {
 		require.Contains(t, out.saves, 4)
 	})
 	t.Run("nothing to train on", func(t *testing.T) {
-		err := run(tinyConfig(), base, fixed{{Tokens: []int32{1, 2}, LossFrom: 2}}, &kept{})
+		err := run(tinyConfig(), base, fixed{lossFrom([]int32{1, 2}, 2)}, &kept{})
 		require.ErrorIs(t, err, tensor.ErrMalformed)
 		require.ErrorContains(t, err, "token to be trained on")
 	})

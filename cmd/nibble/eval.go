@@ -162,7 +162,7 @@ func (a *app) eval(ctx context.Context, o *evalOptions) error {
 	passes := []pass{{what: "eval", n: d.Len(), add: func(b *trainmodel.Batch, i int) error {
 		ex, err := d.Example(i)
 		if err == nil {
-			b.Add(ex.Tokens, ex.LossFrom)
+			b.AddDocuments(ex.Tokens, ex.Loss, ex.Ends)
 		}
 		return err
 	}}}

@@ -97,6 +97,7 @@ func keys(line []byte) string {
 // example makes the tokens of a row, and returns how many were cut off.
 func (o *Options) example(r row) (e Example, cut int, err error) {
 	v := o.Tokenizer.Vocab()
+	lossFrom := 0
 	if v.AddBOS {
 		e.Tokens = append(e.Tokens, v.BOS)
 	}
@@ -117,25 +118,34 @@ func (o *Options) example(r row) (e Example, cut int, err error) {
 			// The first token with a character of the completion in it is where
 			// the model starts to write.
 			from, _ := slices.BinarySearch(ends, len(prompt)+1)
-			e.LossFrom = len(e.Tokens) + from
+			lossFrom = len(e.Tokens) + from
 		}
 		e.Tokens = append(e.Tokens, ids...)
 	}
 	if v.EOS != vocab.None {
 		e.Tokens = append(e.Tokens, v.EOS)
 	}
+	if lossFrom > 0 {
+		e.Loss = make([]bool, len(e.Tokens))
+		for j := range e.Loss[lossFrom:] {
+			e.Loss[lossFrom+j] = true
+		}
+	}
 	full := e
 	if len(e.Tokens) > o.MaxSeqLength {
 		cut = len(e.Tokens) - o.MaxSeqLength
 		e.Tokens = e.Tokens[:o.MaxSeqLength]
+		if e.Loss != nil {
+			e.Loss = e.Loss[:o.MaxSeqLength]
+		}
 	}
 	e.Tokens = slices.Clip(e.Tokens)
 	switch {
 	case e.Labels() > 0:
 		return e, cut, nil
 	case full.Labels() > 0:
-		err = hint.Add(fmt.Errorf("%w: no token to train on: the prompt has %d tokens and examples are cut at %d", tensor.ErrMalformed, full.LossFrom, o.MaxSeqLength),
-			"raise --max-seq-length above %d, or remove the row", full.LossFrom)
+		err = hint.Add(fmt.Errorf("%w: no token to train on: the prompt has %d tokens and examples are cut at %d", tensor.ErrMalformed, lossFrom, o.MaxSeqLength),
+			"raise --max-seq-length above %d, or remove the row", lossFrom)
 	default:
 		err = hint.Add(fmt.Errorf("%w: no token to train on: the row has nothing to predict", tensor.ErrMalformed), "remove the row")
 	}
