@@ -255,15 +255,20 @@ func TestEpochs(t *testing.T) {
 	// Each epoch takes every example once, in an order of its own.
 	o := order{seed: 3, n: 13}
 	var first, second []int
-	for i := range int64(13) {
-		first = append(first, o.at(i))
+	at := func(pos int64) int {
+		epoch, i := o.at(pos)
+		require.Equal(t, pos/13, epoch)
+		return i
 	}
 	for i := range int64(13) {
-		second = append(second, o.at(13+i))
+		first = append(first, at(i))
+	}
+	for i := range int64(13) {
+		second = append(second, at(13+i))
 	}
 	require.ElementsMatch(t, first, second)
 	require.NotEqual(t, first, second)
-	require.Equal(t, first[5], o.at(5), "going back finds the same")
+	require.Equal(t, first[5], at(5), "going back finds the same")
 }
 
 func TestInterrupt(t *testing.T) {
