@@ -17,6 +17,7 @@ import (
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/train/data"
+	"github.com/seed18967229/nibble/train/data/chat"
 )
 
 // rowFlags say what the rows of a data set are and what of them is trained or scored.
@@ -84,12 +85,13 @@ func (r *rowFlags) options(m *model, length int) (data.Options, error) {
 		}
 		source = string(b)
 	}
-	o.Template, err = chatTemplate(source)
-	if err != nil {
-		if r.template != "" {
-			return o, fmt.Errorf("%s: %w", r.template, err)
+	if source != "" {
+		if o.Template, err = chat.Parse(source); err != nil {
+			if r.template != "" {
+				return o, fmt.Errorf("%s: %w", r.template, err)
+			}
+			return o, fmt.Errorf("%s: %w", m.Path, err)
 		}
-		return o, fmt.Errorf("%s: the chat template: %w", m.Path, err)
 	}
 	if r.apply && o.Template == nil {
 		return o, badUsage(hint.Add(errors.New("--apply-chat-template, and the model has no chat template"), "give one with --chat-template"))

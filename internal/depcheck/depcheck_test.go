@@ -58,7 +58,8 @@ var allowed = map[string][]string{
 	"train/engine":         {"tensor", "arch", "train/model", "train/stream"},
 	"train/data/tokenizer": {"tensor", "formats/vocab", "formats/vocab/bpe"},
 	"train/data/records":   {"tensor"},
-	"train/data":           {"tensor", "formats/vocab", "train/data/records", "train/data/tokenizer"},
+	"train/data/chat":      {"tensor"},
+	"train/data":           {"tensor", "formats/vocab", "train/data/chat", "train/data/records", "train/data/tokenizer"},
 	"train":                {"tensor", "arch", "formats/peft", "train/data", "train/engine", "train/model", "train/optim", "train/pages", "train/stream"},
 
 	"cmd/...": {"..."},

@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/train/data/chat"
 	"github.com/seed18967229/nibble/train/data/records"
 )
 
@@ -175,32 +176,36 @@ func (o *Options) render(l *layout, row object, turns []message, systemAt, tools
 		turns = append([]message{turn("system", system)}, turns...)
 		from++
 	}
-	chat := Chat{Vars: o.TemplateVars, Now: o.Now}
+	in := chat.Input{Vars: o.TemplateVars, Now: o.Now}
 	if toolsAt >= 0 {
-		if chat.Tools, err = l.tools(row, toolsAt); err != nil {
+		if in.Tools, err = l.tools(row, toolsAt); err != nil {
 			return document{}, err
 		}
 	}
-	v := o.Tokenizer.Vocab()
-	chat.Messages, chat.BOS, chat.EOS = list(turns), o.Tokenizer.Piece(v.BOS), o.Tokenizer.Piece(v.EOS)
-	if o.Mask == NoMask {
-		text, err := o.Template.Render(chat)
-		return document{text: text, rendered: true}, err
+	if in.Messages, err = chat.DecodeMessages(list(turns)); err != nil {
+		return document{}, err
 	}
-	text, spans, err := o.Template.Spans(chat)
+	v := o.Tokenizer.Vocab()
+	in.BOS, in.EOS = o.Tokenizer.Piece(v.BOS), o.Tokenizer.Piece(v.EOS)
+	if o.Mask == NoMask {
+		r, err := o.Template.Render(in)
+		return document{text: r.Text, rendered: true}, err
+	}
+	text, spans, err := o.Template.Spans(in)
 	if err != nil {
 		return document{}, err
 	}
-	d := document{text: text, rendered: true, masked: true}
+	if all := assistants(turns); len(spans) != all && (o.MaskHistory || from > 0) {
+		return document{}, fmt.Errorf("%w: the chat template marks %d parts of the %d turns of the assistant", tensor.ErrUnsupported, len(spans), all)
+	}
 	keep := len(spans)
 	switch {
 	case o.MaskHistory:
 		keep = min(keep, 1)
 	case from > 0:
-		keep = min(keep, assistants(turns[from:]))
+		keep = assistants(turns[from:])
 	}
-	d.trained = spans[len(spans)-keep:]
-	return d, nil
+	return document{text: text, rendered: true, masked: true, trained: spans[len(spans)-keep:]}, nil
 }
 
 // assistants counts the turns that are the assistant's.
@@ -218,7 +223,7 @@ func assistants(turns []message) int {
 }
 
 // tools returns the tools of a row: a list, or its JSON as a text.
-func (l *layout) tools(row object, at int) (jsontext.Value, error) {
+func (l *layout) tools(row object, at int) ([]any, error) {
 	v := row[l.keys[at]]
 	if v == nil {
 		return nil, nil
@@ -235,5 +240,5 @@ func (l *layout) tools(row object, at int) (jsontext.Value, error) {
 	if !v.IsValid() || v.Kind() != '[' {
 		return nil, hint.Add(fmt.Errorf("%w: %q is %s, want a list of tools", tensor.ErrMalformed, l.keys[at], kindOf(v)), "remove it, or write a list in JSON")
 	}
-	return v, nil
+	return chat.DecodeMessages(v)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/train/data/chat"
 	"github.com/seed18967229/nibble/train/data/records"
 	"github.com/seed18967229/nibble/train/data/tokenizer"
 )
@@ -67,7 +68,7 @@ type Options struct {
 	ParseSpecial bool
 
 	// Template makes text of chats; nil is none. TemplateVars and Now are for it.
-	Template     Template
+	Template     *chat.Template
 	TemplateVars map[string]any
 	Now          time.Time
 

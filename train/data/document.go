@@ -7,6 +7,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/train/data/chat"
 )
 
 // document is the text of a row and what of it is trained.
@@ -14,7 +15,7 @@ type document struct {
 	text string
 
 	// trained are the parts that loss is taken on, in order, if masked; else it is all.
-	trained []Span
+	trained []chat.Span
 	masked  bool
 
 	// rendered says that a chat template made the text. It has the special tokens that
@@ -70,7 +71,7 @@ func makePair(o *Options, l *layout, row object) (document, error) {
 func (o *Options) pair(prompt, completion string) document {
 	d := document{text: prompt + completion}
 	if o.Mask != NoMask {
-		d.masked, d.trained = true, []Span{{len(prompt), len(d.text)}}
+		d.masked, d.trained = true, []chat.Span{{From: len(prompt), To: len(d.text)}}
 	}
 	return d
 }

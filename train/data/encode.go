@@ -8,6 +8,7 @@ import (
 	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/train/data/chat"
 )
 
 // made is the example of a row.
@@ -52,7 +53,7 @@ func (o *Options) encode(d document) (made, error) {
 // overlap marks the tokens that have a part of a span in them, by where they end in the
 // text. Where the tokenizer joins the end of what is not trained with the beginning of
 // what is, the model writes both.
-func overlap(loss []bool, ends []int, spans []Span) {
+func overlap(loss []bool, ends []int, spans []chat.Span) {
 	start, end := 0, 0 // of the token; of several that are one character, of that
 	s := 0
 	for i, e := range ends {
