@@ -3,10 +3,8 @@ package data
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/seed18967229/nibble/internal/hint"
@@ -123,10 +121,10 @@ type Set struct {
 // Open opens one data set; OpenAll says what it may be.
 func Open(path string, o Options) (*Set, error) { return OpenAll([]Source{{path, 1}}, o) }
 
-// OpenAll opens data sets and mixes them. Each is a folder with a file train and, if
-// there are any, valid and test, or one file, which is training data. What files may
-// hold the package records says; their rows are of one of Formats, by the first row of
-// each file, or the file is plain text.
+// OpenAll opens data sets and mixes them. Each is a folder with training data and, if
+// there are any, validation and test data, or one file, which is training data. What
+// files are called and may hold the package records says; their rows are of one of
+// Formats, by the first row of each file, or the file is plain text.
 //
 // Every row is read and checked. Errors name the file and the line; they wrap
 // tensor.ErrMalformed if a row is not as the first, or has no token that loss would be
@@ -242,33 +240,17 @@ func find(path string) ([]*File, error) {
 	if !info.IsDir() {
 		return []*File{{Path: path, Part: trainPart}}, nil
 	}
-	entries, err := os.ReadDir(path)
+	train, valid, test, err := records.Find(path)
 	if err != nil {
 		return nil, err
 	}
 	var files []*File
-	for _, part := range []string{trainPart, validPart, testPart} {
-		var found, other string
-		for _, e := range entries {
-			known, read := records.Named(e.Name(), part)
-			switch {
-			case !known || e.IsDir():
-			case !read:
-				other = e.Name()
-			case found != "":
-				return nil, hint.Add(fmt.Errorf("%s: %w: both %s and %s", path, tensor.ErrMalformed, found, e.Name()), "keep one of them")
-			default:
-				found = e.Name()
-			}
-		}
-		switch {
-		case found != "":
-			files = append(files, &File{Path: filepath.Join(path, found), Part: part})
-		case other != "":
-			files = append(files, &File{Path: filepath.Join(path, other), Part: part}) // opening it says what is wrong
-		case part == trainPart:
-			return nil, hint.Add(fmt.Errorf("%s: no train.jsonl, train.txt or such: %w", path, fs.ErrNotExist),
-				"name the training file train.jsonl (or .json, .csv, .parquet, .txt), or give the file itself instead of its folder")
+	for _, part := range []struct {
+		name  string
+		paths []string
+	}{{trainPart, train}, {validPart, valid}, {testPart, test}} {
+		for _, p := range part.paths {
+			files = append(files, &File{Path: p, Part: part.name})
 		}
 	}
 	return files, nil

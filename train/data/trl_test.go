@@ -148,3 +148,17 @@ func TestTurnsFoundAsTRL(t *testing.T) {
 // withoutMarks removes the generation markers of a template, and not what they do to
 // the space around them.
 var withoutMarks = strings.NewReplacer("{%- generation %}", "{%- if true %}", "{%- endgeneration %}", "{%- endif %}").Replace
+
+// Documents are packed as TRL's best fit decreasing packs them.
+func TestPackingAsTRL(t *testing.T) {
+	for _, p := range readTRL(t).Packings {
+		docs, ends := data.Pack(len(p.Lengths), p.Capacity, func(i int) int { return p.Lengths[i] })
+		var got [][]int32
+		from := int32(0)
+		for _, to := range ends {
+			got = append(got, docs[from:to])
+			from = to
+		}
+		require.Equal(t, p.Packs, got, "capacity %d", p.Capacity)
+	}
+}
