@@ -59,7 +59,8 @@ var allowed = map[string][]string{
 	"train/data/tokenizer":       {"tensor", "formats/vocab", "formats/vocab/bpe"},
 	"train/data/records":         {"tensor", "train/data/records/parquet"},
 	"train/data/records/parquet": {"tensor"},
-	"train/data":                 {"tensor", "formats/vocab", "train/data/records", "train/data/tokenizer"},
+	"train/data/chat":            {"tensor"},
+	"train/data":                 {"tensor", "formats/vocab", "train/data/chat", "train/data/records", "train/data/tokenizer"},
 	"train":                      {"tensor", "arch", "formats/peft", "train/data", "train/engine", "train/model", "train/optim", "train/pages", "train/stream"},
 
 	"cmd/...": {"..."},
