@@ -24,11 +24,15 @@ type format struct {
 
 var (
 	jsonLines = &format{"JSON Lines", []string{".jsonl", ".ndjson"}, ":", wantLines, openLines}
+	jsonList  = &format{"JSON", []string{".json"}, ":", wantList, openList}
+	commas    = &format{"CSV", []string{".csv"}, ":", wantTable, openCSV}
+	tabs      = &format{"TSV", []string{".tsv", ".tab"}, ":", wantTable, openTSV}
+	columnar  = &format{"Parquet", []string{".parquet", ".pq"}, ": row ", wantParquet, openParquet}
 	plainText = &format{"text", []string{".txt", ".text", ".md"}, ":", "", nil}
 )
 
 // formats are all of them.
-var formats = []*format{jsonLines, plainText}
+var formats = []*format{jsonLines, jsonList, commas, tabs, columnar, plainText}
 
 // notRead are formats that are known and not read.
 var notRead = []string{".bz2", ".xz", ".zip", ".7z", ".rar", ".tar", ".tgz", ".arrow", ".feather", ".xls", ".xlsx", ".ods", ".orc", ".avro"}
@@ -60,11 +64,18 @@ func sniff(s *source) (*format, error) {
 		return nil, err
 	}
 	whole := err == io.EOF
+	switch {
+	case bytes.HasPrefix(head, []byte("PAR1")) || bytes.HasPrefix(head, []byte("PARE")):
+		return columnar, nil
+	case said == columnar && len(head) > 0:
+		return nil, hint.Add(fmt.Errorf("%s: %w: the content is not Parquet", s.path, tensor.ErrMalformed),
+			"the download may have failed (a page of HTML, or a Git LFS pointer): look at the file")
+	}
 	for _, magic := range magics {
 		known = known && !bytes.HasPrefix(head, []byte(magic))
 	}
 	if !known {
-		return nil, hint.Add(fmt.Errorf("%s: %w: a format that is not read", s.path, tensor.ErrUnsupported), readable)
+		return nil, notReadable(s.path)
 	}
 	if bytes.HasPrefix(head, []byte("\xff\xfe")) || bytes.HasPrefix(head, []byte("\xfe\xff")) {
 		return nil, hint.Add(fmt.Errorf("%s: %w: text in UTF-16", s.path, tensor.ErrMalformed), "save the file as UTF-8")
@@ -79,11 +90,46 @@ func sniff(s *source) (*format, error) {
 	if len(first) == 0 && whole {
 		return nil, hint.Add(fmt.Errorf("%s: %w: the file is empty", s.path, tensor.ErrMalformed), "put one example on each line")
 	}
+	return told(said, first, whole), nil
+}
+
+// told tells by the beginning what a file holds that is not Parquet, if its name
+// does not.
+func told(said *format, first []byte, whole bool) *format {
+	if said != nil && said != jsonList {
+		return said
+	}
+	line, rest, ended := bytes.Cut(first, []byte("\n"))
+	switch {
+	case bytes.HasPrefix(first, []byte("[")):
+		if said == jsonList || opensList(first) {
+			return jsonList
+		}
+	case bytes.HasPrefix(first, []byte("{")):
+		one := jsontext.Value(line).IsValid() || !ended && !whole
+		if one && (len(trim(rest)) > 0 || !holdsRows(line)) {
+			return jsonLines
+		}
+		if said == jsonList || holdsRows(first) {
+			return jsonList
+		}
+	case said == jsonList && !jsontext.Value(line).IsValid():
+		return jsonLines // which says best what is wrong
+	}
 	if said != nil {
-		return said, nil
+		return said
 	}
-	if line, _, ended := bytes.Cut(first, []byte("\n")); bytes.HasPrefix(line, []byte("{")) && (jsontext.Value(line).IsValid() || !ended && !whole) {
-		return jsonLines, nil
-	}
-	return plainText, nil
+	return plainText
+}
+
+// opensList reports whether text begins with a list of objects. A text may begin
+// with a bracket, but hardly goes on as JSON.
+func opensList(first []byte) bool {
+	rest, ok := bytes.CutPrefix(trim(first[1:]), []byte("{"))
+	rest = trim(rest)
+	return ok && (bytes.HasPrefix(rest, []byte(`"`)) || bytes.HasPrefix(rest, []byte("}")))
+}
+
+func notReadable(path string) error {
+	return hint.Add(fmt.Errorf("%s: %w: a format that is not read", path, tensor.ErrUnsupported), readable)
 }
