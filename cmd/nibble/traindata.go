@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/spf13/pflag"
 
+	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/train/data"
@@ -38,7 +39,7 @@ func (r *rowFlags) flags(f *pflag.FlagSet) {
 	f.StringVar(&r.fields.System, "system-field", "", "key of a system prompt that stands beside the turns")
 	f.StringVar(&r.fields.Tools, "tools-field", "", "key of the tools that a template is told of")
 	f.StringVar(&r.separator, "separator", "", `what stands between a prompt and its completion, as \n; part of the prompt`)
-	f.StringVar(&r.template, "chat-template", "", "file with a chat template (Jinja) that is used and not the model's")
+	f.StringVar(&r.template, "chat-template", "", "chat template that is used and not the model's usual one: a file (Jinja), or the name of another that the model has")
 	f.StringVar(&r.vars, "chat-template-kwargs", "", `what the chat template is told besides, as JSON: {"enable_thinking": false}`)
 	f.BoolVar(&r.apply, "apply-chat-template", false, "make a chat of prompt and completion, and of instructions; rows of messages are one")
 	f.BoolVar(&r.special, "parse-special", true, "read the text of special tokens in rows as these tokens")
@@ -77,26 +78,55 @@ func (r *rowFlags) options(m *model, length int) (data.Options, error) {
 			return o, badUsage(hint.Add(fmt.Errorf("--chat-template-kwargs: %w", err), `write an object in JSON, as {"enable_thinking": false}`))
 		}
 	}
-	source := v.ChatTemplate
-	if r.template != "" {
-		b, err := os.ReadFile(r.template)
-		if err != nil {
-			return o, hint.Add(fmt.Errorf("--chat-template: %w", err), "give a file with the template")
+	if o.Template, err = r.chatTemplate(m, v); err != nil {
+		if r.template != "" || r.apply {
+			return o, err
 		}
-		source = string(b)
-	}
-	if source != "" {
-		if o.Template, err = chat.Parse(source); err != nil {
-			if r.template != "" {
-				return o, fmt.Errorf("%s: %w", r.template, err)
-			}
-			return o, fmt.Errorf("%s: %w", m.Path, err)
-		}
+		o.NoTemplate = err // which only chats need
 	}
 	if r.apply && o.Template == nil {
 		return o, badUsage(hint.Add(errors.New("--apply-chat-template, and the model has no chat template"), "give one with --chat-template"))
 	}
 	return o, nil
+}
+
+// chatTemplate returns the template that is asked for, else the model's, nil if it has
+// none.
+func (r *rowFlags) chatTemplate(m *model, v *vocab.Vocab) (*chat.Template, error) {
+	source, of := v.ChatTemplate, m.Path
+	if r.template != "" {
+		of = "--chat-template " + r.template
+		at := slices.IndexFunc(v.ChatTemplates, func(t vocab.ChatTemplate) bool { return t.Name == r.template })
+		if at >= 0 {
+			source = v.ChatTemplates[at].Template
+		} else {
+			b, err := os.ReadFile(r.template)
+			if err != nil {
+				return nil, hint.Add(fmt.Errorf("--chat-template: %w", err), "give a file, or the name of one of the model's templates: %s", templateNames(v))
+			}
+			source = string(b)
+		}
+	}
+	if source == "" {
+		return nil, nil
+	}
+	t, err := chat.Parse(source)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", of, err)
+	}
+	return t, nil
+}
+
+// templateNames lists the templates that a model has beside the usual one.
+func templateNames(v *vocab.Vocab) string {
+	var names []string
+	for _, t := range v.ChatTemplates {
+		names = append(names, t.Name)
+	}
+	if len(names) == 0 {
+		return "it has none with a name"
+	}
+	return strings.Join(names, ", ")
 }
 
 // unescape reads \n, \t and such as a shell does not.

@@ -65,8 +65,10 @@ type Options struct {
 	// tokenizers do. What a chat template makes is always read so, plain text never.
 	ParseSpecial bool
 
-	// Template makes text of chats; nil is none. TemplateVars and Now are for it.
+	// Template makes text of chats; nil is none, NoTemplate says why. TemplateVars and
+	// Now are for it.
 	Template     *chat.Template
+	NoTemplate   error
 	TemplateVars map[string]any
 	Now          time.Time
 
