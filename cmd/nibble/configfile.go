@@ -48,11 +48,7 @@ func applyConfig(path string, flags *pflag.FlagSet) (set, notes []string, err er
 			case f.Changed || e.Value == nil: // null leaves it as it is
 				continue
 			}
-			value, err := flagText(e.Value)
-			if err == nil {
-				err = f.Value.Set(value)
-			}
-			if err != nil {
+			if err := setValue(f, e.Value); err != nil {
 				return nil, nil, badUsage(fmt.Errorf("%s: %s: %w", path, key, err))
 			}
 			by[f.Name] = key
@@ -89,6 +85,26 @@ func entriesOf(name string, e yaml.MapItem) (list []yaml.MapItem, notes []string
 		return list, nil, err
 	}
 	return []yaml.MapItem{{Key: name, Value: e.Value}}, nil, nil
+}
+
+// setValue sets a flag to a YAML value.
+func setValue(f *pflag.Flag, v any) error {
+	parts, isList := v.([]any)
+	if list, ok := f.Value.(pflag.SliceValue); ok && isList {
+		texts := make([]string, len(parts))
+		for i, x := range parts {
+			var err error
+			if texts[i], err = flagText(x); err != nil {
+				return err
+			}
+		}
+		return list.Replace(texts)
+	}
+	text, err := flagText(v)
+	if err != nil {
+		return err
+	}
+	return f.Value.Set(text)
 }
 
 // flagText writes a YAML value as the command line would.

@@ -32,6 +32,10 @@ var spellings = map[string]string{
 	"logging-steps": "steps-per-report", "eval-steps": "steps-per-eval", "save-steps": "save-every",
 	"resume-from-checkpoint": "resume",
 	"completion-only-loss":   "mask-prompt",
+	"sample-packing":         "packing",
+	"val-set-size":           "val-split", "val-size": "val-split",
+	"excess-length-strategy": "overlong",
+	"chat-template-path":     "chat-template",
 }
 
 // opposites are switches that elsewhere say no where a flag here says yes.

@@ -19,13 +19,13 @@ import (
 
 // trainOptions are the flags of train.
 type trainOptions struct {
-	model, data, out, resume, config string
+	model, out, resume, config       string
 	preset, adapter, adapterFormat   string
 	scratch                          string
 	cache                            sizeFlag
-	mask                             data.Mask
 	report                           int
 	dryRun, printConfig, printSchema bool
+	dataFlags
 	train.Config
 
 	// setBy says what set each flag that was set: the command line, a file or a preset.
@@ -40,7 +40,7 @@ func (o *trainOptions) flags(f *pflag.FlagSet) {
 	f.SetNormalizeFunc(spelled)
 	c := &o.Config
 	f.StringVar(&o.model, "model", "", "the base model")
-	f.StringVar(&o.data, "data", "", "folder with train.jsonl or train.txt, or one file")
+	o.dataFlags.flags(f)
 	f.StringVar(&o.out, "output-dir", "", "where the adapter, checkpoints and logs go")
 	f.StringVar(&o.config, "config", "", "YAML file with any of these flags")
 	f.StringVar(&o.preset, "preset", "", "settings of "+strings.Join(presetNames(), ", ")+"; what is given beside it wins")
@@ -58,9 +58,7 @@ func (o *trainOptions) flags(f *pflag.FlagSet) {
 	f.Float64Var(&c.Epochs, "epochs", c.Epochs, "times through the data")
 	f.IntVar(&c.BatchSize, "batch-size", c.BatchSize, "examples in a micro-batch")
 	f.IntVar(&c.GradAccumulationSteps, "grad-accumulation-steps", c.GradAccumulationSteps, "micro-batches in a step; the base is read once for all of them")
-	f.IntVar(&c.MaxSeqLength, "max-seq-length", c.MaxSeqLength, "tokens of an example; longer ones are cut")
-	f.Var((*maskFlag)(&o.mask), "mask-prompt", "take loss on completions only; =false takes it on prompts too (default: where there are prompts)")
-	f.Lookup("mask-prompt").NoOptDefVal = "true"
+	f.IntVar(&c.MaxSeqLength, "max-seq-length", c.MaxSeqLength, "tokens of an example; --overlong says what becomes of longer ones")
 
 	f.StringVar(&c.Optimizer, "optimizer", c.Optimizer, strings.Join(optim.Names(), ", ")+", or a name that transformers has for one of them")
 	f.Float64Var(&c.LearningRate, "learning-rate", c.LearningRate, "highest learning rate")
@@ -84,6 +82,8 @@ func (o *trainOptions) flags(f *pflag.FlagSet) {
 	enumerate(f, "init-lora-weights", train.Inits())
 	enumerate(f, "lora-dtype", []string{"f32", "bf16"})
 	enumerate(f, "preset", presetNames())
+	enumerate(f, "overlong", overlongs)
+	enumerate(f, "data-format", data.Formats())
 
 	f.IntVar(&c.SaveEvery, "save-every", c.SaveEvery, "steps between checkpoints; 0 is only at the end")
 	f.IntVar(&c.SaveTotalLimit, "save-total-limit", c.SaveTotalLimit, "checkpoints to keep, the last ones; 0 is all")
