@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/tensor"
@@ -41,11 +42,20 @@ func Copy(info tensor.Info, as string) Step {
 	}
 }
 
+// panels are used again: a checkpoint has hundreds of tensors, and garbage of a panel each
+// would be more than a run that is held to its memory has room for.
+var panels = sync.Pool{New: func() any { return new([]byte) }}
+
 // copyTo reads n bytes of r and writes them at off.
 func copyTo(dst io.WriterAt, off int64, r io.Reader, n int64) error {
+	size := int(min(panel, max(1, n)))
+	buf := panels.Get().(*[]byte)
+	defer panels.Put(buf)
+	if len(*buf) < size {
+		*buf = make([]byte, size)
+	}
 	// The copy is bounded; hiding the reader's WriteTo keeps the buffer ours.
-	buf := make([]byte, min(panel, max(1, n)))
-	got, err := io.CopyBuffer(io.NewOffsetWriter(dst, off), struct{ io.Reader }{io.LimitReader(r, n)}, buf)
+	got, err := io.CopyBuffer(io.NewOffsetWriter(dst, off), struct{ io.Reader }{io.LimitReader(r, n)}, (*buf)[:size])
 	if err == nil && got != n {
 		err = fmt.Errorf("%d bytes read where there should be %d: %w", got, n, io.ErrUnexpectedEOF)
 	}
