@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -16,8 +17,10 @@ type coded struct {
 	name         string
 	elems, bytes int // of a block
 
-	// unroll is how many blocks a turn of the loop takes.
+	// unroll is how many blocks a turn of the loop takes. scaled says that they begin with
+	// a float16, which are widened together.
 	unroll int
+	scaled bool
 
 	// decodes says that there is a loop that only decodes.
 	decodes bool
@@ -37,11 +40,11 @@ func codedLoops() {
 		{name: "F16", elems: 64, bytes: 128, block: (*decoder).f16},
 		{name: "BF16", elems: 64, bytes: 128, block: (*decoder).bf16},
 		{name: "Int8", elems: 64, bytes: 64, constants: (*decoder).perRow, block: (*decoder).int8},
-		{name: "Q8_0", elems: 32, bytes: 34, unroll: 2, block: (*decoder).q8_0},
-		{name: "Q4_0", elems: 32, bytes: 18, unroll: 2, decodes: true, constants: (*decoder).fours, block: (*decoder).q4_0},
-		{name: "Q5_0", elems: 32, bytes: 22, unroll: 2, decodes: true, block: (*decoder).q5_0},
+		{name: "Q8_0", elems: 32, bytes: 34, unroll: 4, scaled: true, block: (*decoder).q8_0},
+		{name: "Q4_0", elems: 32, bytes: 18, unroll: 4, scaled: true, decodes: true, constants: (*decoder).eights, block: (*decoder).q4_0},
+		{name: "Q5_0", elems: 32, bytes: 22, unroll: 4, scaled: true, decodes: true, block: (*decoder).q5_0},
 		{name: "MXFP4", elems: 32, bytes: 17, unroll: 2, decodes: true, constants: (*decoder).valuesE2M1, block: (*decoder).mxfp4},
-		{name: "IQ4_NL", elems: 32, bytes: 18, unroll: 2, decodes: true, constants: (*decoder).valuesIQ4, block: (*decoder).iq4_NL},
+		{name: "IQ4_NL", elems: 32, bytes: 18, unroll: 4, scaled: true, decodes: true, constants: (*decoder).valuesIQ4, block: (*decoder).iq4_NL},
 		{name: "IQ4_XS", elems: 256, bytes: 136, decodes: true, constants: (*decoder).valuesIQ4, block: (*decoder).iq4_XS},
 		{name: "Q2_K", elems: 256, bytes: 84, decodes: true, block: (*decoder).q2_K},
 		{name: "Q3_K", elems: 256, bytes: 110, decodes: true, block: (*decoder).q3_K},
@@ -83,6 +86,10 @@ type decoder struct {
 	table         reg.VecVirtual
 	scale, factor reg.VecVirtual
 	values        [16]int8
+
+	// number is that of the block in a turn; together says that its scale is on the stack.
+	number   int
+	together bool
 }
 
 // put takes the decoded elements from number at of a turn on.
@@ -109,7 +116,7 @@ func (d *decoder) put(at int, v reg.VecVirtual) {
 func (d *decoder) onStack() Mem {
 	if d.room.Base == nil {
 		p := GP64()
-		LEAQ(AllocLocal(384).Offset(63), p)
+		LEAQ(AllocLocal(448).Offset(63), p)
 		ANDQ(I8(-64), p)
 		d.room = Mem{Base: p}
 	}
@@ -204,7 +211,7 @@ func (f *coded) start(d *decoder) {
 	if f.constants != nil {
 		f.constants(d)
 	}
-	if f.elems == 256 || f.name == "Q5_0" || f.name == "MXFP4" || f.name == "IQ4_NL" {
+	if f.elems == 256 || f.scaled || f.name == "MXFP4" {
 		d.onStack()
 	}
 }
@@ -215,7 +222,12 @@ func (f *coded) blocks(d *decoder, left reg.GPVirtual) {
 		for at := 0; at < blocks*f.bytes; at += 64 {
 			PREFETCHT0(Mem{Base: d.src, Disp: aheadCodes + at})
 		}
+		d.together = f.scaled && blocks > 1
+		if d.together {
+			d.halves4(f.bytes)
+		}
 		for i := range blocks {
+			d.number = i
 			f.block(d, Mem{Base: d.src, Disp: i * f.bytes}, i*f.elems)
 		}
 		ADDQ(I32(blocks*f.bytes), d.src)
@@ -292,8 +304,35 @@ func (d *decoder) half(src Mem) reg.VecVirtual {
 	return v
 }
 
+// halves4 widens the float16 at the beginnings of four blocks, to the stack.
+func (d *decoder) halves4(size int) {
+	all, h, x := GP64(), GP64(), XMM()
+	for i := 3; i >= 0; i-- {
+		MOVWQZX(Mem{Base: d.src, Disp: i * size}, h)
+		if i == 3 {
+			MOVQ(h, all)
+			continue
+		}
+		SHLQ(Imm(16), all)
+		ORQ(h, all)
+	}
+	VMOVQ(all, x)
+	VCVTPH2PS(x, x)
+	VMOVUPS(x, d.onStack())
+}
+
+// blockScale is the scale that a block begins with, in all lanes.
+func (d *decoder) blockScale(src Mem) reg.VecVirtual {
+	if !d.together {
+		return d.half(src)
+	}
+	v := d.l.reg()
+	VBROADCASTSS(d.onStack().Offset(4*d.number), v)
+	return v
+}
+
 func (d *decoder) q8_0(src Mem, at int) {
-	scale := d.half(src)
+	scale := d.blockScale(src)
 	for i := 0; i < 32; i += d.l.floats() {
 		d.signed(at+i, src.Offset(2+i), scale)
 	}
@@ -308,24 +347,28 @@ func (d *decoder) signed(at int, src Mem, scale Op) {
 	d.put(at, v)
 }
 
-// fours loads the values of 4 bits.
-func (d *decoder) fours() {
+// fours and eights load what 4 bits are, and what they are less 8.
+func (d *decoder) fours() { d.loadTable("fours", func(i int) int { return i }) }
+
+func (d *decoder) eights() { d.loadTable("eights", func(i int) int { return i - 8 }) }
+
+// loadTable loads the values of 4 bits, where there is a register that holds them.
+func (d *decoder) loadTable(name string, f func(i int) int) {
 	if !d.l.wide() {
 		return
 	}
 	d.table = ZMM()
-	VMOVUPS(counted(), d.table)
+	VMOVUPS(floats16(name, f), d.table)
 }
 
-// counted is the floats 0 to 15.
-func counted() Mem {
-	const name = "counted"
+// floats16 is 16 floats.
+func floats16(name string, f func(i int) int) Mem {
 	if m, ok := constants[name]; ok {
 		return m
 	}
 	m := GLOBL(name, RODATA|NOPTR)
 	for i := range 16 {
-		DATA(4*i, U32(math.Float32bits(float32(i))))
+		DATA(4*i, U32(math.Float32bits(float32(f(i)))))
 	}
 	constants[name] = m
 	return m
@@ -344,12 +387,10 @@ func (d *decoder) nibbles(at, distance int, src Mem, low, high reg.VecVirtual) {
 }
 
 func (d *decoder) q4_0(src Mem, at int) {
-	scale := d.half(src)
+	scale := d.blockScale(src)
 	if d.l.wide() {
-		t := ZMM()
-		VSUBPS_BCST(d.l.data(8), d.table, t)
-		VMULPS(scale, t, t)
-		d.nibbles(at, 16, src.Offset(2), t, t)
+		VMULPS(scale, d.table, scale)
+		d.nibbles(at, 16, src.Offset(2), scale, scale)
 		return
 	}
 	for i := 0; i < 16; i += 8 {
@@ -371,9 +412,10 @@ func (d *decoder) halves(src Mem) [2]reg.VecVirtual {
 	return [2]reg.VecVirtual{a, b}
 }
 
-// Where things are on the stack: 16 scales, 16 low ends, codes.
+// Where things are on the stack: 16 scales, 16 low ends or 8 of each, 256 codes.
 const (
-	lowsAt = 64
+	lows8  = 32
+	lows16 = 64
 	keptAt = 128
 )
 
@@ -430,36 +472,51 @@ func (d *decoder) keep(at int, v reg.VecVirtual, less byte) {
 	VMOVUPS(v, d.onStack().Offset(keptAt+at))
 }
 
-// group puts size codes from the stack, all with the scale and low end of number n
-// there.
-func (d *decoder) group(at, size, n int, code int, low bool) {
+// keep64 is keep of 64 codes.
+func (d *decoder) keep64(at int, v reg.VecVirtual, less byte) {
+	if less > 0 {
+		VPSUBB(bytesOf(fmt.Sprintf("less%d", less), 64, func(int) byte { return less }), v, v)
+	}
+	VMOVUPS(v, d.onStack().Offset(keptAt+at))
+}
+
+// group puts size codes from the stack, all with the scale of number n there and, if lows says
+// where they are, the low end. A product rounds once where decoding rounds twice.
+func (d *decoder) group(at, size, n int, code int, lows int) {
 	room := d.onStack()
-	s, m := room.Offset(4*n), room.Offset(lowsAt+4*n)
-	var scale, least reg.VecVirtual
-	if !d.l.wide() {
-		scale = YMM()
-		VBROADCASTSS(s, scale)
-		if low {
-			least = YMM()
-			VBROADCASTSS(m, least)
-		}
+	scale, least := d.l.reg(), Op(room.Offset(lows+4*n))
+	VBROADCASTSS(room.Offset(4*n), scale)
+	if lows > 0 && !d.l.wide() {
+		v := YMM()
+		VBROADCASTSS(least, v)
+		least = v
 	}
 	for i := 0; i < size; i += d.l.floats() {
 		v := d.l.reg()
 		VPMOVSXBD(room.Offset(keptAt+code+i), v)
 		VCVTDQ2PS(v, v)
-		if d.l.wide() {
-			VMULPS_BCST(s, v, v)
-			if low {
-				VSUBPS_BCST(m, v, v)
-			}
-		} else {
-			VMULPS(scale, v, v)
-			if low {
-				VSUBPS(least, v, v)
-			}
-		}
+		d.scaled(v, scale, least, lows > 0)
 		d.put(at+i, v)
+	}
+}
+
+// scaled multiplies v by a scale and takes least from it, which is in memory if the vectors are
+// wide.
+func (d *decoder) scaled(v, scale reg.VecVirtual, least Op, low bool) {
+	wide := d.l.wide()
+	switch {
+	case !low:
+		VMULPS(scale, v, v)
+	case d.rows > 0 && wide:
+		VFMSUB213PS_BCST(least, scale, v)
+	case d.rows > 0:
+		VFMSUB213PS(least, scale, v)
+	case wide:
+		VMULPS(scale, v, v)
+		VSUBPS_BCST(least, v, v)
+	default:
+		VMULPS(scale, v, v)
+		VSUBPS(least, v, v)
 	}
 }
 
@@ -467,11 +524,8 @@ func (d *decoder) group(at, size, n int, code int, low bool) {
 func (d *decoder) multiples(at int, unit Mem, words []reg.GPVirtual, signed bool) {
 	u := d.half(unit)
 	for i := 0; i < len(words); i += 2 {
-		lo, hi := words[i].As64(), words[i+1].As64()
-		SHLQ(Imm(32), hi)
-		ORQ(lo, hi)
 		x, v := XMM(), YMM()
-		VMOVQ(hi, x)
+		VMOVQ(eightBytes(words[i], words[i+1]), x)
 		if signed {
 			VPMOVSXBD(x, v)
 		} else {
@@ -511,8 +565,55 @@ func with(a, b reg.GPVirtual) reg.GPVirtual {
 // sixBits stores the scales and low ends of Q4_K and Q5_K.
 func (d *decoder) sixBits(src Mem) {
 	a, b, c := word32(src.Offset(4)), word32(src.Offset(8)), word32(src.Offset(12))
-	d.multiples(0, src, []reg.GPVirtual{some(a, 0, 63), with(some(c, 0, 15), some(a, -2, 48))}, false)
-	d.multiples(lowsAt, src.Offset(2), []reg.GPVirtual{some(b, 0, 63), with(some(c, -4, 15), some(b, -2, 48))}, false)
+	scales := []reg.GPVirtual{some(a, 0, 63), with(some(c, 0, 15), some(a, -2, 48))}
+	lows := []reg.GPVirtual{some(b, 0, 63), with(some(c, -4, 15), some(b, -2, 48))}
+	if !d.l.wide() {
+		d.multiples(0, src, scales, false)
+		d.multiples(lows8, src.Offset(2), lows, false)
+		return
+	}
+	x, v, units := XMM(), ZMM(), ZMM()
+	VMOVQ(eightBytes(scales[0], scales[1]), x)
+	VPINSRQ(Imm(1), eightBytes(lows[0], lows[1]), x, x)
+	VPMOVZXBD(x, v)
+	VCVTDQ2PS(v, v)
+	d.units(src, units, floats8())
+	VMULPS(units, v, v)
+	VMOVUPS(v, d.onStack())
+}
+
+// units has d and dmin, which follow one another, in the lanes that an index says.
+func (d *decoder) units(src Mem, units reg.VecVirtual, index Mem) {
+	i := ZMM()
+	VMOVDQU32(index, i)
+	VMOVD(src, units.AsX())
+	VCVTPH2PS(units.AsX(), units.AsX())
+	VPERMPS(units, i, units)
+}
+
+// floats8 is the index of d in eight lanes and dmin in the others.
+func floats8() Mem {
+	var list []uint32
+	for i := range uint32(16) {
+		list = append(list, i/8)
+	}
+	return wordsOnce("halfAndHalf", list)
+}
+
+func wordsOnce(name string, list []uint32) Mem {
+	m, ok := constants[name]
+	if !ok {
+		m = words(name, list...)
+		constants[name] = m
+	}
+	return m
+}
+
+func eightBytes(lo, hi reg.GPVirtual) reg.GPVirtual {
+	l, h := lo.As64().(reg.GPVirtual), hi.As64().(reg.GPVirtual)
+	SHLQ(Imm(32), h)
+	ORQ(l, h)
+	return h
 }
 
 func (d *decoder) q4_K(src Mem, at int) {
@@ -524,8 +625,14 @@ func (d *decoder) q4_K(src Mem, at int) {
 			var tables [2]reg.VecVirtual
 			for i := range tables {
 				t := ZMM()
-				VMULPS_BCST(room.Offset(4*(2*n+i)), d.table, t)
-				VSUBPS_BCST(room.Offset(lowsAt+4*(2*n+i)), t, t)
+				scale, low := room.Offset(4*(2*n+i)), room.Offset(lows8+4*(2*n+i))
+				if d.rows > 0 {
+					VBROADCASTSS(low, t)
+					VFMSUB231PS_BCST(scale, d.table, t)
+				} else {
+					VMULPS_BCST(scale, d.table, t)
+					VSUBPS_BCST(low, t, t)
+				}
 				tables[i] = t
 			}
 			for i := 0; i < 32; i += 16 {
@@ -537,73 +644,191 @@ func (d *decoder) q4_K(src Mem, at int) {
 		for i := range scales {
 			scales[i], lows[i] = YMM(), YMM()
 			VBROADCASTSS(room.Offset(4*(2*n+i)), scales[i])
-			VBROADCASTSS(room.Offset(lowsAt+4*(2*n+i)), lows[i])
+			VBROADCASTSS(room.Offset(lows8+4*(2*n+i)), lows[i])
 		}
 		for i := 0; i < 32; i += 8 {
 			for half, v := range d.halves(q.Offset(i)) {
 				VCVTDQ2PS(v, v)
-				VMULPS(scales[half], v, v)
-				VSUBPS(lows[half], v, v)
+				d.scaled(v, scales[half], lows[half], true)
 				d.put(at+64*n+32*half+i, v)
 			}
 		}
 	}
 }
 
+// load64 loads 64 bytes.
+func load64(src Mem) reg.VecVirtual {
+	v := ZMM()
+	VMOVDQU32(src, v)
+	return v
+}
+
+// twice has 32 bytes two times, shifted to the right: words of the first by one
+// number, those of the second by another.
+func twice(src Mem, first, second uint64) reg.VecVirtual {
+	v := ZMM()
+	VBROADCASTI64X4(src, v)
+	if first|second == 0 {
+		return v
+	}
+	name := fmt.Sprintf("shifts%dand%d", first, second)
+	m, ok := constants[name]
+	if !ok {
+		m = GLOBL(name, RODATA|NOPTR)
+		for i := range 8 {
+			n := first
+			if i >= 4 {
+				n = second
+			}
+			DATA(8*i, U64(n))
+		}
+		constants[name] = m
+	}
+	VPSRLVQ(m, v, v)
+	return v
+}
+
+// joined is the low halves of the bytes of a, shifted to the right by as many bits, with the bits
+// of high that b has above them, shifted to the left.
+func (d *decoder) joined(a reg.VecVirtual, right int, b reg.VecVirtual, left int, high byte) reg.VecVirtual {
+	v, t := ZMM(), b
+	if left > 0 {
+		t = ZMM()
+		VPSLLW(Imm(uint64(left)), b, t)
+	}
+	if right > 0 {
+		VPSRLW(Imm(uint64(right)), a, v)
+	} else {
+		VMOVDQA32(a, v)
+	}
+	// The bits that the mask says from a, the others from b.
+	const choose = 0xe2
+	mask := ZMM()
+	VPBROADCASTD(d.l.data(floatOf(repeated(15))), mask)
+	VPTERNLOGD(Imm(choose), t, mask, v)
+	VPANDD_BCST(d.l.data(floatOf(repeated(15|high))), v, v)
+	return v
+}
+
 func (d *decoder) q5_K(src Mem, at int) {
 	d.sixBits(src)
-	for n := range 4 {
-		high, q := d.load32(src.Offset(16)), d.load32(src.Offset(48+32*n))
-		for half := range 2 {
-			v := d.bitsOf(q, -4*half, 15)
-			d.or(d.bitsOf(high, 4-(2*n+half), 16), v, v)
-			d.keep(32*half, v, 0)
+	// Where on the stack the codes of a group are.
+	place := func(g int) int { return 32 * g }
+	if d.l.wide() {
+		place = func(g int) int { return g/4*128 + g%2*64 + g/2%2*32 }
+		for n := 0; n < 4; n += 2 {
+			q, high := load64(src.Offset(48+32*n)), twice(src.Offset(16), uint64(2*n), uint64(2*n+2))
+			d.keep64(64*n, d.joined(q, 0, high, 4, 16), 0)
+			d.keep64(64*n+64, d.joined(q, 4, high, 3, 16), 0)
 		}
-		for half := range 2 {
-			d.group(at+64*n+32*half, 32, 2*n+half, 32*half, true)
+	} else {
+		for n := range 4 {
+			high, q := d.load32(src.Offset(16)), d.load32(src.Offset(48+32*n))
+			for half := range 2 {
+				v := d.bitsOf(q, -4*half, 15)
+				d.or(d.bitsOf(high, 4-(2*n+half), 16), v, v)
+				d.keep(64*n+32*half, v, 0)
+			}
 		}
+	}
+	for g := range 8 {
+		d.group(at+32*g, 32, g, place(g), lows8)
 	}
 }
 
 func (d *decoder) q6_K(src Mem, at int) {
-	var words []reg.GPVirtual
-	for i := range 4 {
-		words = append(words, word32(src.Offset(192+4*i)))
-	}
-	d.multiples(0, src.Offset(208), words, true)
-	for part := range 2 {
-		high := d.load32(src.Offset(128 + 32*part))
-		for i := range 2 {
-			q := d.load32(src.Offset(64*part + 32*i))
-			for half := range 2 {
-				n := 2*half + i
-				v := d.bitsOf(q, -4*half, 15)
-				d.or(d.bitsOf(high, 4-2*n, 48), v, v)
-				d.keep(32*n, v, 32)
+	if d.l.wide() {
+		v := ZMM()
+		VPMOVSXBD(src.Offset(192), v)
+		VCVTDQ2PS(v, v)
+		VMULPS(d.half(src.Offset(208)), v, v)
+		VMOVUPS(v, d.onStack())
+		for part := range 2 {
+			q, high := load64(src.Offset(64*part)), twice(src.Offset(128+32*part), 0, 2)
+			d.keep64(128*part, d.joined(q, 0, high, 4, 48), 32)
+			d.keep64(128*part+64, d.joined(q, 4, high, 0, 48), 32)
+		}
+	} else {
+		var words []reg.GPVirtual
+		for i := range 4 {
+			words = append(words, word32(src.Offset(192+4*i)))
+		}
+		d.multiples(0, src.Offset(208), words, true)
+		for part := range 2 {
+			high := d.load32(src.Offset(128 + 32*part))
+			for i := range 2 {
+				q := d.load32(src.Offset(64*part + 32*i))
+				for half := range 2 {
+					n := 2*half + i
+					v := d.bitsOf(q, -4*half, 15)
+					d.or(d.bitsOf(high, 4-2*n, 48), v, v)
+					d.keep(128*part+32*n, v, 32)
+				}
 			}
 		}
-		for g := range 8 {
-			d.group(at+128*part+16*g, 16, 8*part+g, 16*g, false)
-		}
+	}
+	for g := range 16 {
+		d.group(at+16*g, 16, g, 16*g, 0)
 	}
 }
 
-func (d *decoder) q2_K(src Mem, at int) {
-	for half, to := range []int{0, lowsAt} {
-		var words []reg.GPVirtual
-		for i := range 4 {
-			words = append(words, some(word32(src.Offset(4*i)), -4*half, 15))
-		}
-		d.multiples(to, src.Offset(80+2*half), words, false)
+// place2 is where on the stack the codes of a group of 16 of Q2_K and Q3_K are: what has 64
+// bytes makes those of both halves at once.
+func (d *decoder) place2(g int) int {
+	if d.l.wide() {
+		return g%8/2*64 + g/8*32 + g%2*16
 	}
-	for part := range 2 {
-		q := d.load32(src.Offset(16 + 32*part))
+	return 16 * g
+}
+
+// twoBits is a number of two bits of 64 bytes.
+func (d *decoder) twoBits(q reg.VecVirtual, n int) reg.VecVirtual {
+	v := ZMM()
+	if n == 0 {
+		VPANDD_BCST(d.l.data(floatOf(repeated(3))), q, v)
+		return v
+	}
+	VPSRLW(Imm(uint64(2*n)), q, v)
+	VPANDD_BCST(d.l.data(floatOf(repeated(3))), v, v)
+	return v
+}
+
+func (d *decoder) q2_K(src Mem, at int) {
+	if d.l.wide() {
+		x, y, d0, d1 := XMM(), XMM(), ZMM(), ZMM()
+		VMOVDQU32(src, x)
+		VPSRLW(Imm(4), x, y)
+		d.units(src.Offset(80), d0, wordsOnce("first16", make([]uint32, 16)))
+		d.units(src.Offset(80), d1, wordsOnce("second16", slices.Repeat([]uint32{1}, 16)))
+		for i, b := range []reg.VecVirtual{x, y} {
+			v := ZMM()
+			VPANDD_BCST(d.l.data(floatOf(repeated(15))), b, b)
+			VPMOVZXBD(b, v)
+			VCVTDQ2PS(v, v)
+			VMULPS([]reg.VecVirtual{d0, d1}[i], v, v)
+			VMOVUPS(v, d.onStack().Offset(i*lows16))
+		}
+		q := load64(src.Offset(16))
 		for n := range 4 {
-			d.keep(32*n, d.bitsOf(q, -2*n, 3), 0)
+			d.keep64(64*n, d.twoBits(q, n), 0)
 		}
-		for g := range 8 {
-			d.group(at+128*part+16*g, 16, 8*part+g, 16*g, true)
+	} else {
+		for half, to := range []int{0, lows16} {
+			var words []reg.GPVirtual
+			for i := range 4 {
+				words = append(words, some(word32(src.Offset(4*i)), -4*half, 15))
+			}
+			d.multiples(to, src.Offset(80+2*half), words, false)
 		}
+		for part := range 2 {
+			q := d.load32(src.Offset(16 + 32*part))
+			for n := range 4 {
+				d.keep(128*part+32*n, d.bitsOf(q, -2*n, 3), 0)
+			}
+		}
+	}
+	for g := range 16 {
+		d.group(at+16*g, 16, g, d.place2(g), lows16)
 	}
 }
 
@@ -623,16 +848,28 @@ func (d *decoder) q3_K(src Mem, at int) {
 		words[i] = u
 	}
 	d.multiples(0, src.Offset(108), words, true)
-	for part := range 2 {
-		high, q := d.load32(src), d.load32(src.Offset(32+32*part))
+	if d.l.wide() {
+		q := load64(src.Offset(32))
 		for n := range 4 {
-			v := d.bitsOf(q, -2*n, 3)
-			d.or(d.bitsOf(high, 2-(4*part+n), 4), v, v)
-			d.keep(32*n, v, 4)
+			// Of the fifth and later values of a byte the highest bit is four further up.
+			v, high := d.twoBits(q, n), twice(src, uint64(n), uint64(4+n))
+			VPSLLW(Imm(2), high, high)
+			VPANDD_BCST(d.l.data(floatOf(repeated(4))), high, high)
+			VPORD(high, v, v)
+			d.keep64(64*n, v, 4)
 		}
-		for g := range 8 {
-			d.group(at+128*part+16*g, 16, 8*part+g, 16*g, false)
+	} else {
+		for part := range 2 {
+			high, q := d.load32(src), d.load32(src.Offset(32+32*part))
+			for n := range 4 {
+				v := d.bitsOf(q, -2*n, 3)
+				d.or(d.bitsOf(high, 2-(4*part+n), 4), v, v)
+				d.keep(128*part+32*n, v, 4)
+			}
 		}
+	}
+	for g := range 16 {
+		d.group(at+16*g, 16, g, d.place2(g), 0)
 	}
 }
 
@@ -655,12 +892,12 @@ func (d *decoder) split(src Mem) reg.VecVirtual {
 }
 
 func (d *decoder) q5_0(src Mem, at int) {
-	scale := d.half(src)
+	scale := d.blockScale(src)
 	v, bits := d.split(src.Offset(6)), YMM()
 	VPBROADCASTD(src.Offset(2), bits)
-	VPSHUFB(bytesOf("eighths", func(i int) byte { return byte(i / 8) }), bits, bits)
+	VPSHUFB(bytesOf("eighths", 32, func(i int) byte { return byte(i / 8) }), bits, bits)
 	// Without its fifth bit a number is 16 less.
-	own := bytesOf("ownBit", func(i int) byte { return 1 << (i % 8) })
+	own := bytesOf("ownBit", 32, func(i int) byte { return 1 << (i % 8) })
 	if d.l.wide() {
 		VPANDND(own, bits, bits)
 	} else {
@@ -669,19 +906,20 @@ func (d *decoder) q5_0(src Mem, at int) {
 	VPMINUB(d.l.data(floatOf(repeated(1))), bits, bits)
 	VPSLLW(Imm(4), bits, bits)
 	VPSUBB(bits, v, v)
-	d.keep(0, v, 0)
+	place := 32 * (at / 32 % 8)
+	d.keep(place, v, 0)
 	for i := 0; i < 32; i += d.l.floats() {
-		d.signed(at+i, d.onStack().Offset(keptAt+i), scale)
+		d.signed(at+i, d.onStack().Offset(keptAt+place+i), scale)
 	}
 }
 
-// bytesOf is 32 bytes of data.
-func bytesOf(name string, f func(i int) byte) Mem {
+// bytesOf is n bytes of data.
+func bytesOf(name string, n int, f func(i int) byte) Mem {
 	if m, ok := constants[name]; ok {
 		return m
 	}
 	m := GLOBL(name, RODATA|NOPTR)
-	for i := range 32 {
+	for i := range n {
 		DATA(i, U8(f(i)))
 	}
 	constants[name] = m
@@ -690,30 +928,34 @@ func bytesOf(name string, f func(i int) byte) Mem {
 
 func (d *decoder) valuesE2M1() {
 	d.values = [16]int8{0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}
+	d.loadTable("valuesE2M1", func(i int) int { return int(d.values[i]) })
 }
 
 func (d *decoder) valuesIQ4() {
 	d.values = [16]int8{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}
+	d.loadTable("valuesIQ4", func(i int) int { return int(d.values[i]) })
 }
 
 // looked puts the values of 32 halves of 16 bytes, times a scale.
 func (d *decoder) looked(at int, src Mem, scale reg.VecVirtual) {
-	v, t := d.split(src), YMM()
-	table := bytesOf(fmt.Sprintf("values%x", uint8(d.values[1])), func(i int) byte { return byte(d.values[i%16]) })
 	if d.l.wide() {
-		VMOVDQU32(table, t)
-	} else {
-		VMOVDQU(table, t)
+		VMULPS(scale, d.table, scale)
+		d.nibbles(at, 16, src, scale, scale)
+		return
 	}
+	v, t := d.split(src), YMM()
+	table := bytesOf(fmt.Sprintf("values%x", uint8(d.values[1])), 32, func(i int) byte { return byte(d.values[i%16]) })
+	VMOVDQU(table, t)
 	VPSHUFB(v, t, v)
-	d.keep(0, v, 0)
+	place := 32 * (at / 32 % 8)
+	d.keep(place, v, 0)
 	for i := 0; i < 32; i += d.l.floats() {
-		d.signed(at+i, d.onStack().Offset(keptAt+i), scale)
+		d.signed(at+i, d.onStack().Offset(keptAt+place+i), scale)
 	}
 }
 
 func (d *decoder) mxfp4(src Mem, at int) {
-	e, small, x, scale := GP32(), GP32(), XMM(), d.l.reg()
+	e, small, scale := GP32(), GP32(), d.l.reg()
 	MOVBLZX(src, e)
 	MOVL(U32(0x200000), small)
 	t := GP32()
@@ -728,34 +970,39 @@ func (d *decoder) mxfp4(src Mem, at int) {
 	SHLL(Imm(23), t)
 	CMPL(e, Imm(2))
 	CMOVLCS(small, t)
-	VMOVD(t, x)
-	VBROADCASTSS(x, scale)
+	m := d.onStack().Offset(4 * d.number)
+	MOVL(t, m)
+	VBROADCASTSS(m, scale)
 	d.looked(at, src.Offset(1), scale)
 }
 
-func (d *decoder) iq4_NL(src Mem, at int) { d.looked(at, src.Offset(2), d.half(src)) }
+func (d *decoder) iq4_NL(src Mem, at int) { d.looked(at, src.Offset(2), d.blockScale(src)) }
 
 func (d *decoder) iq4_XS(src Mem, at int) {
-	low, high := word32(src.Offset(4)), GP32()
-	MOVWLZX(src.Offset(2), high)
-	unit := d.half(src)
-	for g := range 8 {
-		s, h := GP32(), GP32()
-		MOVL(low, s)
-		MOVL(high, h)
-		if g > 0 {
-			SHRL(Imm(uint64(4*g)), s)
-			SHRL(Imm(uint64(2*g)), h)
+	low, high := YMM(), YMM()
+	VPBROADCASTD(src.Offset(4), low)
+	VPBROADCASTW(src.Offset(2), high)
+	VPSRLVD(wordsOnce("fourths", []uint32{0, 4, 8, 12, 16, 20, 24, 28}), low, low)
+	VPSRLVD(wordsOnce("pairs", []uint32{0, 2, 4, 6, 8, 10, 12, 14}), high, high)
+	VPSLLD(Imm(4), high, high)
+	for _, x := range []struct {
+		v reg.VecVirtual
+		m uint32
+	}{{low, 15}, {high, 48}} {
+		if d.l.wide() {
+			VPANDD(d.l.data(floatOf(x.m)), x.v, x.v)
+		} else {
+			VPAND(d.l.data(floatOf(x.m)), x.v, x.v)
 		}
-		ANDL(Imm(15), s)
-		ANDL(Imm(3), h)
-		SHLL(Imm(4), h)
-		LEAL(Mem{Base: s, Index: h, Scale: 1, Disp: -32}, s)
-		x, scale := XMM(), d.l.reg()
-		VMOVD(s, x)
-		VCVTDQ2PS(x, x)
-		VMULSS(unit.AsX(), x, x)
-		VBROADCASTSS(x, scale)
+	}
+	d.or(low, high, low)
+	VPSUBD(d.l.data(floatOf(32)), low, low)
+	VCVTDQ2PS(low, low)
+	VMULPS(d.half(src).AsY(), low, low)
+	VMOVUPS(low, d.onStack())
+	for g := range 8 {
+		scale := d.l.reg()
+		VBROADCASTSS(d.onStack().Offset(4*g), scale)
 		d.looked(at+32*g, src.Offset(8+16*g), scale)
 	}
 }
