@@ -65,8 +65,8 @@ are chosen is as in nibble generate.`,
 	return cmd
 }
 
-// A chat is a conversation that goes on.
-type chat struct {
+// A conversation goes on from message to message.
+type conversation struct {
 	*writer
 	app      *app
 	o        *chatOptions
@@ -83,7 +83,7 @@ func (a *app) chat(ctx context.Context, o *chatOptions) error {
 	if o.context < 0 {
 		return badUsage(fmt.Errorf("--context %d: want 1 or more", o.context))
 	}
-	if err := o.sampling.checkSelf(); err != nil {
+	if err := o.sampling.check(); err != nil {
 		return err
 	}
 	var adapters []adapterFlag
@@ -95,10 +95,10 @@ func (a *app) chat(ctx context.Context, o *chatOptions) error {
 		return err
 	}
 	defer w.close()
-	if err := o.sampling.check(w.settings); err != nil {
+	if err := o.sampling.take(w.settings); err != nil {
 		return err
 	}
-	c := &chat{writer: w, app: a, o: o, ends: w.settings.chatEnds(w.vocab)}
+	c := &conversation{writer: w, app: a, o: o, ends: w.settings.chatEnds(w.vocab)}
 	if c.render, err = w.template(&o.template); err != nil {
 		return err
 	}
@@ -128,14 +128,14 @@ func (a *app) chat(ctx context.Context, o *chatOptions) error {
 }
 
 // say prints what is no answer.
-func (c *chat) say(format string, args ...any) {
+func (c *conversation) say(format string, args ...any) {
 	if !c.app.quiet {
 		fmt.Fprintf(c.app.err, format+"\n", args...)
 	}
 }
 
 // reset begins the conversation anew.
-func (c *chat) reset() {
+func (c *conversation) reset() {
 	c.messages = nil
 	if c.o.template.system != "" {
 		c.messages = []message{{"system", c.o.template.system}}
@@ -146,7 +146,7 @@ func (c *chat) reset() {
 const maxLine = 1 << 20
 
 // run reads messages until there are no more.
-func (c *chat) run(ctx context.Context, in io.Reader) error {
+func (c *conversation) run(ctx context.Context, in io.Reader) error {
 	prompting := terminal(os.Stdin) && !isNull(os.Stdin)
 	lines := make(chan string)
 	next := make(chan struct{})
@@ -240,7 +240,7 @@ func (c *chat) run(ctx context.Context, in io.Reader) error {
 }
 
 // complain prints an error that is not the end.
-func (c *chat) complain(err error) {
+func (c *conversation) complain(err error) {
 	fmt.Fprintln(c.app.err, errorText(err))
 	if h := hint.Of(err); h != "" {
 		fmt.Fprintln(c.app.err, "hint:", h)
@@ -272,7 +272,7 @@ type chatAnswer struct {
 func (r *chatAnswer) text(w io.Writer) { fmt.Fprintln(w) }
 
 // answer has the model answer the last message.
-func (c *chat) answer(ctx context.Context) error {
+func (c *conversation) answer(ctx context.Context) error {
 	prompt, dropped, err := c.prompt()
 	if err != nil {
 		return err
@@ -287,7 +287,9 @@ func (c *chat) answer(ctx context.Context) error {
 	if !c.app.json {
 		show = c.app.out
 	}
-	x, signaled, err := c.listening(ctx, func(ctx context.Context) (*written, error) { return c.write(ctx, prompt, &o, c.ends, show) })
+	x, signaled, err := c.listening(ctx, func(ctx context.Context) (*written, error) {
+		return c.write(ctx, prompt, !c.o.template.plain, &o, c.ends, show)
+	})
 	if x != nil && len(x.Tokens) > 0 || err == nil {
 		c.messages = append(c.messages, message{"assistant", x.Text})
 	}
@@ -322,7 +324,7 @@ func (c *chat) answer(ctx context.Context) error {
 }
 
 // listening runs f until it is over or a signal, which it returns, ends it.
-func (c *chat) listening(ctx context.Context, f func(ctx context.Context) (*written, error)) (*written, os.Signal, error) {
+func (c *conversation) listening(ctx context.Context, f func(ctx context.Context) (*written, error)) (*written, os.Signal, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	over, heard := make(chan struct{}), make(chan os.Signal, 1)
@@ -343,12 +345,12 @@ func (c *chat) listening(ctx context.Context, f func(ctx context.Context) (*writ
 // prompt returns the tokens of the conversation. Where it leaves no room for an answer
 // the oldest messages but the system's are dropped, up to one of the user's, and how many
 // they were is returned.
-func (c *chat) prompt() (tokens []int32, dropped int, err error) {
+func (c *conversation) prompt() (tokens []int32, dropped int, err error) {
 	room := max(1, min(c.o.sampling.maxTokens, c.context/4))
 	for {
 		text, err := c.render(c.messages)
 		if err != nil {
-			return nil, dropped, fmt.Errorf("%w: the chat template: %w", errNoAnswer, err)
+			return nil, dropped, fmt.Errorf("%w: %w", errNoAnswer, err)
 		}
 		if tokens = c.encode(text); len(tokens) == 0 {
 			return nil, dropped, fmt.Errorf("%w: the prompt has no token", errNoAnswer)

@@ -30,39 +30,39 @@ const chatHelp = `Commands:
 // A chatCommand is what a line that begins with a slash does.
 type chatCommand struct {
 	name string
-	run  func(c *chat, ctx context.Context, rest string) error
+	run  func(c *conversation, ctx context.Context, rest string) error
 }
 
 func chatCommands() []chatCommand {
 	return []chatCommand{
-		{"adapter", (*chat).changeAdapter},
-		{"reset", func(c *chat, _ context.Context, _ string) error {
+		{"adapter", (*conversation).changeAdapter},
+		{"reset", func(c *conversation, _ context.Context, _ string) error {
 			c.reset()
 			c.say("(a new conversation)")
 			return nil
 		}},
-		{"system", func(c *chat, _ context.Context, rest string) error {
+		{"system", func(c *conversation, _ context.Context, rest string) error {
 			c.o.template.system = rest
 			c.reset()
 			c.say("(a new conversation)")
 			return nil
 		}},
-		{"undo", (*chat).undo},
-		{"regenerate", (*chat).regenerate},
-		{"set", (*chat).change},
-		{"save", (*chat).save},
-		{"help", func(c *chat, _ context.Context, _ string) error {
+		{"undo", (*conversation).undo},
+		{"regenerate", (*conversation).regenerate},
+		{"set", (*conversation).change},
+		{"save", (*conversation).save},
+		{"help", func(c *conversation, _ context.Context, _ string) error {
 			fmt.Fprint(c.app.err, chatHelp)
 			return nil
 		}},
-		{"quit", (*chat).leave},
-		{"exit", (*chat).leave},
-		{"bye", (*chat).leave},
+		{"quit", (*conversation).leave},
+		{"exit", (*conversation).leave},
+		{"bye", (*conversation).leave},
 	}
 }
 
 // command does what a line says that begins with a slash.
-func (c *chat) command(ctx context.Context, line string) error {
+func (c *conversation) command(ctx context.Context, line string) error {
 	name, rest, _ := strings.Cut(line[1:], " ")
 	for _, x := range chatCommands() {
 		if x.name == name {
@@ -72,12 +72,12 @@ func (c *chat) command(ctx context.Context, line string) error {
 	return hint.Add(fmt.Errorf("there is no command /%s", name), `/help lists them; a message that begins with a slash stands between lines of """`)
 }
 
-func (c *chat) leave(context.Context, string) error {
+func (c *conversation) leave(context.Context, string) error {
 	c.left = true
 	return nil
 }
 
-func (c *chat) changeAdapter(_ context.Context, name string) error {
+func (c *conversation) changeAdapter(_ context.Context, name string) error {
 	if name == "" {
 		c.say("(adapter %s, of %s)", c.adapter, strings.Join(slices.Sorted(maps.Keys(c.adapters)), ", "))
 		return nil
@@ -90,7 +90,7 @@ func (c *chat) changeAdapter(_ context.Context, name string) error {
 }
 
 // undo takes the last message of the user and what follows it back.
-func (c *chat) undo(context.Context, string) error {
+func (c *conversation) undo(context.Context, string) error {
 	for i, m := range slices.Backward(c.messages) {
 		if m.Role == "user" {
 			c.messages = c.messages[:i]
@@ -112,7 +112,7 @@ func shorten(text string) string {
 }
 
 // regenerate has the last message answered again.
-func (c *chat) regenerate(ctx context.Context, _ string) error {
+func (c *conversation) regenerate(ctx context.Context, _ string) error {
 	last := len(c.messages) - 1
 	if last < 1 || c.messages[last].Role != "assistant" {
 		return errors.New("there is no answer yet")
@@ -129,7 +129,7 @@ func (c *chat) regenerate(ctx context.Context, _ string) error {
 // chatSettings are what /set changes.
 var chatSettings = append(slices.Clone(samplingNames), "repetition-last-n", "seed", "max-tokens")
 
-func (c *chat) change(_ context.Context, rest string) error {
+func (c *conversation) change(_ context.Context, rest string) error {
 	name, value, _ := strings.Cut(rest, " ")
 	o := &c.o.sampling
 	if name = string(o.set.GetNormalizeFunc()(o.set, strings.ReplaceAll(name, "_", "-"))); !slices.Contains(chatSettings, name) {
@@ -139,7 +139,7 @@ func (c *chat) change(_ context.Context, rest string) error {
 		was := o.set.Lookup(name).Value.String()
 		err := o.set.Set(name, value)
 		if err == nil {
-			err = o.checkSelf()
+			err = o.check()
 		}
 		if err != nil {
 			return errors.Join(err, o.set.Set(name, was))
@@ -153,7 +153,7 @@ func (c *chat) change(_ context.Context, rest string) error {
 }
 
 // save adds the conversation to a file, as one line.
-func (c *chat) save(_ context.Context, path string) (err error) {
+func (c *conversation) save(_ context.Context, path string) (err error) {
 	switch {
 	case path == "":
 		return errors.New("/save FILE: the file is missing")

@@ -1,12 +1,18 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/internal/safeio"
+	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/train/data/chat"
 )
 
 // A message of a conversation.
@@ -41,12 +47,71 @@ func (o *templateFlags) conversation(text string) []message {
 // A renderer makes a prompt of a conversation, at the end of which an answer is due.
 type renderer func(messages []message) (string, error)
 
-// template returns what makes prompts for the model.
+// maxTemplate bounds a file with a template.
+const maxTemplate = 4 << 20
+
+// template returns what makes prompts for the model. What a template is told of the time
+// stays the same for all of them.
 func (w *writer) template(o *templateFlags) (renderer, error) {
 	if o.plain {
+		if o.name != "" {
+			return nil, badUsage(fmt.Errorf("both --chat-template and --ignore-chat-template"))
+		}
 		return plainText, nil
 	}
-	return nil, hint.Add(fmt.Errorf("%s: it has no chat template", w.model.Path), "give one with --chat-template FILE")
+	from, source, err := w.templateSource(o.name)
+	if err != nil {
+		return nil, err
+	}
+	t, err := chat.Parse(source)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", from, err)
+	}
+	in := chat.Input{AddGenerationPrompt: true, Special: map[string]string{}, Now: time.Now()}
+	for name, id := range map[string]int32{"bos_token": w.vocab.BOS, "eos_token": w.vocab.EOS, "unk_token": w.vocab.UNK, "sep_token": w.vocab.SEP, "pad_token": w.vocab.PAD} {
+		if text := w.tokenizer.Piece(id); text != "" {
+			in.Special[name] = text
+		}
+	}
+	in.BOS, in.EOS = in.Special["bos_token"], in.Special["eos_token"]
+	return func(messages []message) (string, error) {
+		in := in
+		for _, m := range messages {
+			in.Messages = append(in.Messages, map[string]any{"role": m.Role, "content": m.Content})
+		}
+		r, err := t.Render(in)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", from, err)
+		}
+		return r.Text, nil
+	}, nil
+}
+
+// templateSource returns a template, and where it is from: of a file, or of the model by
+// its name, "" being the model's first.
+func (w *writer) templateSource(name string) (from, source string, err error) {
+	from = w.model.Path + ": the chat template"
+	names := []string{"default"}
+	for _, t := range w.vocab.ChatTemplates {
+		if t.Name == name {
+			return from + " " + name, t.Template, nil
+		}
+		names = append(names, t.Name)
+	}
+	switch {
+	case (name == "" || name == names[0]) && w.vocab.ChatTemplate != "":
+		return from, w.vocab.ChatTemplate, nil
+	case name == "" && len(names) > 1:
+		return "", "", badUsage(hint.Add(fmt.Errorf("%s: it has chat templates and none is the default", w.model.Path), "give --chat-template %s", strings.Join(names[1:], " or ")))
+	case name == "":
+		return "", "", hint.Add(fmt.Errorf("%s: %w: it has no chat template", w.model.Path, tensor.ErrUnsupported),
+			"give a file with one as --chat-template FILE, or do without: nibble chat --ignore-chat-template, nibble generate without --chat")
+	}
+	text, err := safeio.ReadFile(name, maxTemplate)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", "", badUsage(hint.Add(fmt.Errorf("--chat-template %s: there is no such file, and the model has no template by that name", name), "its templates are: %s", strings.Join(names, ", ")))
+	}
+	return name, string(text), err
 }
 
 // plainText is a conversation without a template: its messages, a line each.

@@ -87,7 +87,7 @@ func (a *app) generate(ctx context.Context, cmd *cobra.Command, o *generateOptio
 	if o.samples < 1 {
 		return badUsage(fmt.Errorf("--num-samples %d: want 1 or more", o.samples))
 	}
-	if err := o.sampling.checkSelf(); err != nil {
+	if err := o.sampling.check(); err != nil {
 		return err
 	}
 	text, err := o.text(cmd)
@@ -103,7 +103,7 @@ func (a *app) generate(ctx context.Context, cmd *cobra.Command, o *generateOptio
 		return err
 	}
 	defer w.close()
-	if err := o.sampling.check(w.settings); err != nil {
+	if err := o.sampling.take(w.settings); err != nil {
 		return err
 	}
 	r := &generateResult{Prompt: text, Sampling: o.sampling.describe(w.settings)}
@@ -147,7 +147,7 @@ func (a *app) writeSamples(ctx context.Context, w *writer, o *generateOptions, r
 		if !o.template.wanted() {
 			fmt.Fprint(show, r.Prompt)
 		}
-		x, err := w.write(ctx, r.PromptTokens, &o.sampling, ends, show)
+		x, err := w.write(ctx, r.PromptTokens, o.template.wanted(), &o.sampling, ends, show)
 		if err != nil {
 			return err
 		}

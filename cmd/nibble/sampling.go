@@ -51,27 +51,27 @@ func (o *samplingFlags) flags(f *pflag.FlagSet, maxTokens int) {
 	})
 }
 
-// check returns an error for what cannot be, and takes what the model's files say where
-// no flag says otherwise.
-func (o *samplingFlags) check(s *generationSettings) error {
+// take takes what the model's files say where no flag says otherwise.
+func (o *samplingFlags) take(s *generationSettings) error {
 	for name, value := range s.sampling {
-		if !o.set.Changed(name) {
-			v := o.set.Lookup(name).Value
-			if err := v.Set(value); err != nil {
-				return fmt.Errorf("%s: %w: %s: %w", s.path, tensor.ErrMalformed, name, err)
-			}
-			s.sampling[name] = v.String()
+		if o.set.Changed(name) {
+			continue
 		}
+		v := o.set.Lookup(name).Value
+		if err := v.Set(value); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		s.sampling[name] = v.String()
 	}
 	// Who asks for a choice among tokens wants one.
 	if !o.set.Changed("temperature") && s.sampling["temperature"] == "" && slices.ContainsFunc([]string{"top-k", "top-p", "min-p"}, o.set.Changed) {
 		o.Temperature = 1
 	}
-	return o.checkSelf()
+	return nil
 }
 
-// checkSelf checks the values.
-func (o *samplingFlags) checkSelf() error {
+// check returns an error for values that cannot be.
+func (o *samplingFlags) check() error {
 	if o.maxTokens < 0 {
 		return badUsage(fmt.Errorf("--max-tokens %d: want 0 or more", o.maxTokens))
 	}
@@ -179,21 +179,18 @@ func (m *model) generationSettings(v *vocab.Vocab) (*generationSettings, error) 
 }
 
 func (s *generationSettings) read(text []byte) error {
+	var values map[string]jsontext.Value
+	if err := json.Unmarshal(text, &values, jsontext.AllowDuplicateNames(true)); err != nil {
+		return err
+	}
 	var g struct {
-		DoSample bool           `json:"do_sample"`
-		EOS      tokenIDs       `json:"eos_token_id"`
-		Values   jsontext.Value `json:",unknown"`
+		DoSample bool     `json:"do_sample"`
+		EOS      tokenIDs `json:"eos_token_id"`
 	}
 	if err := json.Unmarshal(text, &g, jsontext.AllowDuplicateNames(true)); err != nil {
 		return err
 	}
 	s.ends = g.EOS
-	var values map[string]jsontext.Value
-	if g.Values != nil {
-		if err := json.Unmarshal(g.Values, &values, jsontext.AllowDuplicateNames(true)); err != nil {
-			return err
-		}
-	}
 	if g.DoSample {
 		s.sampling["temperature"] = "1" // transformers' default
 	}
@@ -212,7 +209,17 @@ func (s *generationSettings) read(text []byte) error {
 		}
 		s.sampling[name] = number
 	}
-	return nil
+	return s.check()
+}
+
+// check returns an error for settings that no flags could have.
+func (s *generationSettings) check() error {
+	var o samplingFlags
+	o.flags(pflag.NewFlagSet("", pflag.ContinueOnError), 0)
+	if err := o.take(s); err != nil {
+		return err
+	}
+	return o.Check()
 }
 
 // tokenIDs are one token or a list of them.

@@ -120,17 +120,20 @@ func (x *written) perSecond() float64 {
 }
 
 // write continues tokens and shows the text as it comes: whole characters, and nothing
-// that may be the beginning of what it is to stop at. What there is of it is returned even
+// that may be the beginning of what it is to stop at. That of an answer is a text of its
+// own, which begins with no space that only parts words. What there is of it is returned even
 // with an error. That ctx was cancelled is no error.
-func (w *writer) write(ctx context.Context, prompt []int32, o *samplingFlags, ends []int32, show io.Writer) (*written, error) {
+func (w *writer) write(ctx context.Context, prompt []int32, answer bool, o *samplingFlags, ends []int32, show io.Writer) (*written, error) {
 	x := &written{Tokens: []int32{}, Stopped: stoppedLength}
 	end := make(map[int32]bool, len(ends))
 	for _, id := range ends {
 		end[id] = true
 	}
 	dec := w.tokenizer.NewDecoder()
-	for _, id := range prompt {
-		dec.Next(id)
+	if !answer {
+		for _, id := range prompt {
+			dec.Next(id)
+		}
 	}
 	stops := &stopper{stops: o.stop}
 	var failed error
