@@ -18,6 +18,28 @@ func BlockRows(info Info, data Bytes, decode func(dst []float32, src []byte)) Ro
 	return r
 }
 
+// Dotter is Tiles that can be multiplied by a few rows without being decoded to memory.
+type Dotter interface {
+	Tiles
+
+	// DotRows adds to y[i*ldy+j] the dot product of row i of the m rows of x, one after
+	// another, with row row+j, for each j below n.
+	DotRows(y []float32, ldy int, x []float32, m, row, n int) error
+}
+
+// DotRows is BlockRows of a format with a dot product: dot does what Dotter asks for, for n
+// whole rows of cols elements that are stored in src.
+//
+// The rows are a Dotter if data is Memory.
+func DotRows(info Info, data Bytes, decode func(dst []float32, src []byte),
+	dot func(y []float32, ldy int, x []float32, m, cols int, src []byte, n int)) Rows {
+	r := BlockRows(info, data, decode)
+	if t, ok := r.(*blockTiles); ok {
+		return &blockDots{t, dot}
+	}
+	return r
+}
+
 type blockRows struct {
 	info    Info
 	data    Bytes
@@ -79,6 +101,27 @@ func (r *blockTiles) ReadTile(dst []float32, ld int, row int64, rows, col, cols 
 		}
 		r.decode(dst[i*ld:i*ld+cols], src)
 	}
+	return nil
+}
+
+// blockDots is blockTiles with a dot product.
+type blockDots struct {
+	*blockTiles
+	dot func(y []float32, ldy int, x []float32, m, cols int, src []byte, n int)
+}
+
+// DotRows implements Dotter.
+func (r *blockDots) DotRows(y []float32, ldy int, x []float32, m, row, n int) error {
+	cols := int(r.info.Shape.Cols())
+	if err := CheckRows(r.info, n*cols, int64(row)); err != nil || n == 0 || cols == 0 {
+		return err
+	}
+	size := r.info.RowSize()
+	src, err := r.data.Slice(nil, int64(row)*size, int64(n)*size)
+	if err != nil {
+		return err
+	}
+	r.dot(y, ldy, x, m, cols, src, n)
 	return nil
 }
 

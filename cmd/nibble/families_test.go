@@ -124,7 +124,7 @@ func (g *greedyGolden) check(t *testing.T, model string) {
 			most++
 		}
 		var got generateResult
-		okJSON(t, &got, "generate", "--model", model, "--prompt", w.Prompt, "--max-tokens", strconv.Itoa(most))
+		okJSON(t, &got, "generate", "--model", model, "--prompt", w.Prompt, "--max-tokens", strconv.Itoa(most), "--temp", "0", "--repetition-penalty", "1")
 		require.Equal(t, w.PromptTokens, got.PromptTokens, model)
 		require.Equal(t, w.Tokens, got.Tokens, model)
 		require.Equal(t, w.Text, got.Text, model)

@@ -1,14 +1,9 @@
 package kernel
 
-import "encoding/binary"
-
 // quantLoops are the inner loops of 4-bit and 8-bit block formats.
 type quantLoops struct {
 	// decode4 decodes whole blocks and at most one partial one behind them.
 	decode4 func(dst []float32, codes []byte, values *[16]float32, absmax []float32, block int)
-
-	// decode4BF16 is Decode4BF16.
-	decode4BF16 func(dst, codes []byte, values *[16]float32, absmax []float32, block int)
 
 	// encode4 is Encode4 of at least one block.
 	encode4 func(codes []byte, absmax []float32, moments []Moments4, x []float32, block int, c *Codebook) int
@@ -30,7 +25,7 @@ type quantLoops struct {
 }
 
 var quantGo = quantLoops{
-	decode4: decode4Go, decode4BF16: decode4BF16Go, encode4: encode4Go, encodeMap8: encodeMap8Go, decode8: decode8Go,
+	decode4: decode4Go, encode4: encode4Go, encodeMap8: encodeMap8Go, decode8: decode8Go,
 	decodeQ8: decodeQ8Go, codeRows: smallM, dots: dotsGo, dot4: dot4Go, pack4: pack4Go,
 }
 
@@ -60,29 +55,6 @@ func decode4Go(dst []float32, codes []byte, values *[16]float32, absmax []float3
 			part[0] = scaled[codes[n/2]>>4]
 		}
 		dst, codes = dst[n:], codes[n/2:]
-	}
-}
-
-// Decode4BF16 is Decode4 to bfloat16: each product is rounded to float32 and then to
-// the nearest bfloat16, ties to even, as EncodeBF16 does. The last block, which may be
-// partial, has an even number of elements.
-func Decode4BF16(dst, codes []byte, values *[16]float32, absmax []float32, block int) {
-	n := len(dst) / 2
-	absmax = absmax[:(n+block-1)/block]
-	use.decode4BF16(dst[:n*2], codes[:n/2], values, absmax, block)
-}
-
-func decode4BF16Go(dst, codes []byte, values *[16]float32, absmax []float32, block int) {
-	for _, a := range absmax {
-		var scaled [16]uint16
-		for i, v := range values {
-			scaled[i] = F32ToBF16(v * a)
-		}
-		n := min(block/2, len(codes))
-		for i, c := range codes[:n] {
-			binary.LittleEndian.PutUint32(dst[4*i:], uint32(scaled[c>>4])|uint32(scaled[c&15])<<16)
-		}
-		dst, codes = dst[4*n:], codes[n:]
 	}
 }
 

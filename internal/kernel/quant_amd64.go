@@ -5,12 +5,12 @@ package kernel
 import "github.com/seed18967229/nibble/internal/kernel/simd"
 
 var quantAVX2 = quantLoops{
-	decode4: decode4AVX2, decode4BF16: decode4BF16AVX2, encode4: encode4AVX2, encodeMap8: encodeMap8AVX2, decode8: decode8(simd.Decode8AVX2),
+	decode4: decode4AVX2, encode4: encode4AVX2, encodeMap8: encodeMap8AVX2, decode8: decode8(simd.Decode8AVX2),
 	decodeQ8: decodeQ8With(simd.DecodeQ8AVX2), codeRows: 4, dots: dotsAVX2, dot4: dot4AVX2, pack4: pack4With(8, simd.Pack4AVX2),
 }
 
 var quantAVX512 = quantLoops{
-	decode4: decode4AVX512, decode4BF16: decode4BF16AVX512, encode4: encode4AVX512, encodeMap8: encodeMap8AVX512, decode8: decode8(simd.Decode8AVX512),
+	decode4: decode4AVX512, encode4: encode4AVX512, encodeMap8: encodeMap8AVX512, decode8: decode8(simd.Decode8AVX512),
 	decodeQ8: decodeQ8With(simd.DecodeQ8AVX512), codeRows: smallM, dots: dotsAVX512, dot4: dot4AVX512, pack4: pack4With(16, simd.Pack4AVX512),
 }
 
@@ -49,44 +49,6 @@ func decode4With(f func(dst *float32, codes *byte, values, absmax *float32, bloc
 	}
 	if len(dst) > 0 {
 		decode4Go(dst, codes, values, absmax, block)
-	}
-}
-
-// decode4BF16AVX2 goes by way of float32, some blocks at a time.
-func decode4BF16AVX2(dst, codes []byte, values *[16]float32, absmax []float32, block int) {
-	if block%2 != 0 {
-		decode4BF16Go(dst, codes, values, absmax, block)
-		return
-	}
-	blocks := max(1, 4096/block)
-	buf := scratch(min(blocks*block, len(dst)/2))
-	defer release(buf)
-	for len(absmax) > 0 {
-		blocks = min(blocks, len(absmax))
-		part := (*buf)[:min(blocks*block, len(dst)/2)]
-		decode4AVX2(part, codes, values, absmax[:blocks], block)
-		convertAVX2.encodeBF16(dst[:2*len(part)], part)
-		dst, codes, absmax = dst[2*len(part):], codes[len(part)/2:], absmax[blocks:]
-	}
-}
-
-func decode4BF16AVX512(dst, codes []byte, values *[16]float32, absmax []float32, block int) {
-	if block%32 != 0 {
-		decode4BF16Go(dst, codes, values, absmax, block)
-		return
-	}
-	n := len(dst) / 2
-	whole, rest := n/block, n%block&^31
-	if whole > 0 {
-		simd.Decode4BF16AVX512(&dst[0], &codes[0], &values[0], &absmax[0], whole, block)
-	}
-	done := whole * block
-	if rest > 0 {
-		simd.Decode4BF16AVX512(&dst[2*done], &codes[done/2], &values[0], &absmax[whole], 1, rest)
-		done += rest
-	}
-	if done < n {
-		decode4BF16Go(dst[2*done:], codes[done/2:], values, absmax[whole:], block)
 	}
 }
 

@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -63,36 +62,6 @@ func TestDecode4Variants(t *testing.T) {
 		require.Panics(t, func() { Decode4(make([]float32, 65), make([]byte, 32), &nf4Values, make([]float32, 2), 64) })
 		require.Panics(t, func() { Decode4(make([]float32, 65), make([]byte, 33), &nf4Values, make([]float32, 1), 64) })
 	})
-}
-
-func TestDecode4BF16Variants(t *testing.T) {
-	rng := rand.New(rand.NewPCG(51, 52))
-	eachVariant(t, func(t *testing.T) {
-		for _, block := range []int{2, 18, 32, 64, 96, 256} {
-			for _, n := range lengths() {
-				n &^= 1
-				blocks := (n + block - 1) / block
-				guarded(t, []int{2 * n, n / 2, 4 * blocks}, func(b [][]byte) {
-					fillBytes(rng, b[1])
-					fillBytes(rng, b[2]) // NaN, Inf and subnormals too
-					want := make([]byte, 2*n)
-					for i := range n {
-						v := nf4Values[b[1][i/2]>>(4-4*(i%2))&15] * floatsOf(b[2])[i/block]
-						binary.LittleEndian.PutUint16(want[2*i:], F32ToBF16(v))
-					}
-					Decode4BF16(b[0], b[1], &nf4Values, floatsOf(b[2]), block)
-					require.Equal(t, want, append([]byte{}, b[0]...), "%d of %d", n, block)
-				})
-			}
-		}
-	})
-}
-
-func BenchmarkDecode4BF16(b *testing.B) {
-	const n = 4096
-	dst, codes, absmax := make([]byte, 2*n), make([]byte, n/2), make([]float32, n/64)
-	fillBytes(rand.New(rand.NewPCG(1, 2)), codes)
-	benchVariants(b, 2*n, n, func() { Decode4BF16(dst, codes, &nf4Values, absmax, 64) })
 }
 
 // benchVariants runs a benchmark with every variant; bytes are those that a round

@@ -22,9 +22,10 @@ type variant struct {
 	attentionLoops
 	peakLoops
 	distanceLoops
+	codedLoops
 }
 
-var plain = variant{"go", convertGo, quantGo, block32Go, table16Go, kquantGo, elementGo, gemmGo, attentionGo, peakGo, distanceGo}
+var plain = variant{"go", convertGo, quantGo, block32Go, table16Go, kquantGo, elementGo, gemmGo, attentionGo, peakGo, distanceGo, codedGo}
 
 // variantEnv names a variant to use instead of the best that the machine has.
 const variantEnv = "NIBBLE_KERNEL"

@@ -19,8 +19,8 @@ func variants() []*variant {
 }
 
 var (
-	avx2   = variant{"avx2", convertAVX2, quantAVX2, block32AVX2, table16AVX2, kquantAVX2, elementAVX2, gemmAVX2, attentionAVX2, peakAVX2, distanceAVX2}
-	avx512 = variant{"avx512", convertAVX512, quantAVX512, block32AVX512, table16AVX512, kquantAVX512, elementAVX512, gemmAVX512, attentionAVX512, peakAVX512, distanceAVX512}
+	avx2   = variant{"avx2", convertAVX2, quantAVX2, block32AVX2, table16AVX2, kquantAVX2, elementAVX2, gemmAVX2, attentionAVX2, peakAVX2, distanceAVX2, codedAVX2}
+	avx512 = variant{"avx512", convertAVX512, quantAVX512, block32AVX512, table16AVX512, kquantAVX512, elementAVX512, gemmAVX512, attentionAVX512, peakAVX512, distanceAVX512, codedAVX512}
 )
 
 // Features returns which extensions of the instruction set that the loops use this

@@ -11,22 +11,22 @@ import (
 // Codecs returns the codecs of this package.
 func Codecs() []tensor.Codec {
 	return []tensor.Codec{
-		rounding{reading{tensor.F64, kernel.DecodeF64}, kernel.EncodeF64},
-		rounding{reading{tensor.F32, kernel.DecodeF32}, kernel.EncodeF32},
-		rounding{reading{tensor.F16, kernel.DecodeF16}, kernel.EncodeF16},
-		rounding{reading{tensor.BF16, kernel.DecodeBF16}, kernel.EncodeBF16},
-		reading{tensor.F8_E4M3, lookup(kernel.Float8{Exp: 4, Bias: 7}.Table)},
-		reading{tensor.F8_E5M2, lookup(kernel.Float8{Exp: 5, Bias: 15, IEEE: true}.Table)},
-		reading{tensor.F8_E8M0, lookup(e8m0)},
-		reading{tensor.I8, decode8[int8]},
-		reading{tensor.I16, decode16[int16]},
-		reading{tensor.I32, decode32[int32]},
-		reading{tensor.I64, decode64[int64]},
-		reading{tensor.U8, decode8[uint8]},
-		reading{tensor.U16, decode16[uint16]},
-		reading{tensor.U32, decode32[uint32]},
-		reading{tensor.U64, decode64[uint64]},
-		reading{tensor.Bool, decodeBool},
+		rounding{reading{tensor.F64, kernel.DecodeF64, nil}, kernel.EncodeF64},
+		rounding{reading{tensor.F32, kernel.DecodeF32, kernel.CodingF32.Dot}, kernel.EncodeF32},
+		rounding{reading{tensor.F16, kernel.DecodeF16, kernel.CodingF16.Dot}, kernel.EncodeF16},
+		rounding{reading{tensor.BF16, kernel.DecodeBF16, kernel.CodingBF16.Dot}, kernel.EncodeBF16},
+		reading{tensor.F8_E4M3, lookup(kernel.Float8{Exp: 4, Bias: 7}.Table), nil},
+		reading{tensor.F8_E5M2, lookup(kernel.Float8{Exp: 5, Bias: 15, IEEE: true}.Table), nil},
+		reading{tensor.F8_E8M0, lookup(e8m0), nil},
+		reading{tensor.I8, decode8[int8], nil},
+		reading{tensor.I16, decode16[int16], nil},
+		reading{tensor.I32, decode32[int32], nil},
+		reading{tensor.I64, decode64[int64], nil},
+		reading{tensor.U8, decode8[uint8], nil},
+		reading{tensor.U16, decode16[uint16], nil},
+		reading{tensor.U32, decode32[uint32], nil},
+		reading{tensor.U64, decode64[uint64], nil},
+		reading{tensor.Bool, decodeBool, nil},
 	}
 }
 
@@ -34,6 +34,7 @@ func Codecs() []tensor.Codec {
 type reading struct {
 	dtype  tensor.DType
 	decode func(dst []float32, src []byte)
+	dot    func(y []float32, ldy int, x []float32, m, cols int, src []byte, n int) // or nil
 }
 
 // DType implements tensor.Codec.
@@ -41,6 +42,9 @@ func (c reading) DType() tensor.DType { return c.dtype }
 
 // Open implements tensor.Codec.
 func (c reading) Open(info tensor.Info, data tensor.Bytes) (tensor.Rows, error) {
+	if c.dot != nil {
+		return tensor.DotRows(info, data, c.decode, c.dot), nil
+	}
 	return tensor.BlockRows(info, data, c.decode), nil
 }
 

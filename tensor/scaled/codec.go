@@ -6,6 +6,7 @@ import (
 	"math"
 	"sync"
 
+	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/tensor"
 	"github.com/seed18967229/nibble/tensor/floats"
 )
@@ -33,6 +34,13 @@ func (c codec) Open(info tensor.Info, data tensor.Bytes) (tensor.Rows, error) {
 	w := &weight{Header: h, info: info, data: data, values: tables()[h.Element]}
 	_, w.down, w.across = h.grid(info.Shape)
 	w.elementsAt = headerSize + 4*h.Scales(info.Shape)
+	if mem, ok := data.(tensor.Memory); ok && len(info.Shape) > 0 {
+		t := tiled{w, mem}
+		if h.Element == tensor.I8 {
+			return dotted{t}, nil
+		}
+		return t, nil
+	}
 	return w, nil
 }
 
@@ -95,7 +103,7 @@ func (w *weight) ReadRows(dst []float32, row int64) error {
 	}
 	for r := range rows {
 		at := 4 * (w.scaleRow(row+r) - first) * w.across
-		w.decode(dst[r*cols:(r+1)*cols], p.elements[r*cols:(r+1)*cols], p.scales[at:at+4*w.across])
+		w.decode(dst[r*cols:(r+1)*cols], p.elements[r*cols:(r+1)*cols], p.scales[at:at+4*w.across], 0)
 	}
 	w.scratch.Put(p)
 	return nil
@@ -116,20 +124,68 @@ func (w *weight) load(p *part, row, rows, first int64) (err error) {
 	return err
 }
 
-// decode decodes a row, given the scales of its blocks.
-func (w *weight) decode(dst []float32, src, scales []byte) {
-	for len(dst) > 0 {
-		n := min(int64(len(dst)), w.BlockCols)
-		scale := math.Float32frombits(binary.LittleEndian.Uint32(scales))
-		if w.Factor == 1 {
-			for i, c := range src[:n] {
-				dst[i] = w.values[c] * scale
-			}
-		} else {
-			for i, c := range src[:n] {
-				dst[i] = float32(w.values[c]*scale) * w.Factor
-			}
+// decode decodes the part of a row that begins at a column, given the scales of its blocks.
+func (w *weight) decode(dst []float32, src, scales []byte, col int64) {
+	scales = scales[4*(col/w.BlockCols):]
+	for left := w.BlockCols - col%w.BlockCols; len(dst) > 0; left = w.BlockCols {
+		n := min(int64(len(dst)), left)
+		kernel.Decode8(dst[:n], src[:n], w.values, math.Float32frombits(binary.LittleEndian.Uint32(scales)))
+		if w.Factor != 1 {
+			kernel.Scale(dst[:n], w.Factor)
 		}
 		dst, src, scales = dst[n:], src[n:], scales[4:]
 	}
+}
+
+// tiled is a weight in memory, any part of which is cheap to reach.
+type tiled struct {
+	*weight
+	mem tensor.Memory
+}
+
+// TileStep implements tensor.Tiles.
+func (tiled) TileStep() int { return 1 }
+
+// ReadTile implements tensor.Tiles.
+func (w tiled) ReadTile(dst []float32, ld int, row int64, rows, col, cols int) error {
+	if err := tensor.CheckTile(w.info, len(dst), ld, row, rows, col, cols); err != nil || cols == 0 {
+		return err
+	}
+	for r := row; r < row+int64(rows); r++ {
+		w.decode(dst[:cols], w.elements(r)[col:col+cols], w.scales(r), int64(col))
+		dst = dst[min(ld, len(dst)):]
+	}
+	return nil
+}
+
+// elements are those of a row.
+func (w tiled) elements(row int64) []byte {
+	cols := w.info.Shape.Cols()
+	return w.mem[w.elementsAt+row*cols:][:cols]
+}
+
+// scales are those of the blocks of a row.
+func (w tiled) scales(row int64) []byte {
+	return w.mem[headerSize+4*w.scaleRow(row)*w.across:][:4*w.across]
+}
+
+// dotted is one of integers.
+type dotted struct{ tiled }
+
+// DotRows implements tensor.Dotter.
+func (w dotted) DotRows(y []float32, ldy int, x []float32, m, row, n int) error {
+	all := w.info.Shape.Cols()
+	if err := tensor.CheckRows(w.info, n*int(all), int64(row)); err != nil || n == 0 || all == 0 {
+		return err
+	}
+	scales := make([]float32, n)
+	for col, block := int64(0), int64(0); col < all; col, block = col+w.BlockCols, block+1 {
+		for i := range scales {
+			scales[i] = math.Float32frombits(binary.LittleEndian.Uint32(w.scales(int64(row + i))[4*block:]))
+		}
+		cols := int(min(w.BlockCols, all-col))
+		src := w.mem[w.elementsAt+int64(row)*all+col:]
+		kernel.DotInt8(y, ldy, x[col:], int(all), m, cols, src, int(all), scales, w.Factor, n)
+	}
+	return nil
 }

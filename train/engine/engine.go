@@ -63,6 +63,11 @@ type Engine struct {
 	hidden        []float32
 	xs            [][]float32
 	bounds, inner *tape
+
+	// held are blocks that stay bound, for generation; used counts what the model was
+	// made to use.
+	held []held
+	used int
 }
 
 // New returns an engine for the model a with the weights of src and what is
@@ -97,6 +102,7 @@ func New(src tensor.Source, codecs tensor.Codecs, a *arch.Model, train model.Tra
 
 // Close releases the engine's reader and what it has on disk.
 func (e *Engine) Close() {
+	e.release()
 	e.stream.Close()
 	e.bounds.release()
 	e.inner.release()

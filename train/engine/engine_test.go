@@ -74,24 +74,6 @@ func TestGenerate(t *testing.T) {
 	require.ErrorIs(t, e.Generate(context.Background(), []int32{99}, Sampling{}, nil), tensor.ErrMalformed)
 }
 
-func TestSample(t *testing.T) {
-	logits := []float32{1, 3, 3, 0}
-	require.Equal(t, int32(1), sample(append([]float32(nil), logits...), 0, nil), "the first of the most likely")
-	rng := rand.New(rand.NewPCG(1, 1))
-	counts := make([]int, 4)
-	const n = 40000
-	for range n {
-		counts[sample(append([]float32(nil), logits...), 1, rng)]++
-	}
-	var sum float64
-	for _, l := range logits {
-		sum += math.Exp(float64(l))
-	}
-	for i, l := range logits {
-		require.InDelta(t, math.Exp(float64(l))/sum, float64(counts[i])/n, 0.01, "token %d", i)
-	}
-}
-
 func TestEvaluateDoesNotDependOnGroups(t *testing.T) {
 	rng := rand.New(rand.NewPCG(2, 2))
 	var list [][]int32

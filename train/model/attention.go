@@ -15,6 +15,7 @@ type attention struct {
 	q, k, v      *linear
 	qNorm, kNorm *norm   // of each head; nil in most families
 	rotate       *rotary // nil where positions are learned
+	reach        int     // of a sequence that comes in parts: its length by the last of them
 	o            *linear
 }
 
@@ -106,7 +107,7 @@ func (a *attention) turned(s *arena, in *attnInner, pos []int32, before bool) (q
 			return x
 		}
 		if a.rotate != nil {
-			a.rotate.of(pos).Apply(x, heads, pos)
+			a.rotate.of(pos, a.reach).Apply(x, heads, pos)
 		}
 		return x
 	}
@@ -121,12 +122,11 @@ func (a *attention) attend(in *attnInner, q, k []float32, batch *Batch) {
 	})
 }
 
-// extend computes it for the next n tokens of a sequence in the cache.
-func (a *attention) extend(in *attnInner, q, k []float32, n int, c *Cache, layer int) {
-	kv := &c.layers[layer]
-	kv.k = append(kv.k[:c.n*a.kvDim()], k...)
-	kv.v = append(kv.v[:c.n*a.kvDim()], in.v...)
-	a.Forward(in.out, nil, q, kv.k, kv.v, n, c.n+n)
+// extend computes it for the next n tokens, from position at on, of a sequence in the
+// cache.
+func (a *attention) extend(in *attnInner, q, k []float32, at, n int, c *Cache, layer int) {
+	allK, allV := c.extend(layer, at, k, in.v)
+	a.Forward(in.out, nil, q, allK, allV, n, len(allK)/a.kvDim())
 }
 
 // backward puts the gradient with respect to h into dh, given that of the output
@@ -145,7 +145,7 @@ func (a *attention) backward(s *arena, dh, dy []float32, in *attnInner, h []floa
 			in.out[from*qs:to*qs], in.lse[from*a.Heads:to*a.Heads], q[from*qs:to*qs], k[from*ks:to*ks], in.v[from*ks:to*ks], to-from)
 	})
 	if a.rotate != nil {
-		r := a.rotate.of(batch.Pos)
+		r := a.rotate.of(batch.Pos, 0)
 		r.Grad(dq, a.Heads, batch.Pos)
 		r.Grad(dk, a.KVHeads, batch.Pos)
 	}

@@ -132,11 +132,18 @@ func (b *Block) Forward(x []float32, batch *Batch, key *uint64, kept []float32) 
 	return b.run(x, batch.Pos, drops(key), kept, b.batch(batch))
 }
 
+// MostExtended is how many tokens Extend takes at most.
+const MostExtended = slack
+
 // Extend replaces the hidden states x of the next tokens of a sequence, at the
-// given positions, by the result of block number layer, which sees the tokens
-// in the cache before them and leaves theirs there.
-func (b *Block) Extend(x []float32, pos []int32, c *Cache, layer int) error {
-	return b.run(x, pos, dropout{}, nil, func(in *attnInner, q, k []float32) { b.attn.extend(in, q, k, len(pos), c, layer) })
+// given positions, one after another, by the block's result, which sees the tokens in
+// the cache before them and leaves theirs there.
+func (b *Block) Extend(x []float32, pos []int32, c *Cache) error {
+	b.attn.reach = c.reach
+	defer func() { b.attn.reach = 0 }()
+	return b.run(x, pos, dropout{}, nil, func(in *attnInner, q, k []float32) {
+		b.attn.extend(in, q, k, int(pos[0]), len(pos), c, b.layer)
+	})
 }
 
 func (b *Block) batch(batch *Batch) attend {

@@ -390,9 +390,14 @@ func (m *Model) Logits(logits, x []float32, w Weights) error {
 	if err != nil {
 		return err
 	}
-	y := make([]float32, len(x))
+	m.headScr.reset()
+	y := m.headScr.take(len(x))
 	norm.Forward(y, x, 1)
-	return chunks(head.out, HeadRows(m.arch), func(first, width int) error {
+	step := head.out
+	if _, onDisk := head.w.(sections); onDisk {
+		step = HeadRows(m.arch)
+	}
+	return chunks(head.out, step, func(first, width int) error {
 		w, err := rowsOf(head.w, first, width)
 		if err != nil {
 			return err

@@ -259,7 +259,7 @@ func TestOnlyWhatRowsAreRoutedToIsRead(t *testing.T) {
 		require.ErrorIs(t, block.Backward(slices.Clone(x), x, b, nil, nil), errMissing)
 
 		w, block = fresh(-1)
-		require.NoError(t, block.Extend(slices.Clone(x[:m.Hidden()]), b.Pos[:1], m.NewCache(), 0))
+		require.NoError(t, block.Extend(slices.Clone(x[:m.Hidden()]), b.Pos[:1], m.NewCache()))
 		require.Len(t, w.asked, int(s.arch.NumExpertsPerTok), "one token is routed to few")
 		lease.Release()
 	}

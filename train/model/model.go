@@ -81,6 +81,10 @@ func New(a *arch.Model, train Trainable, positions int) *Model {
 	return m
 }
 
+// Use puts what else is trained of the model in the place of what it has. Blocks that are
+// bound keep what they are bound to.
+func (m *Model) Use(train Trainable) { m.train = train }
+
 // Hidden returns the width of the hidden state.
 func (m *Model) Hidden() int { return int(m.arch.HiddenSize) }
 

@@ -511,17 +511,21 @@ func (s *setup) extend(t *testing.T, tokens []int32, first int, see func(at int,
 	defer st.Close()
 	m := New(s.arch, s.train, len(tokens))
 	c := m.NewCache()
+	c.Reach(len(tokens))
 	logits := make([]float32, m.Vocab())
 	for at, n := 0, first; at < len(tokens); n = 1 {
 		x := make([]float32, n*m.Hidden())
-		pos := c.Positions(n)
+		pos := make([]int32, n)
+		for i := range pos {
+			pos[i] = int32(at + i)
+		}
 		require.NoError(t, m.Embed(x, tokens[at:at+n], pos, st))
 		for l := range int(s.arch.NumHiddenLayers) {
 			lease, err := st.Lease(context.Background(), l)
 			require.NoError(t, err)
 			b, err := m.Block(l, lease)
 			require.NoError(t, err)
-			require.NoError(t, b.Extend(x, pos, c, l))
+			require.NoError(t, b.Extend(x, pos, c))
 			lease.Release()
 		}
 		c.Advance(n)

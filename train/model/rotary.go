@@ -35,18 +35,19 @@ func newRotary(a *arch.Model, positions int, angles func(positions int) arch.Ang
 	return r
 }
 
-// of returns the rotation of a batch of sequences with these positions.
-func (r *rotary) of(pos []int32) *kernel.Rotation {
-	if r.long != nil && int(slices.Max(pos)) >= r.limit {
+// of returns the rotation of a batch of sequences with these positions, or of a part of
+// one that reaches a length.
+func (r *rotary) of(pos []int32, reach int) *kernel.Rotation {
+	if r.long != nil && (reach > r.limit || int(slices.Max(pos)) >= r.limit) {
 		return r.long
 	}
 	return r.usual
 }
 
-// Restarts reports whether a sequence that has n tokens in its cache must be
-// computed again from its first token on when more come: its keys have been turned
+// restarts reports whether a sequence that has n tokens in its cache must be computed
+// again from its first token on when it becomes one of so many: its keys have been turned
 // by other frequencies.
-func (m *Model) Restarts(n, more int) bool {
+func (m *Model) restarts(n, all int) bool {
 	r := m.rotate
-	return r != nil && r.long != nil && 0 < n && n <= r.limit && n+more > r.limit
+	return r != nil && r.long != nil && 0 < n && n <= r.limit && all > r.limit
 }

@@ -6,17 +6,21 @@ import (
 )
 
 // MatrixOf returns a tensor of two dimensions as a kernel sees it: kernel.Tiles if its rows are
-// tensor.Tiles, and kernel.Dots if they know how to multiply.
+// tensor.Tiles, kernel.Dots if they know how to multiply, and kernel.Packer if they do by columns.
 func MatrixOf(rows tensor.Rows, shape tensor.Shape) kernel.Matrix {
 	m := matrix{rows, shape}
 	t, ok := rows.(tensor.Tiles)
 	if !ok {
 		return m
 	}
-	if d, ok := rows.(dotter); ok {
-		return dots{tiles{m, t}, d}
+	d, ok := rows.(tensor.Dotter)
+	if !ok {
+		return tiles{m, t}
 	}
-	return tiles{m, t}
+	if p, ok := rows.(packer); ok {
+		return packed{dots{tiles{m, t}, d}, p}
+	}
+	return dots{tiles{m, t}, d}
 }
 
 type matrix struct {
@@ -40,13 +44,22 @@ func (t tiles) DecodeTile(dst []float32, ld, row, rows, col, cols int) error {
 	return t.ReadTile(dst, ld, int64(row), rows, col, cols)
 }
 
-// dotter is what kernel.Dots and kernel.Packer have beside kernel.Tiles.
-type dotter interface {
-	DotRows(y []float32, ldy int, x []float32, m, row, n int) error
+type dots struct {
+	tiles
+	dotter tensor.Dotter
+}
+
+// DotRows implements kernel.Dots.
+func (d dots) DotRows(y []float32, ldy int, x []float32, m, row, n int) error {
+	return d.dotter.DotRows(y, ldy, x, m, row, n)
+}
+
+// packer is what kernel.Packer has beside kernel.Tiles.
+type packer interface {
 	PackTile(dst []float32, ld, row, rows, col, cols, nextRow, nextCol int) error
 }
 
-type dots struct {
-	tiles
-	dotter
+type packed struct {
+	dots
+	packer
 }

@@ -22,26 +22,8 @@ const (
 	largestMXFP4 = 0.25 + 1e-6
 )
 
-// valuesE2M1 is twice what the codes stand for, and the scales below are half
-// of theirs (kvalues_fp4).
-var valuesE2M1 = [16]float32{0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}
-
 // decodeMXFP4 is dequantize_row_mxfp4.
-func decodeMXFP4(dst []float32, src []byte) {
-	for len(dst) > 0 {
-		y, b := (*[32]float32)(dst), (*[17]byte)(src)
-		nibbles(y, halfE8M0(b[0]), (*[16]byte)(b[1:]), &valuesE2M1)
-		dst, src = dst[len(y):], src[len(b):]
-	}
-}
-
-// halfE8M0 returns 2^(e-128), of which the first two are subnormal.
-func halfE8M0(e byte) float32 {
-	if e < 2 {
-		return math.Float32frombits(0x00200000 << e)
-	}
-	return math.Float32frombits(uint32(e-1) << 23)
-}
+func decodeMXFP4(dst []float32, src []byte) { kernel.CodingMXFP4.Decode(dst, src) }
 
 // encodeMXFP4 is quantize_row_mxfp4_ref, save that a value that is not finite spoils its
 // block: all of it becomes infinite.
@@ -55,8 +37,8 @@ func decodeNVFP4(dst []float32, src []byte) {
 			d := halfUE4M3(s)
 			x := (*[16]float32)(y[16*group:])
 			for j, q := range (*[8]byte)(b[4+8*group:]) {
-				x[j] = valuesE2M1[q&15] * d
-				x[j+8] = valuesE2M1[q>>4] * d
+				x[j] = kernel.ValuesE2M1[q&15] * d
+				x[j+8] = kernel.ValuesE2M1[q>>4] * d
 			}
 		}
 		dst, src = dst[len(y):], src[len(b):]

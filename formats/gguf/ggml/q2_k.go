@@ -12,21 +12,7 @@ import "github.com/seed18967229/nibble/internal/kernel"
 const budgetQ2_K = 0.3
 
 // decodeQ2_K is dequantize_row_q2_K.
-func decodeQ2_K(dst []float32, src []byte) {
-	for len(dst) > 0 {
-		y, b := (*[256]float32)(dst), (*[84]byte)(src)
-		d, dmin := half(b[80:82]), half(b[82:84])
-		for group, s := range b[:16] {
-			scale, low := d*float32(s&15), float32(dmin*float32(s>>4))
-			shift := group / 2 % 4 * 2
-			q := (*[16]byte)(b[16+group/8*32+group%2*16:])
-			for l, v := range q {
-				y[16*group+l] = float32(scale*float32(v>>shift&3)) - low
-			}
-		}
-		dst, src = dst[len(y):], src[len(b):]
-	}
-}
+func decodeQ2_K(dst []float32, src []byte) { kernel.CodingQ2_K.Decode(dst, src) }
 
 var q2_K = lowEnded{
 	bytes: 84, d: 80, size: 16, multiple: 15, spread: 1,

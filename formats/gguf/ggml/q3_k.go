@@ -13,25 +13,7 @@ import "github.com/seed18967229/nibble/internal/kernel"
 const budgetQ3_K = 0.155
 
 // decodeQ3_K is dequantize_row_q3_K.
-func decodeQ3_K(dst []float32, src []byte) {
-	for len(dst) > 0 {
-		y, b := (*[256]float32)(dst), (*[110]byte)(src)
-		d := half(b[108:110])
-		scales := (*[12]byte)(b[96:108])
-		for group := range 16 {
-			s := scales[group%8]>>(group/8*4)&15 | scales[8+group%4]>>(group/4*2)&3<<4
-			scale := d * float32(int(s)-32)
-			n := group / 2 // which 32 values
-			high := (*[16]byte)(b[group%2*16:])
-			low := (*[16]byte)(b[32+group/8*32+group%2*16:])
-			for l, v := range low {
-				q := v>>(n%4*2)&3 | high[l]>>n&1<<2
-				y[16*group+l] = scale * float32(int(q)-4)
-			}
-		}
-		dst, src = dst[len(y):], src[len(b):]
-	}
-}
+func decodeQ3_K(dst []float32, src []byte) { kernel.CodingQ3_K.Decode(dst, src) }
 
 var q3_K = aroundZero{
 	bytes: 110, d: 108, levels: 4,

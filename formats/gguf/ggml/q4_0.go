@@ -20,17 +20,7 @@ const (
 )
 
 // decodeQ4_0 is dequantize_row_q4_0.
-func decodeQ4_0(dst []float32, src []byte) {
-	for len(dst) > 0 {
-		y, b := (*[32]float32)(dst), (*[18]byte)(src)
-		d := half(b[:2])
-		for j, q := range b[2:] {
-			y[j] = float32(int(q&15)-8) * d
-			y[j+16] = float32(int(q>>4)-8) * d
-		}
-		dst, src = dst[len(y):], src[len(b):]
-	}
-}
+func decodeQ4_0(dst []float32, src []byte) { kernel.CodingQ4_0.Decode(dst, src) }
 
 // decodeQ4_1 is dequantize_row_q4_1.
 func decodeQ4_1(dst []float32, src []byte) {

@@ -14,61 +14,18 @@ const (
 	budgetQ5_K = 0.037
 )
 
-// scaleMin6 returns the scale and the minimum of one of eight groups. Those of
-// the first four are the low six bits of bytes 0 to 3 and 4 to 7. The others
-// have their low four bits in the halves of bytes 8 to 11, and their high two in
-// the two bits that are left of those before (get_scale_min_k4).
-func scaleMin6(b *[12]byte, group int) (scale, low byte) {
-	if group < 4 {
-		return b[group] & 63, b[group+4] & 63
-	}
-	return b[group+4]&15 | b[group-4]>>6<<4, b[group+4]>>4 | b[group]>>6<<4
-}
-
 // decodeQ4_K is dequantize_row_q4_K.
-func decodeQ4_K(dst []float32, src []byte) {
-	for len(dst) > 0 {
-		y, b := (*[256]float32)(dst), (*[144]byte)(src)
-		d, dmin := half(b[:2]), half(b[2:4])
-		for group := range 8 {
-			s, m := scaleMin6((*[12]byte)(b[4:]), group)
-			scale, low := d*float32(s), float32(dmin*float32(m))
-			shift := group % 2 * 4
-			q := (*[32]byte)(b[16+group/2*32:])
-			for l, v := range q {
-				y[32*group+l] = float32(scale*float32(v>>shift&15)) - low
-			}
-		}
-		dst, src = dst[len(y):], src[len(b):]
-	}
-}
+func decodeQ4_K(dst []float32, src []byte) { kernel.CodingQ4_K.Decode(dst, src) }
 
 // decodeQ5_K is dequantize_row_q5_K.
-func decodeQ5_K(dst []float32, src []byte) {
-	for len(dst) > 0 {
-		y, b := (*[256]float32)(dst), (*[176]byte)(src)
-		d, dmin := half(b[:2]), half(b[2:4])
-		high := (*[32]byte)(b[16:])
-		for group := range 8 {
-			s, m := scaleMin6((*[12]byte)(b[4:]), group)
-			scale, low := d*float32(s), float32(dmin*float32(m))
-			shift := group % 2 * 4
-			q := (*[32]byte)(b[48+group/2*32:])
-			for l, v := range q {
-				v = v>>shift&15 | high[l]>>group&1<<4
-				y[32*group+l] = float32(scale*float32(v)) - low
-			}
-		}
-		dst, src = dst[len(y):], src[len(b):]
-	}
-}
+func decodeQ5_K(dst []float32, src []byte) { kernel.CodingQ5_K.Decode(dst, src) }
 
 var q4_K = lowEnded{
 	bytes: 144, d: 0, size: 32, multiple: 63, spread: 2,
 	plain:        kernel.Range{Levels: 15, First: -1, Step: 0.1, Steps: 20},
 	weighted:     kernel.Range{Levels: 15, First: -0.9, Step: 0.05, Steps: 36},
 	putMultiples: putScaleMin6,
-	multiples:    func(b []byte, group int) (scale, low byte) { return scaleMin6((*[12]byte)(b[4:]), group) },
+	multiples:    func(b []byte, group int) (scale, low byte) { return kernel.ScaleMin6((*[12]byte)(b[4:]), group) },
 	putCodes: func(b []byte, codes *[superBlock]byte) {
 		for n := range 4 {
 			q, c := b[16+32*n:48+32*n], codes[64*n:64*n+64]
@@ -84,7 +41,7 @@ var q5_K = lowEnded{
 	plain:        kernel.Range{Levels: 31, First: -0.5, Step: 0.1, Steps: 15},
 	weighted:     kernel.Range{Levels: 31, First: -0.9, Step: 0.05, Steps: 36},
 	putMultiples: putScaleMin6,
-	multiples:    func(b []byte, group int) (scale, low byte) { return scaleMin6((*[12]byte)(b[4:]), group) },
+	multiples:    func(b []byte, group int) (scale, low byte) { return kernel.ScaleMin6((*[12]byte)(b[4:]), group) },
 	putCodes: func(b []byte, codes *[superBlock]byte) {
 		for l := 0; l < 32; l += 8 {
 			var high uint64
@@ -98,7 +55,7 @@ var q5_K = lowEnded{
 	},
 }
 
-// putScaleMin6 stores what scaleMin6 reads.
+// putScaleMin6 stores what kernel.ScaleMin6 reads.
 func putScaleMin6(block []byte, scales, lows *[kernel.FitGroups]byte) {
 	b := (*[12]byte)(block[4:])
 	for g := range 8 {

@@ -22,17 +22,7 @@ const (
 )
 
 // decodeQ5_0 is dequantize_row_q5_0.
-func decodeQ5_0(dst []float32, src []byte) {
-	for len(dst) > 0 {
-		y, b := (*[32]float32)(dst), (*[22]byte)(src)
-		d, high := half(b[:2]), binary.LittleEndian.Uint32(b[2:6])
-		for j, q := range b[6:] {
-			y[j] = float32(int(q&15|byte(high>>j&1)<<4)-16) * d
-			y[j+16] = float32(int(q>>4|byte(high>>(j+16)&1)<<4)-16) * d
-		}
-		dst, src = dst[len(y):], src[len(b):]
-	}
-}
+func decodeQ5_0(dst []float32, src []byte) { kernel.CodingQ5_0.Decode(dst, src) }
 
 // decodeQ5_1 is dequantize_row_q5_1.
 func decodeQ5_1(dst []float32, src []byte) {

@@ -13,23 +13,7 @@ import "github.com/seed18967229/nibble/internal/kernel"
 const budgetQ6_K = 0.019
 
 // decodeQ6_K is dequantize_row_q6_K.
-func decodeQ6_K(dst []float32, src []byte) {
-	for len(dst) > 0 {
-		y, b := (*[256]float32)(dst), (*[210]byte)(src)
-		d := half(b[208:210])
-		for group, s := range b[192:208] {
-			scale := d * float32(int8(s))
-			n, at := group%8, group/8 // of 128 values, and which 128
-			low := (*[16]byte)(b[64*at+n%4*16:])
-			high := (*[16]byte)(b[128+32*at+n%2*16:])
-			for l, v := range low {
-				q := v>>(n/4*4)&15 | high[l]>>(n/2*2)&3<<4
-				y[16*group+l] = scale * float32(int(q)-32)
-			}
-		}
-		dst, src = dst[len(y):], src[len(b):]
-	}
-}
+func decodeQ6_K(dst []float32, src []byte) { kernel.CodingQ6_K.Decode(dst, src) }
 
 var q6_K = aroundZero{
 	bytes: 210, d: 208, levels: 32,

@@ -59,6 +59,13 @@ func types() []blocks {
 	}
 }
 
+// codings are the types that are multiplied as they are stored.
+var codings = map[tensor.DType]kernel.Coding{
+	tensor.Q4_0: kernel.CodingQ4_0, tensor.Q5_0: kernel.CodingQ5_0, tensor.Q8_0: kernel.CodingQ8_0,
+	tensor.Q2_K: kernel.CodingQ2_K, tensor.Q3_K: kernel.CodingQ3_K, tensor.Q4_K: kernel.CodingQ4_K, tensor.Q5_K: kernel.CodingQ5_K, tensor.Q6_K: kernel.CodingQ6_K,
+	tensor.IQ4_NL: kernel.CodingIQ4_NL, tensor.IQ4_XS: kernel.CodingIQ4_XS, tensor.MXFP4: kernel.CodingMXFP4,
+}
+
 // Codecs returns the codecs of this package: one for every block type that GGUF
 // has. Those that can be written too are tensor.Encoders.
 func Codecs() []tensor.Codec {
@@ -80,6 +87,9 @@ func (b blocks) DType() tensor.DType { return b.dtype }
 
 // Open implements tensor.Codec.
 func (b blocks) Open(info tensor.Info, data tensor.Bytes) (tensor.Rows, error) {
+	if c, ok := codings[b.dtype]; ok {
+		return tensor.DotRows(info, data, b.decode, c.Dot), nil
+	}
 	return tensor.BlockRows(info, data, b.decode), nil
 }
 

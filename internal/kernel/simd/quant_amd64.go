@@ -15,11 +15,6 @@ func Decode4AVX512(dst *float32, codes *byte, values *float32, absmax *float32, 
 //go:noescape
 func Decode4AVX2(dst *float32, codes *byte, values *float32, absmax *float32, blocks int, block int)
 
-// Decode4BF16AVX512 is Decode4AVX512 to bfloat16, for blocks of a multiple of 32 elements.
-//
-//go:noescape
-func Decode4BF16AVX512(dst *byte, codes *byte, values *float32, absmax *float32, blocks int, block int)
-
 // Encode4AVX512 encodes blocks of a multiple of 32 elements and returns how many it did: all, or
 // those before one with a NaN or an infinity. moments has three sums for each block.
 //

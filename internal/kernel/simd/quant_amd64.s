@@ -235,60 +235,6 @@ DATA bytes256<>+24(SB)/4, $0x80808080
 DATA bytes256<>+28(SB)/4, $0x80808080
 GLOBL bytes256<>(SB), RODATA|NOPTR, $32
 
-DATA quietNaN<>+0(SB)/4, $0x00400000
-GLOBL quietNaN<>(SB), RODATA|NOPTR, $4
-
-DATA halfBF16<>+0(SB)/4, $0x00007fff
-GLOBL halfBF16<>(SB), RODATA|NOPTR, $4
-
-// func Decode4BF16AVX512(dst *byte, codes *byte, values *float32, absmax *float32, blocks int, block int)
-// Requires: AVX, AVX512BW, AVX512F
-TEXT ·Decode4BF16AVX512(SB), NOSPLIT, $0-48
-	MOVQ         dst+0(FP), AX
-	MOVQ         codes+8(FP), CX
-	MOVQ         values+16(FP), DX
-	MOVQ         absmax+24(FP), BX
-	MOVQ         blocks+32(FP), SI
-	MOVQ         block+40(FP), DI
-	VMOVUPS      (DX), Z0
-	VPBROADCASTD one<>+0(SB), Z1
-	VPBROADCASTD halfBF16<>+0(SB), Z2
-	VPBROADCASTD quietNaN<>+0(SB), Z3
-
-block:
-	TESTQ        SI, SI
-	JZ           done
-	VMULPS.BCST  (BX), Z0, Z4
-	VCMPPS       $0x03, Z4, Z4, K1
-	VPSRLD       $0x10, Z4, Z5
-	VPANDD       Z1, Z5, Z5
-	VPADDD       Z2, Z5, Z5
-	VPADDD       Z4, Z5, Z5
-	VPORD        Z3, Z4, K1, Z5
-	VPSRLD       $0x10, Z5, Z5
-	VPMOVDW      Z5, Y5
-	VINSERTI64X4 $0x01, Y5, Z5, Z5
-	ADDQ         $0x04, BX
-	DECQ         SI
-	MOVQ         DI, DX
-
-loop:
-	VPMOVZXBD (CX), Z4
-	VPSLLD    $0x10, Z4, Z6
-	VPSRLD    $0x04, Z4, Z4
-	VPORD     Z6, Z4, Z4
-	VPERMW    Z5, Z4, Z4
-	VMOVDQU32 Z4, (AX)
-	ADDQ      $0x40, AX
-	ADDQ      $0x10, CX
-	SUBQ      $0x20, DX
-	JNZ       loop
-	JMP       block
-
-done:
-	VZEROUPPER
-	RET
-
 // func Encode4AVX512(codes *byte, absmax *float32, moments *float32, x *float32, blocks int, block int, table *float32) int
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, MMX+
 TEXT ·Encode4AVX512(SB), NOSPLIT, $0-64

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/internal/safeio"
+	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/train/data/chat"
+)
+
+// A message of a conversation.
+type message struct {
+	Role    string `json:"role"`
+	Content string `json:"content"`
+}
+
+// templateFlags say how a prompt is made of a conversation.
+type templateFlags struct {
+	chat, plain  bool
+	name, system string
+}
+
+func (o *templateFlags) flags(f *pflag.FlagSet) {
+	f.StringVar(&o.name, "chat-template", "", "a template for the prompt: a file, or the name of one of the model's")
+	f.StringVar(&o.system, "system", "", "the system message")
+}
+
+// wanted reports whether there is to be a template.
+func (o *templateFlags) wanted() bool { return o.chat || o.name != "" || o.system != "" }
+
+// conversation returns the messages that lead to an answer to a text.
+func (o *templateFlags) conversation(text string) []message {
+	var list []message
+	if o.system != "" {
+		list = append(list, message{"system", o.system})
+	}
+	return append(list, message{"user", text})
+}
+
+// A renderer makes a prompt of a conversation, at the end of which an answer is due.
+type renderer func(messages []message) (string, error)
+
+// maxTemplate bounds a file with a template.
+const maxTemplate = 4 << 20
+
+// template returns what makes prompts for the model. What a template is told of the time
+// stays the same for all of them.
+func (w *writer) template(o *templateFlags) (renderer, error) {
+	if o.plain {
+		if o.name != "" {
+			return nil, badUsage(fmt.Errorf("both --chat-template and --ignore-chat-template"))
+		}
+		return plainText, nil
+	}
+	from, source, err := w.templateSource(o.name)
+	if err != nil {
+		return nil, err
+	}
+	t, err := chat.Parse(source)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", from, err)
+	}
+	in := chat.Input{AddGenerationPrompt: true, Special: map[string]string{}, Now: time.Now()}
+	for name, id := range map[string]int32{"bos_token": w.vocab.BOS, "eos_token": w.vocab.EOS, "unk_token": w.vocab.UNK, "sep_token": w.vocab.SEP, "pad_token": w.vocab.PAD} {
+		if text := w.tokenizer.Piece(id); text != "" {
+			in.Special[name] = text
+		}
+	}
+	in.BOS, in.EOS = in.Special["bos_token"], in.Special["eos_token"]
+	return func(messages []message) (string, error) {
+		in := in
+		for _, m := range messages {
+			in.Messages = append(in.Messages, map[string]any{"role": m.Role, "content": m.Content})
+		}
+		r, err := t.Render(in)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", from, err)
+		}
+		return r.Text, nil
+	}, nil
+}
+
+// templateSource returns a template, and where it is from: of a file, or of the model by
+// its name, "" being the model's first.
+func (w *writer) templateSource(name string) (from, source string, err error) {
+	from = w.model.Path + ": the chat template"
+	names := []string{"default"}
+	for _, t := range w.vocab.ChatTemplates {
+		if t.Name == name {
+			return from + " " + name, t.Template, nil
+		}
+		names = append(names, t.Name)
+	}
+	switch {
+	case (name == "" || name == names[0]) && w.vocab.ChatTemplate != "":
+		return from, w.vocab.ChatTemplate, nil
+	case name == "" && len(names) > 1:
+		return "", "", badUsage(hint.Add(fmt.Errorf("%s: it has chat templates and none is the default", w.model.Path), "give --chat-template %s", strings.Join(names[1:], " or ")))
+	case name == "":
+		return "", "", hint.Add(fmt.Errorf("%s: %w: it has no chat template", w.model.Path, tensor.ErrUnsupported),
+			"give a file with one as --chat-template FILE, or do without: nibble chat --ignore-chat-template, nibble generate without --chat")
+	}
+	text, err := safeio.ReadFile(name, maxTemplate)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", "", badUsage(hint.Add(fmt.Errorf("--chat-template %s: there is no such file, and the model has no template by that name", name), "its templates are: %s", strings.Join(names, ", ")))
+	}
+	return name, string(text), err
+}
+
+// plainText is a conversation without a template: its messages, a line each.
+func plainText(messages []message) (string, error) {
+	var b strings.Builder
+	for _, m := range messages {
+		b.WriteString(m.Content)
+		b.WriteString("\n")
+	}
+	return b.String(), nil
+}
