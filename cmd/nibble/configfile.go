@@ -33,16 +33,35 @@ func applyConfig(path string, flags *pflag.FlagSet) (set []string, err error) {
 		if f.Changed {
 			continue
 		}
-		value, err := flagText(e.Value)
-		if err == nil {
-			err = f.Value.Set(value)
-		}
+		err := setFlag(f, e.Value)
 		if err != nil {
 			return nil, badUsage(fmt.Errorf("%s: %s: %w", path, key, err))
 		}
 		set = append(set, f.Name)
 	}
 	return set, nil
+}
+
+// setFlag sets a flag to a YAML value. A list becomes a list, whatever is in its elements.
+func setFlag(f *pflag.Flag, v any) error {
+	items, ok := v.([]any)
+	list, takes := f.Value.(pflag.SliceValue)
+	if !ok || !takes {
+		text, err := flagText(v)
+		if err != nil {
+			return err
+		}
+		return f.Value.Set(text)
+	}
+	var texts []string
+	for _, x := range items {
+		text, err := flagText(x)
+		if err != nil {
+			return err
+		}
+		texts = append(texts, text)
+	}
+	return list.Replace(texts)
 }
 
 // flagText writes a YAML value as the command line would.

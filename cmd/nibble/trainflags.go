@@ -26,6 +26,9 @@ type trainOptions struct {
 	mask                             data.Mask
 	report                           int
 	dryRun                           bool
+	prompts                          string // file of sample prompts
+	exports                          []string
+	exportDir                        string
 	train.Config
 
 	// setBy says what set each flag that was set: the command line, a file or a preset.
@@ -70,6 +73,8 @@ func (o *trainOptions) flags(f *pflag.FlagSet) {
 	f.Float64Var(&c.MaxGradNorm, "max-grad-norm", c.MaxGradNorm, "clip the gradient to this norm; 0 is never")
 
 	o.methodFlags(f)
+	o.watchFlags(f)
+	o.exportFlags(f)
 
 	f.IntVar(&c.SaveEvery, "save-every", c.SaveEvery, "steps between checkpoints; 0 is only at the end")
 	f.IntVar(&c.SaveTotalLimit, "save-total-limit", c.SaveTotalLimit, "checkpoints to keep, the last ones; 0 is all")
