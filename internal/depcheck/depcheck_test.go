@@ -57,7 +57,8 @@ var allowed = map[string][]string{
 	"train/stream":         {"tensor", "arch"},
 	"train/engine":         {"tensor", "arch", "train/model", "train/stream"},
 	"train/data/tokenizer": {"tensor", "formats/vocab", "formats/vocab/bpe"},
-	"train/data":           {"tensor", "formats/vocab", "train/data/tokenizer"},
+	"train/data/chat":      {"tensor"},
+	"train/data":           {"tensor", "formats/vocab", "train/data/chat", "train/data/tokenizer"},
 	"train":                {"tensor", "arch", "formats/peft", "train/data", "train/engine", "train/model", "train/optim", "train/pages", "train/stream"},
 
 	"cmd/...": {"..."},
