@@ -53,6 +53,7 @@ the same result.`,
 		if err := o.settle(cmd.Flags()); err != nil {
 			return err
 		}
+		o.line = given(cmd.Flags(), o.setBy)
 		return missing(cmd, "model", "data", "output-dir")
 	}
 	return cmd
@@ -185,16 +186,17 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 		return err
 	}
 	if o.dryRun {
-		return a.print(&dryRunResult{
-			Config: o.Config.Resolved(set.Train.Len()), SetBy: o.setBy, Plan: plan,
-			preview: newPreview(m, v, tok, set, plan, o), Exports: exportable,
-		})
+		p, err := newPreview(v, tok, set, plan, o)
+		if err != nil {
+			return err
+		}
+		return a.print(&dryRunResult{Config: o.Config.Resolved(set.Train.Len()), SetBy: o.setBy, Plan: plan, preview: p, Exports: exportable})
 	}
 	r, err := a.runTraining(ctx, m, set, plan, o)
 	if err != nil {
 		return err
 	}
-	r.Exports, err = a.export(ctx, exportable, o)
+	r.Exports, err = a.export(ctx, exportable, o, newModelfile(m, v, o))
 	return errors.Join(a.print(r), err)
 }
 

@@ -185,8 +185,12 @@ func (o *trainOptions) parseExports(m *model) ([]*export, error) {
 // result can be: the whole of it is planned on the base.
 func (a *app) checkExports(m *model, plan *train.Plan, o *trainOptions) ([]*export, error) {
 	list, err := o.parseExports(m)
-	if err != nil {
+	if err != nil || len(list) == 0 {
 		return nil, err
+	}
+	dir := filepath.Dir(list[0].Out)
+	if st, err := os.Stat(fsx.Existing(dir)); err == nil && !st.IsDir() {
+		return nil, badUsage(hint.Add(fmt.Errorf("--export-dir %s: %s is a file", dir, fsx.Existing(dir)), "choose another --export-dir"))
 	}
 	var total int64
 	for _, e := range list {
@@ -197,15 +201,11 @@ func (a *app) checkExports(m *model, plan *train.Plan, o *trainOptions) ([]*expo
 		}
 		e.Bytes, e.Notes = p.size, p.notes
 		total += e.Bytes
-		inside := o.exportDir == "" && o.resume == "" // where --force has been asked about, or all is new
-		if _, err := os.Lstat(e.Out); !inside && !a.force && o.resume == "" && !errors.Is(err, fs.ErrNotExist) {
+		// In --output-dir all is new, or --force has been asked about.
+		if _, err := os.Lstat(e.Out); o.exportDir != "" && !a.force && o.resume == "" && !errors.Is(err, fs.ErrNotExist) {
 			return nil, hint.Add(fmt.Errorf("--export %s: %s: %w", e.Spec, e.Out, fsx.ErrExists), "choose another --export-dir, or give --force to replace it")
 		}
 	}
-	if len(list) == 0 {
-		return nil, nil
-	}
-	dir := filepath.Dir(list[0].Out)
 	if free := fsx.Free(dir); free > 0 && total > free {
 		return nil, hint.Add(fmt.Errorf("--export needs %s in %s, where %s are free", memory.FormatSize(total), dir, memory.FormatSize(free)),
 			"free some, or choose another --export-dir")
@@ -231,8 +231,12 @@ func (r *exportResult) text(w io.Writer) {
 		return
 	}
 	fmt.Fprintf(w, "%s: %s in %.1f s\n", r.Out, memory.FormatSize(r.Bytes), r.Seconds)
-	for _, n := range r.Notes {
+	const most = 6 // a note for each tensor would hide the others
+	for _, n := range r.Notes[:min(most, len(r.Notes))] {
 		fmt.Fprintf(w, "  %s\n", n)
+	}
+	if more := len(r.Notes) - most; more > 0 {
+		fmt.Fprintf(w, "  and %s, which --json has\n", plural(more, "more note"))
 	}
 	if r.Modelfile != "" {
 		fmt.Fprintf(w, "  for Ollama    ollama create NAME -f %s\n", shellWord(r.Modelfile))
@@ -259,7 +263,7 @@ func (a *app) export(ctx context.Context, list []*export, o *trainOptions, file 
 	debug.FreeOSMemory()
 	var errs []error
 	for _, e := range list {
-		a.note("$ %s", commandLine(e.Command))
+		a.note("$ %s", shellLine(e.Command))
 		start := time.Now()
 		r := exportResult{export: *e}
 		w, err := a.runExport(ctx, e)
@@ -267,13 +271,19 @@ func (a *app) export(ctx context.Context, list []*export, o *trainOptions, file 
 			r.Modelfile, err = file.write(e, o)
 		}
 		if r.Seconds = time.Since(start).Seconds(); err != nil {
-			r.Error, r.Later = err.Error(), commandLine(e.Command)
+			r.Error, r.Later = err.Error(), shellLine(e.Command)
 			errs = append(errs, hint.Add(fmt.Errorf("--export %s: %w", e.Spec, err), "the result of the training is whole in %s; when the cause is gone: %s", o.out, r.Later))
 		} else {
 			r.Bytes, r.Files = w.Bytes, w.Files
-			r.Notes = slices.Concat(r.Notes, w.Notes)
+			notes := w.Notes
 			if r.Modelfile != "" {
-				r.Notes = append(r.Notes, file.notes...)
+				notes = slices.Concat(file.notes, notes)
+			}
+			r.Notes = slices.Clone(e.Notes)
+			for _, n := range notes {
+				if !slices.Contains(r.Notes, n) {
+					r.Notes = append(r.Notes, n)
+				}
 			}
 		}
 		out = append(out, r)
@@ -309,8 +319,8 @@ func (a *app) runExport(ctx context.Context, e *export) (*writeResult, error) {
 	return w.account(), nil
 }
 
-// commandLine writes a command as a shell takes it.
-func commandLine(args []string) string {
+// shellLine writes a command of nibble as a shell takes it.
+func shellLine(args []string) string {
 	words := []string{"nibble"}
 	for _, a := range args {
 		words = append(words, shellWord(a))

@@ -112,7 +112,6 @@ func (p *exportPlan) file() {
 		}
 		return
 	}
-	p.notes = nil // they say that it is quantized twice
 	typ := ftype.Types()[q]
 	var o ggufOptions
 	opts, err := o.options(typ)

@@ -29,6 +29,7 @@ type trainOptions struct {
 	prompts                          string // file of sample prompts
 	exports                          []string
 	exportDir                        string
+	line                             []string // the command, for the card
 	train.Config
 
 	// setBy says what set each flag that was set: the command line, a file or a preset.

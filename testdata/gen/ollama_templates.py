@@ -3,11 +3,11 @@
 Run with jinja2 3.1 (transformers 5.23.0's):
     /work/peers/venv/bin/python testdata/gen/ollama_templates.py MATERIAL > formats/ollama/testdata/rendered.json
 MATERIAL is the folder of chat templates: ollama/templates.jsonl (ollama, MIT) and
-ik_llama/models/templates/*.jinja. The templates themselves are not stored, only their
-SHA-256 and what they make of a few conversations. begin- and end-of-sequence tokens are
-<BOS> and <EOS>.
+ik_llama/models/templates/*.jinja. The templates themselves are not stored, only what they
+make of a few conversations, of those that put little around them. begin- and
+end-of-sequence tokens are <BOS> and <EOS>.
 """
-import glob, hashlib, json, os, sys
+import glob, json, os, sys
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.ext import loopcontrols
 from jinja2.exceptions import TemplateError
@@ -35,12 +35,8 @@ for i, line in enumerate(open(os.path.join(root, "ollama/templates.jsonl"))):
 for path in sorted(glob.glob(os.path.join(root, "ik_llama/models/templates/*.jinja"))):
     sources.append((os.path.basename(path), open(path).read()))
 
-out, seen = [], set()
+out = []
 for name, text in sources:
-    digest = hashlib.sha256(text.replace("\r\n", "\n").strip().encode()).hexdigest()
-    if digest in seen:
-        continue
-    seen.add(digest)
     made = {}
     for talk, messages in talks.items():
         try:
@@ -49,5 +45,6 @@ for name, text in sources:
                 add_generation_prompt=True, bos_token="<BOS>", eos_token="<EOS>")
         except Exception:
             made[talk] = None
-    out.append({"name": name, "sha256": digest, "made": made})
+    if made["first"] and len(made["first"]) < 3000 and len(made["system"] or made["first"]) < 300:
+        out.append({"name": name, "made": made})
 json.dump(out, sys.stdout, indent=0, ensure_ascii=False)
