@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -67,6 +68,8 @@ type Config struct {
 
 	Seed uint64 `json:"seed"`
 
+	Watch
+
 	// Start is what adapters begin from; it is no setting, but what settings led to.
 	Start Start `json:"-"`
 }
@@ -80,6 +83,7 @@ func DefaultConfig() Config {
 		AdamBeta1: 0.9, AdamBeta2: 0.999, AdamEpsilon: 1e-8,
 		MaxSeqLength: 2048, Methods: defaultMethods(),
 		SaveEvery: 100, StepsPerEval: 200, ValBatches: 25,
+		Watch: Watch{SampleMaxTokens: 50},
 	}
 }
 
@@ -139,7 +143,7 @@ func (c *Config) Validate() error {
 	case c.MaxSeqLength < 2:
 		return fmt.Errorf("--max-seq-length is %d, want 2 or more", c.MaxSeqLength)
 	}
-	if err := c.validateMethods(); err != nil {
+	if err := cmp.Or(c.validateMethods(), c.validateWatch()); err != nil {
 		return err
 	}
 	if _, err := optim.New(c.Optimizer, c.options()); err != nil {

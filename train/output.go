@@ -46,7 +46,7 @@ type Record struct {
 	// asked for.
 	Samples []Sample `json:"samples,omitempty"`
 
-	// Best says that no evaluation so far had a lower loss.
+	// Best says that no evaluation after an earlier step had as low a loss.
 	Best bool `json:"best,omitempty"`
 
 	// Notes are what is worth a warning about the step.
@@ -99,6 +99,20 @@ type State struct {
 	// FirstLoss is that of the first step, FirstEvalLoss that before it.
 	FirstLoss     float64  `json:"first_loss"`
 	FirstEvalLoss *float64 `json:"first_eval_loss,omitempty"`
+
+	// BestMetric is the lowest loss on the validation data after a step, which BestStep
+	// is. That before the first does not count: nothing is saved of it.
+	BestMetric *float64 `json:"best_metric,omitempty"`
+	BestStep   int      `json:"best_global_step,omitempty"`
+
+	// Unimproved counts the last evaluations that were not better than the best.
+	Unimproved int `json:"early_stopping_patience_counter,omitempty"`
+
+	// Still counts the last steps that changed nothing of what is trained.
+	Still int `json:"still_steps,omitempty"`
+
+	// Warned has what the run has warned of.
+	Warned []string `json:"warned,omitempty"`
 
 	// Config is the run's configuration, the seed of all its randomness in it.
 	Config Config `json:"config"`

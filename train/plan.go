@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 
@@ -30,7 +31,11 @@ type Plan struct {
 	speed.Work
 
 	// Seconds is how long a step is predicted to take; 0 if no speed was measured.
-	Seconds float64
+	// EvalSeconds is that of an evaluation of as many examples, TokenSeconds of a token
+	// of a sample.
+	Seconds, EvalSeconds, TokenSeconds float64
+
+	pass, token speed.Work // of these
 
 	// Trainable and Params are the numbers of parameters trained and in all.
 	Trainable, Params int64
@@ -106,10 +111,40 @@ func NewPlan(base Base, cfg *Config, longest int, r Resources) (*Plan, error) {
 			"give --memory %s or more, or lower --batch-size, --max-seq-length, --grad-accumulation-steps or --rank", memory.AtLeast(least))
 	}
 	if r.Speed != (speed.Probe{}) {
-		best.Seconds = rates.Seconds(best.Work)
+		best.Seconds, best.EvalSeconds, best.TokenSeconds = rates.Seconds(best.Work), rates.Seconds(best.pass), rates.Seconds(best.token)
 	}
 	best.Notes = s.notes(best)
 	return best, nil
+}
+
+// A Time is how long a run is predicted to take: its steps, the evaluations and the
+// samples. That of a run whose examples are all as long as the longest is that long; it
+// is less for others.
+type Time struct {
+	Steps, Evaluations, Samples float64
+}
+
+// Total is all of it.
+func (t Time) Total() float64 { return t.Steps + t.Evaluations + t.Samples }
+
+// Time predicts how long a run takes over so many training and validation examples.
+func (p *Plan) Time(cfg *Config, train, valid int) Time {
+	steps, _ := cfg.steps(train)
+	times := func(every int) float64 { // before, after, and on the way
+		if every <= 0 {
+			return 2
+		}
+		return float64(2 + (steps-1)/every)
+	}
+	if cfg.ValBatches >= 0 {
+		valid = min(valid, cfg.ValBatches*cfg.BatchSize)
+	}
+	t := Time{Steps: float64(steps) * p.Seconds, Evaluations: times(cfg.StepsPerEval) * math.Ceil(float64(valid)/float64(cfg.perStep())) * p.EvalSeconds}
+	if s := cfg.Sampler; s != nil {
+		// A prompt goes through the blocks at once, as one token that reads them.
+		t.Samples = times(cmp.Or(cfg.SampleEvery, cfg.StepsPerEval)) * float64(len(s.Prompts)*cfg.SampleMaxTokens) * p.TokenSeconds
+	}
+	return t
 }
 
 func (p *Plan) add(what string, bytes int64) {

@@ -51,6 +51,8 @@ type Run struct {
 	out   Output
 	log   []Record
 	state State
+	asked func() bool // whether to save now
+	moved bool        // something that is trained has changed in this step
 }
 
 // New prepares a run over training and validation examples (valid may be nil), as
@@ -59,6 +61,9 @@ type Run struct {
 func New(base Base, cfg Config, train, valid Examples, plan *Plan, out Output) (*Run, error) {
 	if train.Len() == 0 {
 		return nil, fmt.Errorf("%w: there are no training examples", tensor.ErrMalformed)
+	}
+	if err := cfg.CheckData(valid != nil); err != nil {
+		return nil, err
 	}
 	t, params, err := NewTrainable(base.Arch, base.Source, base.Codecs, &cfg)
 	if err != nil {
@@ -83,6 +88,7 @@ func New(base Base, cfg Config, train, valid Examples, plan *Plan, out Output) (
 	r := &Run{
 		cfg: cfg, engine: eng, pages: store, opt: opt, train: train, valid: valid, out: out,
 		order: order{seed: cfg.Seed, n: train.Len()},
+		asked: func() bool { return false },
 		state: State{TrainExamples: train.Len(), Config: cfg},
 	}
 	if d, ok := train.(*data.Dataset); ok {
@@ -163,35 +169,33 @@ func (r *Run) Train(ctx context.Context) (State, error) {
 	if err := r.fill(); err != nil {
 		return r.state, err
 	}
-	if r.state.Step == 0 && r.valid != nil {
-		loss, err := r.Evaluate(whole, r.valid)
-		if err != nil {
+	if r.state.Step == 0 && (r.valid != nil || r.cfg.Sampler != nil) {
+		var rec Record
+		if err := r.look(whole, &rec, false); err != nil {
 			return r.state, err
 		}
-		r.state.EvalLoss, r.state.FirstEvalLoss = &loss, &loss
-		if err := r.record(Record{EvalLoss: &loss}); err != nil {
+		if err := r.record(rec); err != nil {
 			return r.state, err
 		}
 	}
-	for r.state.Step < r.steps {
+	for r.state.Step < r.steps && r.Stopped() == "" {
 		rec, err := r.step(whole)
 		if err != nil {
 			return r.state, fmt.Errorf("step %d: %w", r.state.Step+1, err)
 		}
 		rec.Elapsed = time.Since(start).Seconds()
 		last := r.state.Step == r.steps
-		if r.valid != nil && (last || due(r.state.Step, r.cfg.StepsPerEval)) {
-			loss, err := r.Evaluate(whole, r.valid)
-			if err != nil {
-				return r.state, err
-			}
-			rec.EvalLoss, r.state.EvalLoss = &loss, &loss
+		if err := r.look(whole, &rec, last); err != nil {
+			return r.state, err
 		}
+		r.warn(&rec)
 		if err := r.record(rec); err != nil {
 			return r.state, err
 		}
+		last = last || r.Stopped() != ""
 		stopped := ctx.Err() != nil && !last
-		if due(r.state.Step, r.cfg.SaveEvery) || last || stopped {
+		best := rec.Best && r.cfg.LoadBestModelAtEnd
+		if due(r.state.Step, r.cfg.SaveEvery) || best || last || stopped || r.asked() {
 			if err := r.out.Save(r.checkpoint()); err != nil {
 				return r.state, err
 			}
@@ -202,6 +206,9 @@ func (r *Run) Train(ctx context.Context) (State, error) {
 	}
 	return r.state, nil
 }
+
+// SaveWhen has a checkpoint saved after each step for which asked reports that.
+func (r *Run) SaveWhen(asked func() bool) { r.asked = asked }
 
 func (r *Run) record(rec Record) error {
 	r.log = append(r.log, rec)
@@ -251,6 +258,7 @@ func (r *Run) step(ctx context.Context) (Record, error) {
 		return Record{}, diverged(err)
 	}
 	lr := r.lr.At(step)
+	r.moved = false
 	if err := r.update(step, lr, optim.ClipScale(norm, r.cfg.MaxGradNorm)); err != nil {
 		return Record{}, diverged(err)
 	}
@@ -262,6 +270,12 @@ func (r *Run) step(ctx context.Context) (Record, error) {
 	r.state.Examples += int64(taken)
 	r.state.NumTokens += int64(labels)
 	r.state.Epoch = float64(r.state.Examples) / float64(r.train.Len())
+	switch {
+	case r.moved:
+		r.state.Still = 0
+	case lr > 0:
+		r.state.Still++
+	}
 	after := r.disk()
 	return Record{
 		Step: step, Epoch: r.state.Epoch, Loss: loss, GradNorm: norm, LearningRate: lr, NumTokens: r.state.NumTokens,
@@ -284,8 +298,13 @@ func (r *Run) update(step int, lr float64, scale float32) error {
 		if scale != 1 {
 			kernel.Scale(p.Grad, scale)
 		}
+		var before probe
+		if !r.moved {
+			before.look(p.Data)
+		}
 		r.opt.Step(step, p.Rate(lr), p, state)
 		round.Round(step, p)
+		r.moved = r.moved || before.changed(p.Data)
 		if top := float64(kernel.Absmax(p.Data)); math.IsNaN(top) || math.IsInf(top, 0) {
 			err := fmt.Errorf("tensor %q is %w after the update", p.Name, optim.ErrNotFinite)
 			if p.Layer >= 0 {
@@ -374,5 +393,6 @@ func (r *Run) Evaluate(ctx context.Context, set Examples) (float64, error) {
 	if labels == 0 {
 		return 0, fmt.Errorf("%w: the validation data has no token that loss is taken on", tensor.ErrMalformed)
 	}
-	return sum / float64(labels), nil
+	loss := sum / float64(labels)
+	return loss, finite(loss)
 }

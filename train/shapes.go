@@ -42,6 +42,7 @@ type shapes struct {
 	resident, paged pages.Size // what is trained, in memory or on disk
 
 	blocks, batches, tokens int
+	prompt, sampled         int // tokens of the longest prompt that is continued, and with what follows
 	trainable               int64
 	fixed                   []PlanLine // what every way takes
 
@@ -67,6 +68,9 @@ func newShapes(base Base, cfg *Config, longest int) (*shapes, error) {
 		return nil, err
 	}
 	s.tokens = cfg.BatchSize * (min(longest, cfg.MaxSeqLength) - 1)
+	if s.prompt = cfg.Sampler.longest(); s.prompt > 0 {
+		s.sampled = min(s.prompt+cfg.SampleMaxTokens, cfg.MaxSeqLength)
+	}
 	for _, p := range s.params {
 		s.trainable += p.Shape.Elems()
 	}
@@ -119,7 +123,7 @@ func (s *shapes) fix() {
 		if len(x.Dims) != 2 {
 			continue
 		}
-		panel = max(panel, kernel.PanelBytes(s.tokens, int(x.Dims[0]), int(x.Dims[1])))
+		panel = max(panel, kernel.PanelBytes(max(s.tokens, s.prompt), int(x.Dims[0]), int(x.Dims[1])))
 	}
 	for _, ad := range s.train.Adapters {
 		adapters += 4 * ad.KeptFloats()
@@ -132,8 +136,20 @@ func (s *shapes) fix() {
 		{"panels of decoded weights", panel + rank},
 		{"tiles of attention", kernel.AttentionBytes(int(a.HeadDim))},
 		{"rotary table", 4 * a.HeadDim * int64(cfg.MaxSeqLength)},
+		{"keys and values of samples", s.sampleBytes()},
 		{"the program", programBytes},
 	}
+}
+
+// sampleBytes returns what continuing a prompt takes beside a step: the keys and values of
+// its tokens, which grow by a quarter at a time, the hidden states and the logits.
+func (s *shapes) sampleBytes() int64 {
+	if s.sampled == 0 {
+		return 0
+	}
+	a := s.Arch
+	cache := 2 * a.NumHiddenLayers * a.NumKeyValueHeads * a.HeadDim * int64(s.sampled)
+	return 4 * (cache + cache/4 + cache/a.NumHiddenLayers + a.HiddenSize*int64(s.prompt) + a.VocabSize)
 }
 
 // ways returns what may be chosen before anything that is left of a budget is used, the
@@ -223,6 +239,9 @@ func (s *shapes) plan(c engine.Choices) *Plan {
 		trained = s.paged
 	}
 	need := c.Need(a, s.train.Adapted(), s.batches, s.tokens)
+	if s.prompt > s.tokens {
+		need.Pass = max(need.Pass, c.Need(a, s.train.Adapted(), 1, s.prompt).Pass)
+	}
 	o := c.Stream(nil)
 
 	again := s.blocks - min(s.blocks, c.Kept+c.Spilled)
@@ -252,6 +271,14 @@ func (s *shapes) plan(c engine.Choices) *Plan {
 		p.Read += s.sizes.Head
 	}
 	p.Written = need.Disk + trained.Moved/2
+
+	forward := 2 * (s.blockWork + s.headWork + s.adapterWork)
+	p.pass = speed.Work{Operations: tokens * (forward + 2*s.attentionWork), Read: s.sizes.PassBytes(o, s.experts) + trained.Moved/4}
+	p.token = speed.Work{Operations: forward, Read: s.sizes.PassBytes(o, int(a.NumExpertsPerTok)) + trained.Moved/4}
+	if !c.ResidentHead {
+		p.pass.Read += s.sizes.Head
+		p.token.Read += s.sizes.Head
+	}
 	return p
 }
 

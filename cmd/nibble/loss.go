@@ -95,9 +95,10 @@ func (a *app) withAccount(ctx context.Context, in, out string, o *quantizeOption
 	}
 	// As JSON the account is a part of the one result; as text it follows when it is
 	// there, for it may take a while.
-	a.holding = a.json
+	held := a.holding
+	a.holding = held || a.json
 	err := run(a, ctx, in, out, o)
-	a.holding = false
+	a.holding = held
 	if err != nil {
 		return err
 	}

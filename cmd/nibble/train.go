@@ -70,6 +70,7 @@ the same result.`,
 		if o.printConfig || o.printSchema {
 			return nil
 		}
+		o.line = given(cmd.Flags(), o.setBy)
 		return missing(cmd, "model", "data", "output-dir")
 	}
 	return cmd
@@ -96,6 +97,9 @@ type trainResult struct {
 	Scratch   int64   `json:"scratch_bytes"`
 	Planned   int64   `json:"planned_memory"`
 	PeakRSS   int64   `json:"peak_rss"`
+
+	watched
+	Exports []exportResult `json:"exports,omitempty"`
 }
 
 func (r *trainResult) text(w io.Writer) {
@@ -112,9 +116,18 @@ func (r *trainResult) text(w io.Writer) {
 	}
 	fmt.Fprintf(w, "; %.2f s waited for (%.1f %%)\n", r.DiskWait, 100*r.DiskWait/max(r.Seconds, 1e-9))
 	fmt.Fprintf(w, "  peak memory   %s (planned %s)\n", memory.FormatSize(r.PeakRSS), memory.FormatSize(r.Planned))
+	for _, line := range r.lines() {
+		fmt.Fprintf(w, "  %s\n", line)
+	}
+	for _, x := range r.Exports {
+		x.text(w)
+	}
 }
 
 func (a *app) train(ctx context.Context, o *trainOptions) error {
+	if err := o.readPrompts(); err != nil {
+		return err
+	}
 	if err := o.Validate(); err != nil {
 		return badUsage(err)
 	}
@@ -142,6 +155,13 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	if err := o.checkAdapters(m); err != nil {
 		return err
 	}
+	v, tok, err := m.tokenizer()
+	if err != nil {
+		return err
+	}
+	if err := o.setSampler(v, tok); err != nil {
+		return err
+	}
 	if context := int(m.arch.MaxPositionEmbeddings); o.MaxSeqLength > context {
 		a.note("examples are cut at %d tokens, the model's context", context)
 		o.MaxSeqLength = context
@@ -152,33 +172,57 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	}
 	defer set.Close()
 	a.describeData(set, o)
+	if err := o.CheckData(set.Valid != nil); err != nil {
+		return badUsage(err)
+	}
+	if o.EarlyStoppingPatience > 0 && !o.LoadBestModelAtEnd {
+		a.note("without --load-best-model-at-end the result of a run that ends early is that of its last step, not of its best")
+	}
 	plan, err := a.plan(ctx, m, set, o)
 	if err != nil {
 		return err
 	}
-	if o.dryRun {
-		return a.print(&dryRunResult{Config: o.Config.Resolved(set.Train.Len()), SetBy: o.setBy, Plan: plan})
+	exportable, err := a.checkExports(m, plan, o)
+	if err != nil {
+		return err
 	}
-	return a.runTraining(ctx, m, set, plan, o)
+	if o.dryRun {
+		p, err := newPreview(v, tok, set, plan, o)
+		if err != nil {
+			return err
+		}
+		return a.print(&dryRunResult{Config: o.Config.Resolved(set.Train.Len()), SetBy: o.setBy, Plan: plan, preview: p, Exports: exportable})
+	}
+	r, err := a.runTraining(ctx, m, set, plan, o)
+	if err != nil {
+		return err
+	}
+	r.Exports, err = a.export(ctx, exportable, o, newModelfile(m, v, o))
+	return errors.Join(a.print(r), err)
 }
 
 // runTraining trains once everything is known to be in order.
-func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *train.Plan, o *trainOptions) (err error) {
+func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *train.Plan, o *trainOptions) (_ *trainResult, err error) {
 	var from train.Checkpoint
 	if o.resume != "" {
 		c, files, err := openCheckpoint(o.resume)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer files.Close()
 		from = c
 		if err := o.Config.SameRun(&c.State.Config); err != nil {
-			return fmt.Errorf("%s: %w", o.resume, err)
+			return nil, fmt.Errorf("%s: %w", o.resume, err)
+		}
+		if step := c.State.BestStep; o.LoadBestModelAtEnd && step > 0 {
+			if _, err := o.bestDir(step); err != nil {
+				return nil, err
+			}
 		}
 	}
 	out, err := newTrainOutput(o.out, a.force, o.resume != "")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() {
 		err = errors.Join(err, out.close())
@@ -189,7 +233,7 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	}()
 	started, err := a.start(ctx, m, o)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer started.Close()
 	var valid train.Examples
@@ -198,23 +242,23 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	}
 	run, err := train.New(m.base(), o.Config, set.Train, valid, plan, out)
 	if err != nil {
-		return fmt.Errorf("%s: %w", o.model, err)
+		return nil, fmt.Errorf("%s: %w", o.model, err)
 	}
 	defer run.Close()
 	if !o.Full() {
 		if out.lora, err = adapterConfig(o, m.arch); err != nil {
-			return err
+			return nil, err
 		}
 	} else if out.files, err = m.checkpointFiles(dirOptions{dtype: tensor.F32}); err != nil {
-		return err
+		return nil, err
 	}
 	if o.resume != "" {
 		if err := run.Resume(from); err != nil {
-			return fmt.Errorf("%s: %w", o.resume, err)
+			return nil, fmt.Errorf("%s: %w", o.resume, err)
 		}
 	}
 	if err := out.begin(from.Log); err != nil {
-		return err
+		return nil, err
 	}
 	// At what is in use the collector would run all the time; garbage is in the plan, and
 	// collected after every step.
@@ -230,27 +274,30 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 		a.reportStep(bar, r, run.Steps(), o.report)
 		runtime.GC() // a step leaves little, and the plan has no room for much
 	}
+	run.SaveWhen(out.asked)
 	start := time.Now()
 	state, err := run.Train(ctx)
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
-			return hint.Add(err, "nothing is lost: go on with --resume %s", o.out)
+			return nil, hint.Add(err, "nothing is lost: go on with --resume %s", o.out)
 		}
-		return err
+		return nil, err
 	}
 	bar.stop()
-	if err := a.finishTraining(ctx, m, out, run, o); err != nil {
-		return err
+	if err := a.finishTraining(ctx, m, out, run, &state, o); err != nil {
+		return nil, err
 	}
 	stats, files := run.Engine().Stats(), run.Stats()
-	return a.print(&trainResult{
+	r := &trainResult{
 		OutputDir: o.out, Type: o.FineTuneType, Steps: state.Step,
 		TrainableParams: plan.Trainable, Params: plan.Params, TrainableShare: float64(plan.Trainable) / float64(plan.Params),
 		Loss: out.records[len(out.records)-1].Loss, FirstLoss: state.FirstLoss, Eval: state.EvalLoss, FirstEval: state.FirstEvalLoss,
 		NumTokens: state.NumTokens, Seconds: time.Since(start).Seconds(), BytesRead: stats.BytesRead + stats.HeadRead, DiskWait: (stats.Waited + stats.Scratch.Waited + files.Waited).Seconds(),
 		Scratch: stats.Scratch.Read + stats.Scratch.Written + files.Read + files.Written,
 		Planned: plan.Total, PeakRSS: memory.PeakRSS(),
-	})
+		watched: watchedBy(o, &state, run.Stopped(), out.records),
+	}
+	return r, a.writeCard(m, set, r, o)
 }
 
 // reportStep shows a step: every so many a line, and with --json each as an
@@ -270,9 +317,7 @@ func (a *app) reportStep(bar *bar, r train.Record, steps, every int) {
 		bar.println(fmt.Sprintf("step %d/%d  loss %.4f  grad norm %.3f  lr %.2e  %.0f tokens/s  peak %s",
 			r.Step, steps, r.Loss, r.GradNorm, r.LearningRate, r.TokensPerSecond, memory.FormatSize(memory.PeakRSS())))
 	}
-	if r.EvalLoss != nil {
-		bar.println(fmt.Sprintf("step %d/%d  validation loss %.4f", r.Step, steps, *r.EvalLoss))
-	}
+	a.reportWatch(bar, r, steps)
 }
 
 // adapterConfig is the adapter_config.json of the run.
@@ -286,11 +331,19 @@ func adapterConfig(o *trainOptions, m *arch.Model) (*peft.Config, error) {
 }
 
 // finishTraining writes the result of a run into its output directory.
-func (a *app) finishTraining(ctx context.Context, m *model, out *trainOutput, run *train.Run, o *trainOptions) error {
+func (a *app) finishTraining(ctx context.Context, m *model, out *trainOutput, run *train.Run, state *train.State, o *trainOptions) (err error) {
 	if err := out.plot(); err != nil {
 		return err
 	}
 	trained := run.Trained()
+	best, done, err := o.best(state)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	if best != nil {
+		trained = best.Trained
+	}
 	if out.lora != nil {
 		return a.storeAdapter(ctx, m, out.lora, trained, o)
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/seed18967229/nibble/formats"
@@ -157,13 +156,7 @@ func (o *trainOptions) formats(m *model, c *peft.Config) (inPEFT, inGGUF bool, e
 	default:
 		return false, false, badUsage(fmt.Errorf("--adapter-format is %q, want one of: auto, peft, gguf, both", o.adapterFormat))
 	}
-	// PiSSA's becomes one that needs no other base.
-	c = c.Clone()
-	c.InitLoraWeights = "true"
-	cannot := c.UnsupportedBut("rank_pattern", "alpha_pattern")
-	if cannot == nil && slices.ContainsFunc(c.TargetModules.Names, func(n string) bool { return strings.HasSuffix(n, "embed_tokens") || strings.HasSuffix(n, "wte") }) {
-		cannot = fmt.Errorf("%w: an adapter of the embeddings", tensor.ErrUnsupported)
-	}
+	cannot := cannotBeGGUF(c)
 	inGGUF = o.adapterFormat == "gguf" || o.adapterFormat == "both" || o.adapterFormat == "auto" && m.gguf != nil && cannot == nil
 	if inGGUF && cannot != nil {
 		return false, false, hint.Add(fmt.Errorf("--adapter-format %s: a GGUF adapter is a product for each layer and nothing more: %w", o.adapterFormat, cannot), "give --adapter-format peft")

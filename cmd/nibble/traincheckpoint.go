@@ -39,7 +39,11 @@ func (o *trainOutput) Save(c train.Checkpoint) error {
 	if err := d.Commit(); err != nil {
 		return err
 	}
-	if err := o.prune(c.State.Step, c.State.Config.SaveTotalLimit); err != nil {
+	best := 0
+	if c.State.Config.LoadBestModelAtEnd {
+		best = c.State.BestStep
+	}
+	if err := o.prune(c.State.Step, c.State.Config.SaveTotalLimit, best); err != nil {
 		return err
 	}
 	if o.aside != "" {
@@ -74,16 +78,23 @@ func (o *trainOutput) fill(d *fsx.Dir, c train.Checkpoint) error {
 
 // prune removes checkpoints after the one of step, which is whole: those of later steps,
 // which belong to a run that this one has gone back behind, and the oldest that are more
-// than limit; 0 is no limit.
-func (o *trainOutput) prune(step, limit int) error {
+// than limit; 0 is no limit. As in transformers the best one, 0 for none, is among those
+// that stay, and so is the last one.
+func (o *trainOutput) prune(step, limit, best int) error {
 	list, err := savedIn(o.dir)
 	if err != nil {
 		return err
 	}
 	at := slices.IndexFunc(list, func(c savedAt) bool { return c.step == step })
-	gone := list[at+1:]
-	if limit > 0 && at+1 > limit {
-		gone = append(gone, list[:at+1-limit]...)
+	gone := slices.Clone(list[at+1:])
+	if limit > 0 {
+		old := list[:at] // beside the last one
+		keep := limit - 1
+		if i := slices.IndexFunc(old, func(c savedAt) bool { return c.step == best }); i >= 0 {
+			old = slices.Delete(slices.Clone(old), i, i+1)
+			keep--
+		}
+		gone = append(gone, old[:max(0, len(old)-max(0, keep))]...)
 	}
 	for _, c := range gone {
 		// Under another name first, so that there never is half a checkpoint.

@@ -26,6 +26,10 @@ type trainOptions struct {
 	report                           int
 	dryRun, printConfig, printSchema bool
 	dataFlags
+	prompts   string // file of sample prompts
+	exports   []string
+	exportDir string
+	line      []string // the command, for the card
 	train.Config
 
 	// setBy says what set each flag that was set: the command line, a file or a preset.
@@ -75,6 +79,8 @@ func (o *trainOptions) flags(f *pflag.FlagSet) {
 	f.Float64Var(&c.MaxGradNorm, "max-grad-norm", c.MaxGradNorm, "clip the gradient to this norm; 0 is never")
 
 	o.methodFlags(f)
+	o.watchFlags(f)
+	o.exportFlags(f)
 	o.switches(f)
 	enumerate(f, "fine-tune-type", train.FineTuneTypes())
 	enumerate(f, "lr-scheduler-type", optim.ScheduleTypes())

@@ -44,6 +44,7 @@ func sameRun(t *testing.T, want, got string) {
 func TestKilledAtAnyMoment(t *testing.T) {
 	for name, flags := range map[string][]string{
 		"lora":              {"--optimizer", "adamw"},
+		"lora watched":      {"--load-best-model-at-end", "--early-stopping-patience", "3", "--sample-prompt", "Once", "--sample-temperature", "0.8", "--export", "gguf:q8_0"},
 		"lora paged":        {"--optimizer", "paged_adamw_32bit", "--dropout", "0.1"},
 		"lora paged 8 bits": {"--optimizer", "paged_adamw_8bit", "--rank", "64"},
 		"full paged":        {"--optimizer", "paged_adamw_32bit", "--fine-tune-type", "full"},

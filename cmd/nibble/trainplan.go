@@ -99,6 +99,9 @@ type dryRunResult struct {
 	SetBy map[string]string `json:"set_by"`
 
 	Plan *train.Plan `json:"plan"`
+
+	*preview
+	Exports []*export `json:"exports,omitempty"`
 }
 
 func (r *dryRunResult) text(w io.Writer) {
@@ -124,6 +127,8 @@ func (r *dryRunResult) text(w io.Writer) {
 		fmt.Fprintf(w, "; about %s", seconds(p.Seconds))
 	}
 	fmt.Fprintf(w, "\ntrainable: %s of %s parameters (%.2f %%)\n", thousands(p.Trainable), thousands(p.Params), 100*float64(p.Trainable)/float64(p.Params))
+	r.preview.text(w)
+	describeExports(w, r.Exports)
 }
 
 // seconds writes a time with as much as is known of it.

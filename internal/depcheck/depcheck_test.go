@@ -32,6 +32,7 @@ var allowed = map[string][]string{
 	"formats/peft":      {"tensor", "tensor/floats", "pipeline", "formats/safetensors", "formats/torch"},
 	"formats/vocab":     {"tensor", "arch", "formats/vocab/bpe"},
 	"formats/modelcard": {"tensor", "formats/hf"},
+	"formats/ollama":    {},
 	"formats/quantized": {"tensor", "tensor/floats", "tensor/scaled", "pipeline"},
 	"nf4":               {"tensor"},
 	"nf4/internal/...":  {},

@@ -113,6 +113,9 @@ func (e *Engine) Stats() Stats {
 	return Stats{e.stream.Stats(), e.bounds.stats().Add(e.inner.stats())}
 }
 
+// Vocab returns the number of tokens that the model predicts among.
+func (e *Engine) Vocab() int { return e.model.Vocab() }
+
 // reserve makes room for a step, on disk before in memory.
 func (e *Engine) reserve(batches, tokens int) error {
 	for _, t := range []*tape{e.inner, e.bounds} {
