@@ -30,7 +30,10 @@ type Description struct {
 	ChatTemplate bool
 }
 
-var typeNames = map[Kind]string{SPM: "SentencePiece BPE", BPE: "byte-level BPE"}
+var typeNames = map[Kind]string{SPM: "SentencePiece BPE", BPE: "byte-level BPE", Unigram: "SentencePiece unigram", WordPiece: "WordPiece"}
+
+// knownKinds are the values of tokenizer.ggml.model that are read.
+const knownKinds = `"llama" (SentencePiece BPE), "gpt2" (byte-level BPE) and "t5" (SentencePiece unigram)`
 
 // DescribeGGUF describes the tokenizer of a GGUF file, of whatever kind. An error
 // says that there is none.

@@ -240,12 +240,15 @@ func (d *dirReader) writeKeys() error {
 	k.set(keyModel, string(v.Kind))
 	k.set(keyPre, "default")
 	k.set(keyTokens, nil)
-	if v.Kind == SPM {
+	if v.scored() {
 		k.set(keyScores, nil)
 	} else {
 		k.set(keyPre, v.Pre)
 	}
 	k.set(keyTypes, nil)
+	if v.Kind == Unigram {
+		v.unigramKeys(&k)
+	}
 	s := specialVocab{types: allSpecials, limit: len(v.Pieces)}
 	if err := s.load(d.tokenizer, d.config, d.model, d.templates); err != nil {
 		return fmt.Errorf("%s: %w: %v", filepath.Join(d.dir, "tokenizer_config.json"), tensor.ErrMalformed, err)
@@ -261,18 +264,31 @@ func (d *dirReader) writeKeys() error {
 	if n := rules.NoBOSSize; n != 0 && n == int64(d.o.Size) {
 		k.set(ggml+addKeys["bos"], false)
 	}
-	if rules.NoPrefix && v.Kind == SPM {
+	if rules.NoPrefix && v.scored() {
 		k.set(keyPrefix, false)
 	}
-	v.Keys = tensor.Meta(k)
-
-	bos := v.Kind == SPM
+	bos := v.scored()
 	if scheme, ok := schemeOf(v.Pre); ok && v.Kind == BPE {
 		bos = scheme.addBOS
 	}
 	v.AddBOS = k.bool(ggml+addKeys["bos"], bos) && v.BOS != None
 	v.AddEOS = k.bool(ggml+addKeys["eos"], false) && v.EOS != None
+	if v.Kind == Unigram {
+		v.sayAll(&k)
+	}
+	v.Keys = tensor.Meta(k)
 	return nil
+}
+
+// sayAll writes what llama.cpp would otherwise take to be as in T5.
+func (v *Vocab) sayAll(k *keys) {
+	for _, s := range specials() {
+		if id := *s.id(v); id != None {
+			k.set(ggml+s.gguf, uint32(id))
+		}
+	}
+	k.set(ggml+addKeys["bos"], v.AddBOS)
+	k.set(ggml+addKeys["eos"], v.AddEOS)
 }
 
 // writeExtra writes the special tokens of the family, with those of their names

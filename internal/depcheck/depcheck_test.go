@@ -30,7 +30,7 @@ var allowed = map[string][]string{
 	"formats/gguf":      {"tensor"},
 	"formats/hf":        {"tensor", "formats/safetensors", "formats/torch"},
 	"formats/peft":      {"tensor", "tensor/floats", "pipeline", "formats/safetensors", "formats/torch"},
-	"formats/vocab":     {"tensor", "arch", "formats/vocab/bpe"},
+	"formats/vocab":     {"tensor", "arch", "formats/vocab/bpe", "formats/vocab/unigram"},
 	"formats/modelcard": {"tensor", "formats/hf"},
 	"formats/quantized": {"tensor", "tensor/floats", "tensor/scaled", "pipeline"},
 	"nf4":               {"tensor"},
@@ -44,7 +44,8 @@ var allowed = map[string][]string{
 
 	"formats/safetensors":  {"tensor"},
 	"formats/torch":        {"tensor"},
-	"formats/vocab/bpe":    {"tensor"},
+	"formats/vocab/bpe":    {"tensor", "formats/vocab/unigram"},
+	"formats/vocab/unigram": {"tensor"},
 	"formats/gguf/ggml":    {"tensor"},
 	"formats/gguf/ftype":   {"tensor"},
 	"formats/gguf/imatrix": {"tensor", "formats/gguf"},
@@ -56,7 +57,7 @@ var allowed = map[string][]string{
 	"train/model":          {"tensor", "arch", "train/optim"},
 	"train/stream":         {"tensor", "arch"},
 	"train/engine":         {"tensor", "arch", "train/model", "train/stream"},
-	"train/data/tokenizer": {"tensor", "formats/vocab", "formats/vocab/bpe"},
+	"train/data/tokenizer": {"tensor", "formats/vocab", "formats/vocab/bpe", "formats/vocab/unigram"},
 	"train/data":           {"tensor", "formats/vocab", "train/data/tokenizer"},
 	"train":                {"tensor", "arch", "formats/peft", "train/data", "train/engine", "train/model", "train/optim", "train/pages", "train/stream"},
 

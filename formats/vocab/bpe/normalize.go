@@ -26,6 +26,10 @@ func compileNormalizer(n Normalizer, depth int) (normalizerMaker, error) {
 		return plainNormalizer(n.Type)
 	case *StripText:
 		return always(func(p piece) piece { return strip(p, n.Left, n.Right) }), nil
+	case *Precompiled:
+		return precompiled(n)
+	case *BertNormalizer:
+		return always(n.normalize), nil
 	case *Prepend:
 		return always(func(p piece) piece { return prepend(p, n.Prepend) }), nil
 	case *Replace:
