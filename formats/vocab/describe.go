@@ -76,7 +76,10 @@ func DescribeDir(dir string, rules arch.Tokenizers) (*Description, error) {
 	case arch.SentencePiece:
 		last, err = out.sentencePiece(filepath.Join(dir, "tokenizer.model"))
 	case arch.ByteLevel:
-		if out.Type = typeNames[BPE]; d.tokenizer == nil {
+		out.Type = typeNames[BPE]
+		if path := d.tikToken(); d.tokenizer == nil && path != "" && !exists(dir, "vocab.json") {
+			last, err = out.sentencePiece(path)
+		} else if d.tokenizer == nil {
 			err = skim(filepath.Join(dir, "vocab.json"), func(dec *jsontext.Decoder) error { return skimIDs(dec, &last) })
 		}
 	}

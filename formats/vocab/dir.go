@@ -46,8 +46,9 @@ type Options struct {
 // OpenDir reads the tokenizer of a Hugging Face model directory, as transformers 4
 // or 5 or a trainer of SentencePiece models left it:
 //
-//   - tokenizer.model, or tokenizer.json, or vocab.json and merges.txt: the pieces,
-//     of the first kind of o.Rules that there is;
+//   - tokenizer.model, or tokenizer.json, or vocab.json and merges.txt, or a tiktoken
+//     file (tokenizer.model may be one): the pieces, of the first kind of o.Rules that
+//     there is;
 //   - added_tokens.json and added_tokens_decoder of tokenizer_config.json: more
 //     of them, or what is different about those there are;
 //   - tokenizer_config.json, special_tokens_map.json, config.json and
@@ -139,12 +140,13 @@ func (d *dirReader) kinds() []arch.TokenizerKind {
 
 // kind returns the first kind of tokenizer that is there.
 func (d *dirReader) kind() (arch.TokenizerKind, error) {
-	level := d.tokenizer != nil || exists(d.dir, "vocab.json")
+	level := d.tokenizer != nil || exists(d.dir, "vocab.json") || d.tikToken() != ""
+	pieces := exists(d.dir, "tokenizer.model") && !isTikToken(filepath.Join(d.dir, "tokenizer.model"))
 	if class := d.o.Rules.ByteLevelClass; class != "" && str(d.config["tokenizer_class"]) == class && level {
 		return arch.ByteLevel, nil
 	}
 	for _, kind := range d.kinds() {
-		if kind == arch.SentencePiece && exists(d.dir, "tokenizer.model") ||
+		if kind == arch.SentencePiece && pieces ||
 			kind == arch.ByteFallback && d.fallsBack() || kind == arch.ByteLevel && level {
 			return kind, nil
 		}
@@ -267,7 +269,7 @@ func (d *dirReader) writeKeys() error {
 	if rules.NoPrefix && v.scored() {
 		k.set(keyPrefix, false)
 	}
-	bos := v.scored()
+	bos := v.Kind == SPM || v.Kind == Unigram && v.Spec == nil
 	if scheme, ok := schemeOf(v.Pre); ok && v.Kind == BPE {
 		bos = scheme.addBOS
 	}

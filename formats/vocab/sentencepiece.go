@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"fmt"
 	"math"
-	"regexp"
 	"unicode/utf8"
 
 	"github.com/seed18967229/nibble/formats/vocab/unigram"
@@ -49,10 +48,6 @@ const (
 )
 
 var modelTypes = map[uint64]string{modelTypeUnigram: "unigram", modelTypeBPE: "bpe", 3: "word", 4: "char"}
-
-// tiktokenLine is the first line of the other format that files named
-// tokenizer.model come in: a token in base 64 and its rank.
-var tiktokenLine = regexp.MustCompile(`^[A-Za-z0-9+/]+={0,2} [0-9]+\r?\n`)
 
 // ParseSentencePiece reads a tokenizer.model. Special tokens are those that
 // SentencePiece itself finds: the pieces that the model names as such, if they

@@ -4,12 +4,16 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"unicode/utf8"
 
+	"github.com/seed18967229/nibble/arch"
+	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/formats/vocab/bpe"
 	"github.com/seed18967229/nibble/train/data/tokenizer"
 	"github.com/stretchr/testify/require"
@@ -137,6 +141,24 @@ func TestHardWordPiece(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, spec.Model, other.Model)
 	require.Equal(t, spec.Normalizer, other.Normalizer)
+}
+
+// A tiktoken file alone in a directory.
+func TestHardTikToken(t *testing.T) {
+	h := readHard(t)
+	data, err := os.ReadFile("testdata/tiktoken.model")
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "tokenizer.model"), data, 0o644))
+	v, err := vocab.OpenDir(dir, vocab.Options{Rules: arch.LlamaTokenizers, TextOnly: true})
+	require.NoError(t, err)
+	tok, err := tokenizer.New(v)
+	require.NoError(t, err)
+	h.check(t, h.Sets["tiktoken"]["hf"], tok.Encode)
+	for _, text := range h.Texts {
+		h.properties(t, tok, string(text))
+		require.Equal(t, strings.ToValidUTF8(string(text), "\uFFFD") == string(text), tok.Decode(tok.Encode(string(text))) == string(text), "%q", text)
+	}
 }
 
 func TestHardGPT2(t *testing.T) {
