@@ -60,7 +60,7 @@ func compileSteps(t PreTokenizer) (makers []stepMaker, raw bool, err error) {
 		raw = isBytes && i == len(list)-1
 		var ms []stepMaker
 		if w, ok := sub.(*Whitespaces); ok && w.Type == "BertPreTokenizer" {
-			ms = bertSteps()
+			ms = []stepMaker{func() step { return bertStep }}
 		} else if isBytes {
 			ms, err = byteLevelSteps(b, raw)
 		} else {

@@ -101,18 +101,76 @@ func (d *Prefixes) decode(first bool, token string) string {
 	return token
 }
 
-// bertSteps are the words between white space, and each punctuation alone.
-func bertSteps() []stepMaker {
-	var out []stepMaker
-	for _, t := range []PreTokenizer{&Whitespaces{Type: "WhitespaceSplit"}, &Punctuation{Behavior: Isolated}} {
-		m, _ := compileStep(t) // which knows both
-		out = append(out, m)
+// bertStep passes on the words between white space, and each punctuation alone.
+func bertStep(p piece, to sink) {
+	start := 0
+	flush := func(end int) {
+		if start < end {
+			to(p.slice(start, end))
+		}
 	}
-	return out
+	for i := 0; i < len(p.s); {
+		r, n := rune(p.s[i]), 1
+		if r >= utf8.RuneSelf {
+			r, n = utf8.DecodeRuneInString(p.s[i:])
+		}
+		space := unicode.IsSpace(r)
+		if !space && (isLetterOrDigit(r) || !inRanges(punctuation, r)) {
+			i += n
+			continue
+		}
+		flush(i)
+		start = i
+		if i += n; !space {
+			flush(i)
+		}
+		start = i
+	}
+	flush(len(p.s))
 }
 
-// normalize is the normalizer of BERT's tokenizers.
-func (n *BertNormalizer) normalize(p piece) piece {
+// isLetterOrDigit reports whether a character is one of ASCII's.
+func isLetterOrDigit(r rune) bool {
+	return r|0x20 >= 'a' && r|0x20 <= 'z' || r >= '0' && r <= '9'
+}
+
+// maker returns the normalizer of BERT's tokenizers. Nothing that is done to characters of ASCII
+// depends on those beside them: they are looked up in a table.
+func (n *BertNormalizer) maker() normalizerMaker {
+	var ascii [utf8.RuneSelf]string
+	for i := range ascii {
+		ascii[i] = n.change(piece{s: string(rune(i))}).s
+	}
+	return always(func(p piece) piece {
+		if p.track {
+			return n.change(p)
+		}
+		var b strings.Builder
+		b.Grow(len(p.s))
+		for i := 0; i < len(p.s); {
+			if p.s[i] < utf8.RuneSelf {
+				if c := ascii[p.s[i]]; len(c) == 1 {
+					b.WriteByte(c[0])
+				} else {
+					b.WriteString(c)
+				}
+				i++
+				continue
+			}
+			end := i
+			for end < len(p.s) && p.s[end] >= utf8.RuneSelf {
+				end++
+			}
+			b.WriteString(n.change(piece{s: p.s[i:end]}).s)
+			i = end
+		}
+		p.s = b.String()
+		return p
+	})
+}
+
+// change does it step by step.
+func (n *BertNormalizer) change(p piece) piece {
 	if n.CleanText {
 		p = mapChars(p, func(r rune) (string, bool) {
 			switch {
@@ -128,14 +186,14 @@ func (n *BertNormalizer) normalize(p piece) piece {
 	}
 	if n.Chinese {
 		p = mapChars(p, func(r rune) (string, bool) {
-			if inRanges(chinese, r) {
+			if r >= chinese[0] && inRanges(chinese, r) {
 				return " " + string(r) + " ", true
 			}
 			return string(r), true
 		})
 	}
 	if n.StripAccents != nil && *n.StripAccents || n.StripAccents == nil && n.Lowercase {
-		p = mapChars(forms["NFD"].normalize(p), func(r rune) (string, bool) { return string(r), !inRanges(bertMarks, r) })
+		p = mapChars(forms["NFD"].normalize(p), func(r rune) (string, bool) { return string(r), r < bertMarks[0] || !inRanges(bertMarks, r) })
 	}
 	if n.Lowercase {
 		p = mapChars(p, func(r rune) (string, bool) { return toLower(r), true })
