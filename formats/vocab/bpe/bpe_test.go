@@ -338,6 +338,10 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add([]byte(with("added_tokens", `[{"id": 3, "content": "<a>", "lstrip": true, "normalized": true}]`)), "a <a> b")
 	f.Add([]byte(with("normalizer", `{"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Replace", "pattern": {"Regex": "a*"}, "content": "b"}]}`)), "aba")
+	f.Add([]byte(with("model", `{"type": "Unigram", "unk_id": 0, "byte_fallback": true, "vocab": [["<unk>", 0], ["▁", -2], ["a", -1.5], ["ab", -2], ["▁a", -3], ["<0x62>", -9]]}`)), "ab xa b")
+	f.Add([]byte(`{"normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true}, "pre_tokenizer": {"type": "BertPreTokenizer"},
+		"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true}, "model": {"type": "WordPiece", "unk_token": "u", "vocab": {"u": 0, "a": 1, "##b": 2, "e": 3, ".": 4}}}`), "ab É.\n日a")
+	f.Add([]byte(with("normalizer", `{"type": "Precompiled", "precompiled_charsmap": "CAAAAAAEAAAAAAAAYQA="}`)), "ab")
 	f.Fuzz(func(t *testing.T, file []byte, text string) {
 		if len(file) > 1<<14 || len(text) > 200 {
 			return
@@ -360,6 +364,9 @@ func FuzzParse(f *testing.F) {
 			decoded.WriteString(s.Next(id))
 		}
 		require.Equal(t, tok.Decode(ids, true), decoded.String()+s.Flush())
+		if at := tok.Cut(text); at > 0 {
+			require.Equal(t, ids, append(tok.Encode(text[:at], true), tok.Encode(text[at:], true)...))
+		}
 
 		data, err := spec.Marshal()
 		require.NoError(t, err)

@@ -54,7 +54,7 @@ func TestUnicode(t *testing.T) {
 	})
 	for name, p := range map[string]PreTokenizer{
 		"BertPreTokenizer": &Whitespaces{Type: "BertPreTokenizer"},
-		"Digits": &Digits{Individual: true}, "Punctuation": &Punctuation{Behavior: Isolated},
+		"Digits":           &Digits{Individual: true}, "Punctuation": &Punctuation{Behavior: Isolated},
 		"Whitespace": &Whitespaces{Type: "Whitespace"}, "WhitespaceSplit": &Whitespaces{Type: "WhitespaceSplit"},
 		"ByteLevel": &PreTokenizerSequence{PreTokenizers: []PreTokenizer{&ByteLevel{UseRegex: true}, &Whitespaces{Type: "WhitespaceSplit"}}},
 	} {

@@ -21,6 +21,10 @@ type Charsmap struct {
 	plain [utf8.RuneSelf]bool
 }
 
+// maxText bounds what is put in the place of a character. The longest of NFKC has
+// 33 bytes.
+const maxText = 256
+
 // The parts of a unit of the double array (https://github.com/s-yata/darts-clone):
 // the byte that leads to it, whether a value is there, and where its children are. A
 // value has the highest bit, and is where a text begins.
@@ -32,7 +36,8 @@ const (
 )
 
 // ParseCharsmap reads precompiled_charsmap: the number of bytes of the double
-// array, it, and the texts. Errors wrap tensor.ErrMalformed.
+// array, it, and the texts. Errors wrap tensor.ErrMalformed, or tensor.ErrUnsupported for a
+// text that would make a long one of every character.
 func ParseCharsmap(b []byte) (*Charsmap, error) {
 	if len(b) < 4 {
 		return nil, fmt.Errorf("%w: precompiled_charsmap of %d bytes", tensor.ErrMalformed, len(b))
@@ -50,6 +55,13 @@ func ParseCharsmap(b []byte) (*Charsmap, error) {
 		return nil, fmt.Errorf("%w: the texts of precompiled_charsmap do not end with a NUL", tensor.ErrMalformed)
 	case !utf8.ValidString(c.texts):
 		return nil, fmt.Errorf("%w: the texts of precompiled_charsmap are not UTF-8", tensor.ErrMalformed)
+	}
+	for rest := c.texts; rest != ""; {
+		n := strings.IndexByte(rest, 0)
+		if n > maxText {
+			return nil, fmt.Errorf("%w: a text of %d bytes in precompiled_charsmap; at most %d", tensor.ErrUnsupported, n, maxText)
+		}
+		rest = rest[n+1:]
 	}
 	for a := range byte(utf8.RuneSelf) {
 		c.plain[a] = a != 0 && c.inert(a)

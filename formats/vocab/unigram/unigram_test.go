@@ -2,6 +2,7 @@ package unigram
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -203,6 +204,8 @@ func TestCharsmapErrors(t *testing.T) {
 		_, err := ParseCharsmap(b)
 		require.ErrorIs(t, err, tensor.ErrMalformed, name)
 	}
+	_, err := ParseCharsmap(table(map[string]string{"a": strings.Repeat("b", 257)}))
+	require.ErrorIs(t, err, tensor.ErrUnsupported)
 }
 
 func FuzzCharsmap(f *testing.F) {
@@ -211,7 +214,7 @@ func FuzzCharsmap(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, text string) {
 		c, err := ParseCharsmap(data)
 		if err != nil {
-			require.ErrorIs(t, err, tensor.ErrMalformed)
+			require.True(t, errors.Is(err, tensor.ErrMalformed) || errors.Is(err, tensor.ErrUnsupported))
 			return
 		}
 		for i := range text {

@@ -123,6 +123,18 @@ func TestHardConverted(t *testing.T) {
 	}
 }
 
+// openJSON opens a directory with nothing but a tokenizer.json.
+func openJSON(t testing.TB, data []byte) *tokenizer.Tokenizer {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "tokenizer.json"), data, 0o644))
+	v, err := vocab.OpenDir(dir, vocab.Options{TextOnly: true, Rules: arch.LlamaTokenizers})
+	require.NoError(t, err)
+	tok, err := tokenizer.New(v)
+	require.NoError(t, err)
+	return tok
+}
+
 func TestHardWordPiece(t *testing.T) {
 	h := readHard(t)
 	spec, _, err := bpe.Parse(unpack(t, "testdata/wordpiece.json.gz"))
@@ -135,6 +147,14 @@ func TestHardWordPiece(t *testing.T) {
 		require.Equal(t, h.Sets["wordpiece"]["decoded"][i], short([]byte(decoded)), "%q: %q", text, decoded)
 	}
 	require.Equal(t, []int32{2, 3}, tok.Process(nil))
+	whole := openJSON(t, unpack(t, "testdata/wordpiece.json.gz"))
+	require.Equal(t, vocab.WordPiece, whole.Vocab().Kind)
+	h.check(t, h.Sets["wordpiece"]["hf"], func(text string) []int32 {
+		return whole.EncodeWith(text, tokenizer.Options{ParseSpecial: true})
+	})
+	for _, text := range h.Texts {
+		h.properties(t, whole, string(text))
+	}
 	again, err := spec.Marshal()
 	require.NoError(t, err)
 	other, _, err := bpe.Parse(again)
@@ -169,5 +189,61 @@ func TestHardGPT2(t *testing.T) {
 	for _, text := range h.Texts {
 		h.properties(t, tok, string(text))
 		require.Equal(t, strings.ToValidUTF8(string(text), "\uFFFD") == string(text), tok.Decode(tok.Encode(string(text))) == string(text), "%q", text)
+	}
+}
+
+// What holds for the texts of the corpus holds for any.
+func FuzzHard(f *testing.F) {
+	var toks []*tokenizer.Tokenizer
+	for _, name := range []string{"nfkc", "probable", "rules", "joined-rules"} {
+		tok := open(f, name)
+		toks = append(toks, tok)
+		files, err := tok.Vocab().Files()
+		require.NoError(f, err)
+		if data := files["tokenizer.json"]; data != nil {
+			toks = append(toks, openJSON(f, data))
+		}
+	}
+	toks = append(toks, openJSON(f, unpack(f, "testdata/wordpiece.json.gz")))
+	h := readHard(f)
+	for i, text := range h.Texts {
+		if i%8 == 0 {
+			f.Add(string(text))
+		}
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, tok := range toks {
+			h.properties(t, tok, text)
+		}
+	})
+}
+
+// BenchmarkKinds encodes English text by every way of splitting it.
+func BenchmarkKinds(b *testing.B) {
+	text := english(b)
+	tik := b.TempDir()
+	data, err := os.ReadFile("testdata/tiktoken.model")
+	require.NoError(b, err)
+	require.NoError(b, os.WriteFile(filepath.Join(tik, "tokenizer.model"), data, 0o644))
+	v, err := vocab.OpenDir(tik, vocab.Options{TextOnly: true})
+	require.NoError(b, err)
+	files, err := openVocab(b, "nfkc").Files()
+	require.NoError(b, err)
+	for name, make := range map[string]func() (*tokenizer.Tokenizer, error){
+		"bytes/gpt-2":        func() (*tokenizer.Tokenizer, error) { return tokenizer.New(gpt2(b)) },
+		"bytes/tiktoken":     func() (*tokenizer.Tokenizer, error) { return tokenizer.New(v) },
+		"joined/mistral":     func() (*tokenizer.Tokenizer, error) { return open(b, "mistral-v3"), nil },
+		"probable/nfkc":      func() (*tokenizer.Tokenizer, error) { return open(b, "nfkc"), nil },
+		"probable/nfkc json": func() (*tokenizer.Tokenizer, error) { return openJSON(b, files["tokenizer.json"]), nil },
+		"longest/wordpiece":  func() (*tokenizer.Tokenizer, error) { return openJSON(b, unpack(b, "testdata/wordpiece.json.gz")), nil },
+	} {
+		b.Run(name, func(b *testing.B) {
+			tok, err := make()
+			require.NoError(b, err)
+			b.SetBytes(int64(len(text)))
+			for b.Loop() {
+				tok.Encode(text)
+			}
+		})
 	}
 }
