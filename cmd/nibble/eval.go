@@ -23,6 +23,7 @@ type evalOptions struct {
 	length               int
 	batch                int
 	rowFlags
+	match matchOptions
 }
 
 func (a *app) evalCommand() *cobra.Command {
@@ -47,11 +48,27 @@ at the same time. A text that has fewer than two windows is scored as a whole.
 
 Of rows, which may be all that nibble train takes, every example is scored:
 completions and the assistant's turns only, where there are prompts. Of a folder
-the test data is taken, else valid, else train.`,
+the test data is taken, else valid, else train.
+
+With --match the prompts of a .jsonl data set are continued instead, by the most
+likely token each time, and the answer in the continuation is compared with that in
+the completion: of gsm8k the number behind ####, of sql the statement whatever the
+white space in it, of text all of it. The share that is equal is what such data sets
+are reported with; the loss on the completions is what eval without --match gives.`,
 		Example: `  nibble eval --model stories260K --adapter adapters --data shakespeare/valid.txt
-  nibble eval --model stories260K-nf4 --kl-base stories260K --data shakespeare/valid.txt`,
+  nibble eval --model stories260K-nf4 --kl-base stories260K --data shakespeare/valid.txt
+  nibble eval --model Qwen3-0.6B --adapter adapters --data gsm8k/test.jsonl --match --show 3
+  nibble eval --model Qwen3-0.6B --data wikisql --match --match-pattern sql --match-split "A: " --match-stop $'\n'`,
 		Args: exactArgs(0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.eval(cmd.Context(), &o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.match.on {
+				return a.evalMatch(cmd.Context(), &o)
+			}
+			if name := o.match.given(cmd.Flags()); name != "" {
+				return badUsage(hint.Add(fmt.Errorf("--%s without --match", name), "add --match"))
+			}
+			return a.eval(cmd.Context(), &o)
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.model, "model", "", "the model")
@@ -61,6 +78,7 @@ the test data is taken, else valid, else train.`,
 	f.IntVar(&o.length, "max-seq-length", 512, "tokens of a window or example; lowered to the model's context")
 	f.IntVar(&o.batch, "batch-size", 8, "windows or examples that go through the model at a time")
 	o.rowFlags.flags(f)
+	o.match.flags(f)
 	need(cmd, "model", "data")
 	return cmd
 }

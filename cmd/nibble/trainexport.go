@@ -243,8 +243,8 @@ func (r *exportResult) text(w io.Writer) {
 	}
 }
 
-// written is what a result is that writes a model.
-type written interface{ account() *writeResult }
+// accounted is what a result is that writes a model.
+type accounted interface{ account() *writeResult }
 
 func (r *writeResult) account() *writeResult { return r }
 
@@ -312,7 +312,7 @@ func (a *app) runExport(ctx context.Context, e *export) (*writeResult, error) {
 	if err := sub.exec(ctx, args...); err != nil {
 		return nil, err
 	}
-	w, ok := sub.held.(written)
+	w, ok := sub.held.(accounted)
 	if !ok {
 		return nil, fmt.Errorf("%s gave no account", args[0])
 	}

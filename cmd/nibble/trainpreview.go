@@ -86,9 +86,11 @@ func render(tok *tokenizer.Tokenizer, tokens []int32, loss []bool) *renderedExam
 // lossOn says of each token of an example whether loss is taken on it.
 func lossOn(x data.Example) []bool {
 	loss := make([]bool, len(x.Tokens))
-	for i := max(1, x.LossFrom); i < len(loss); i++ {
-		loss[i] = true
-	}
+	x.Documents(func(from, to int) {
+		for i := from + 1; i < to; i++ { // the first token of a document is never predicted
+			loss[i] = x.Loss == nil || x.Loss[i]
+		}
+	})
 	return loss
 }
 

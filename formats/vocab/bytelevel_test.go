@@ -114,7 +114,7 @@ func TestByteLevelErrors(t *testing.T) {
 		is         error
 		says       string
 	}{
-		"unigram":           {"gpt2", `{"model": {"type": "Unigram"}}`, nil, tensor.ErrUnsupported, `a model of type "Unigram"`},
+		"unigram":           {"gpt2", `{"model": {"type": "Word"}}`, nil, tensor.ErrUnsupported, `a model of type "Word"`},
 		"no model":          {"gpt2", `{"model": null}`, nil, tensor.ErrUnsupported, `a model of type ""`},
 		"vocab is a list":   {"gpt2", `{"model": {"vocab": []}}`, nil, tensor.ErrMalformed, "unexpected ["},
 		"ids are text":      {"gpt2", `{"model": {"vocab": {"a": "1"}}}`, nil, tensor.ErrMalformed, "unexpected string"},

@@ -30,7 +30,10 @@ type Description struct {
 	ChatTemplate bool
 }
 
-var typeNames = map[Kind]string{SPM: "SentencePiece BPE", BPE: "byte-level BPE"}
+var typeNames = map[Kind]string{SPM: "SentencePiece BPE", BPE: "byte-level BPE", Unigram: "SentencePiece unigram", WordPiece: "WordPiece"}
+
+// knownKinds are the values of tokenizer.ggml.model that are read.
+const knownKinds = `"llama" (SentencePiece BPE), "gpt2" (byte-level BPE) and "t5" (SentencePiece unigram)`
 
 // DescribeGGUF describes the tokenizer of a GGUF file, of whatever kind. An error
 // says that there is none.
@@ -73,7 +76,10 @@ func DescribeDir(dir string, rules arch.Tokenizers) (*Description, error) {
 	case arch.SentencePiece:
 		last, err = out.sentencePiece(filepath.Join(dir, "tokenizer.model"))
 	case arch.ByteLevel:
-		if out.Type = typeNames[BPE]; d.tokenizer == nil {
+		out.Type = typeNames[BPE]
+		if path := d.tikToken(); d.tokenizer == nil && path != "" && !exists(dir, "vocab.json") {
+			last, err = out.sentencePiece(path)
+		} else if d.tokenizer == nil {
 			err = skim(filepath.Join(dir, "vocab.json"), func(dec *jsontext.Decoder) error { return skimIDs(dec, &last) })
 		}
 	}

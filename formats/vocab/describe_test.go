@@ -69,7 +69,7 @@ func TestDescribeOthers(t *testing.T) {
 
 	d, err := vocab.DescribeGGUF(tensor.Meta{{Key: "tokenizer.ggml.model", Value: "bert"}, {Key: "tokenizer.ggml.tokens", Value: []string{"a"}}})
 	require.NoError(t, err)
-	require.Equal(t, &vocab.Description{Type: "bert", Tokens: 1}, d)
+	require.Equal(t, &vocab.Description{Type: "WordPiece", Tokens: 1}, d)
 }
 
 func TestDescribeErrors(t *testing.T) {

@@ -46,8 +46,9 @@ type Options struct {
 // OpenDir reads the tokenizer of a Hugging Face model directory, as transformers 4
 // or 5 or a trainer of SentencePiece models left it:
 //
-//   - tokenizer.model, or tokenizer.json, or vocab.json and merges.txt: the pieces,
-//     of the first kind of o.Rules that there is;
+//   - tokenizer.model, or tokenizer.json, or vocab.json and merges.txt, or a tiktoken
+//     file (tokenizer.model may be one): the pieces, of the first kind of o.Rules that
+//     there is;
 //   - added_tokens.json and added_tokens_decoder of tokenizer_config.json: more
 //     of them, or what is different about those there are;
 //   - tokenizer_config.json, special_tokens_map.json, config.json and
@@ -139,12 +140,13 @@ func (d *dirReader) kinds() []arch.TokenizerKind {
 
 // kind returns the first kind of tokenizer that is there.
 func (d *dirReader) kind() (arch.TokenizerKind, error) {
-	level := d.tokenizer != nil || exists(d.dir, "vocab.json")
+	level := d.tokenizer != nil || exists(d.dir, "vocab.json") || d.tikToken() != ""
+	pieces := exists(d.dir, "tokenizer.model") && !isTikToken(filepath.Join(d.dir, "tokenizer.model"))
 	if class := d.o.Rules.ByteLevelClass; class != "" && str(d.config["tokenizer_class"]) == class && level {
 		return arch.ByteLevel, nil
 	}
 	for _, kind := range d.kinds() {
-		if kind == arch.SentencePiece && exists(d.dir, "tokenizer.model") ||
+		if kind == arch.SentencePiece && pieces ||
 			kind == arch.ByteFallback && d.fallsBack() || kind == arch.ByteLevel && level {
 			return kind, nil
 		}
@@ -240,12 +242,15 @@ func (d *dirReader) writeKeys() error {
 	k.set(keyModel, string(v.Kind))
 	k.set(keyPre, "default")
 	k.set(keyTokens, nil)
-	if v.Kind == SPM {
+	if v.scored() {
 		k.set(keyScores, nil)
 	} else {
 		k.set(keyPre, v.Pre)
 	}
 	k.set(keyTypes, nil)
+	if v.Kind == Unigram {
+		v.unigramKeys(&k)
+	}
 	s := specialVocab{types: allSpecials, limit: len(v.Pieces)}
 	if err := s.load(d.tokenizer, d.config, d.model, d.templates); err != nil {
 		return fmt.Errorf("%s: %w: %v", filepath.Join(d.dir, "tokenizer_config.json"), tensor.ErrMalformed, err)
@@ -261,18 +266,31 @@ func (d *dirReader) writeKeys() error {
 	if n := rules.NoBOSSize; n != 0 && n == int64(d.o.Size) {
 		k.set(ggml+addKeys["bos"], false)
 	}
-	if rules.NoPrefix && v.Kind == SPM {
+	if rules.NoPrefix && v.scored() {
 		k.set(keyPrefix, false)
 	}
-	v.Keys = tensor.Meta(k)
-
-	bos := v.Kind == SPM
+	bos := v.Kind == SPM || v.Kind == Unigram && v.Spec == nil
 	if scheme, ok := schemeOf(v.Pre); ok && v.Kind == BPE {
 		bos = scheme.addBOS
 	}
 	v.AddBOS = k.bool(ggml+addKeys["bos"], bos) && v.BOS != None
 	v.AddEOS = k.bool(ggml+addKeys["eos"], false) && v.EOS != None
+	if v.Kind == Unigram {
+		v.sayAll(&k)
+	}
+	v.Keys = tensor.Meta(k)
 	return nil
+}
+
+// sayAll writes what llama.cpp would otherwise take to be as in T5.
+func (v *Vocab) sayAll(k *keys) {
+	for _, s := range specials() {
+		if id := *s.id(v); id != None {
+			k.set(ggml+s.gguf, uint32(id))
+		}
+	}
+	k.set(ggml+addKeys["bos"], v.AddBOS)
+	k.set(ggml+addKeys["eos"], v.AddEOS)
 }
 
 // writeExtra writes the special tokens of the family, with those of their names

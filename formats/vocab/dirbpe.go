@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/seed18967229/nibble/formats/vocab/bpe"
+	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -18,6 +19,9 @@ func (d *dirReader) openByteLevel() error {
 	spec, tok, err := d.openTokenizer()
 	if err != nil {
 		return err
+	}
+	if t := spec.Model.Type; t == bpe.Unigram || t == bpe.WordPiece {
+		return d.openOther(spec, t)
 	}
 	v.Pre = d.o.Pre
 	if v.Pre == "" {
@@ -37,6 +41,51 @@ func (d *dirReader) openByteLevel() error {
 	d.cut(spec, len(pieces))
 	v.Spec = spec
 	v.Merges = ggufMerges(spec.Model.Merges)
+	return d.writeKeys()
+}
+
+// openOther reads a tokenizer.json whose model is not BPE, which is only split by.
+func (d *dirReader) openOther(spec *bpe.Spec, typ string) error {
+	v := d.v
+	if !d.o.TextOnly {
+		return hint.Add(fmt.Errorf("%s: %w: a tokenizer.json with a model of type %s, for GGUF", d.dir, tensor.ErrUnsupported, typ),
+			"put the SentencePiece model that it was made from beside it, as tokenizer.model")
+	}
+	v.Kind = map[string]Kind{bpe.Unigram: Unigram, bpe.WordPiece: WordPiece}[typ]
+	v.ByteFallback = typ == bpe.Unigram && spec.Model.ByteFallback
+	for b := range 256 {
+		v.ByteFallback = v.ByteFallback && has(spec.Model.Vocab, fmt.Sprintf("<0x%02X>", b))
+	}
+	var err error
+	v.Pieces, err = d.hfPieces(spec, func(text string, id int32, a *bpe.Added) Piece {
+		p := Piece{Text: text, Type: Normal}
+		if int(id) < len(spec.Model.Scores) {
+			p.Score = float32(spec.Model.Scores[id])
+		}
+		_, isByte := byteOf(text)
+		switch {
+		case text == spec.Model.Unk:
+			p.Type = Unknown
+		case isByte && v.ByteFallback:
+			p.Type = Byte
+		case a != nil && a.Special:
+			p.Type = Control
+		case a != nil:
+			p.Type = UserDefined
+		}
+		if a != nil {
+			p.Added, p.LStrip, p.RStrip = true, a.LStrip, a.RStrip
+		}
+		return p
+	})
+	if err != nil {
+		return err
+	}
+	if n := len(spec.Model.Vocab); n > len(v.Pieces) {
+		return fmt.Errorf("%s: %w: a tokenizer of %d tokens for a model with a vocabulary of %d", d.dir, tensor.ErrUnsupported, n, len(v.Pieces))
+	}
+	d.cut(spec, len(v.Pieces))
+	v.Spec = spec
 	return d.writeKeys()
 }
 

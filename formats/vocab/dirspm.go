@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/seed18967229/nibble/formats/vocab/bpe"
+	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/tensor"
 )
 
@@ -34,6 +35,13 @@ func (d *dirReader) openSentencePiece() error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	d.v.Notes = notes
+	switch {
+	case d.v.Kind == Unigram:
+		d.note("tokenizer.model is of type unigram: in GGUF it is written as \"t5\", by which llama.cpp splits text as SentencePiece does, and not as BPE, which its converter makes of it")
+	case len(d.v.Charsmap) > 0 && !d.o.TextOnly:
+		return hint.Add(fmt.Errorf("%s: %w: text normalization by rules of its own (%d bytes of precompiled_charsmap), which llama.cpp does not apply to BPE", path, tensor.ErrUnsupported, len(d.v.Charsmap)),
+			"train and generate from the directory itself")
+	}
 	tokens, err := d.addedTokens()
 	if err != nil {
 		return err

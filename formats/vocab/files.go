@@ -82,7 +82,7 @@ func (v *Vocab) inConfig(t TokenID) bool {
 func (v *Vocab) Files() (map[string][]byte, error) {
 	files := map[string][]byte{}
 	spec := v.Spec
-	if v.Kind == SPM && spec == nil {
+	if v.scored() && spec == nil {
 		spec = v.spmSpec()
 		// One with a tab for <0x09> comes from a tokenizer.json.
 		if spec == nil || !v.ByteFallback || v.bytePieces() == 256 {
@@ -96,7 +96,7 @@ func (v *Vocab) Files() (map[string][]byte, error) {
 	// a way that was guessed.
 	class := "PreTrainedTokenizerFast"
 	switch {
-	case v.Kind == SPM && spec == nil:
+	case v.scored() && spec == nil:
 		class = "LlamaTokenizer" // which reads tokenizer.model
 	case v.Kind == BPE && spec != nil && v.isGPT2():
 		class = "GPT2Tokenizer"
@@ -153,7 +153,7 @@ func (v *Vocab) bpeFiles(files map[string][]byte) error {
 func (v *Vocab) literal() map[string]int32 {
 	tokens := map[string]int32{}
 	for i, p := range v.Pieces {
-		if v.Kind == SPM && p.Added && p.Type == UserDefined && strings.Contains(p.Text, Space) {
+		if v.scored() && p.Added && p.Type == UserDefined && strings.Contains(p.Text, Space) {
 			tokens[p.Text] = int32(i)
 		}
 	}
@@ -170,12 +170,12 @@ func (v *Vocab) tokenizerConfig(class string, literal map[string]int32) map[stri
 			c[name+"_token"] = nil
 		}
 	}
-	if v.Kind == SPM {
+	if v.scored() {
 		c["legacy"] = v.Legacy
 	}
 	if add, ok := tensor.Lookup[bool](v.Keys, keyPrefix); ok {
 		c["add_prefix_space"] = add
-	} else if v.Keys == nil && v.Kind == SPM && !v.AddSpacePrefix {
+	} else if v.Keys == nil && v.scored() && !v.AddSpacePrefix {
 		c["add_prefix_space"] = false
 	}
 	v.configTokens(c)
@@ -222,7 +222,7 @@ func (v *Vocab) configTokens(c map[string]any) {
 			c[t.Name+"_token"] = v.text(t.ID)
 		}
 	}
-	if v.Kind != SPM {
+	if !v.scored() {
 		return
 	}
 	for _, s := range specials() {
@@ -339,6 +339,9 @@ func (v *Vocab) makes(flags []named[bool], spec *bpe.Spec, config map[string]any
 func (v *Vocab) Lost() []string {
 	var lost []string
 	for _, kv := range v.Keys {
+		if v.Kind == Unigram && (kv.Key == keyRemove || kv.Key == keyCharsmap) {
+			continue // tokenizer.model has them
+		}
 		name, isGGML := strings.CutPrefix(kv.Key, ggml)
 		known := slices.Contains([]string{keyModel, keyPre, keyTokens, keyScores, keyTypes, keyMerges, keyPrefix, keyTemplate, keyTemplates}, kv.Key) ||
 			strings.HasPrefix(kv.Key, keyTemplate+".")
@@ -355,7 +358,10 @@ func (v *Vocab) Lost() []string {
 // spmSpec is the tokenizer.json of a SentencePiece vocabulary, as transformers
 // converts one; nil for one with settings that it leaves out.
 func (v *Vocab) spmSpec() *bpe.Spec {
-	if v.RemoveExtraWhitespaces || !v.EscapeWhitespaces {
+	switch {
+	case v.Kind == Unigram && v.EscapeWhitespaces:
+		return v.unigramSpec()
+	case v.RemoveExtraWhitespaces || !v.EscapeWhitespaces || len(v.Charsmap) > 0:
 		return nil
 	}
 	spec := &bpe.Spec{Decoder: fallbackDecoder(v.AddSpacePrefix)}
@@ -371,8 +377,14 @@ func (v *Vocab) spmSpec() *bpe.Spec {
 	}
 	spec.Model = bpe.Model{Vocab: bpe.Vocabulary{}, FuseUnk: true, ByteFallback: v.ByteFallback}
 	v.addPieces(spec)
+	v.allPieces(spec)
+	spec.Model.Merges = v.spmMerges()
+	return spec
+}
+
+// allPieces enters all pieces in the vocabulary, as SentencePiece has them.
+func (v *Vocab) allPieces(spec *bpe.Spec) {
 	for i, p := range v.Pieces {
-		// Of kind SPM all pieces are in the vocabulary.
 		if !p.isPad(i) {
 			spec.Model.Vocab[p.Text] = int32(i)
 		}
@@ -380,7 +392,38 @@ func (v *Vocab) spmSpec() *bpe.Spec {
 			spec.Model.Unk = p.Text
 		}
 	}
-	spec.Model.Merges = v.spmMerges()
+}
+
+// unigramSpec is what transformers' SpmConverter makes of a model of that type. It
+// differs from SentencePiece in how it applies the rules of normalization: to clusters
+// of characters. Places without a piece have one here, because a token's id is its
+// place.
+func (v *Vocab) unigramSpec() *bpe.Spec {
+	spec := &bpe.Spec{Model: bpe.Model{Type: bpe.Unigram, Vocab: bpe.Vocabulary{}, ByteFallback: v.ByteFallback}}
+	v.addPieces(spec)
+	v.allPieces(spec)
+	for i, p := range v.Pieces {
+		spec.Model.Vocab[p.Text] = int32(i)
+		spec.Model.Scores = append(spec.Model.Scores, float64(p.Score))
+	}
+	n := &bpe.NormalizerSequence{Type: "Sequence", Normalizers: []bpe.Normalizer{}}
+	if len(v.Charsmap) > 0 {
+		n.Normalizers = append(n.Normalizers, &bpe.Precompiled{Type: "Precompiled", Charsmap: v.Charsmap})
+	}
+	if v.RemoveExtraWhitespaces {
+		n.Normalizers = append(n.Normalizers, &bpe.StripText{Type: "Strip", Right: true}, &bpe.Replace{Type: "Replace", Pattern: bpe.Regex(" {2,}"), Content: Space})
+	}
+	m := &bpe.Metaspace{Type: "Metaspace", Replacement: Space, PrependScheme: "never", Split: true}
+	switch {
+	case v.AddSpacePrefix && v.Legacy:
+		m.PrependScheme = "always"
+	case v.AddSpacePrefix:
+		m.PrependScheme = "first"
+	}
+	spec.Normalizer, spec.PreTokenizer, spec.Decoder = n, m, m
+	if v.ByteFallback {
+		spec.Decoder = &bpe.DecoderSequence{Type: "Sequence", Decoders: []bpe.Decoder{&bpe.PlainDecoder{Type: "ByteFallback"}, m}}
+	}
 	return spec
 }
 

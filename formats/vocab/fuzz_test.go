@@ -1,6 +1,7 @@
 package vocab_test
 
 import (
+	"encoding/base64"
 	"strings"
 	"testing"
 
@@ -105,14 +106,39 @@ func FuzzVocabFiles(f *testing.F) {
 	})
 }
 
+func FuzzTikToken(f *testing.F) {
+	f.Add("YQ== 0\nYg== 1\nYWI= 2\n", `{"additional_special_tokens": ["<|x|>"], "eos_token": "<|x|>"}`)
+	f.Add(ranks(262), `{"added_tokens_decoder": {"262": {"content": "<|x|>", "special": true}}}`)
+	f.Fuzz(func(t *testing.T, text, config string) {
+		dir := t.TempDir()
+		write(t, dir, "tokenizer.model", text)
+		write(t, dir, "tokenizer_config.json", config)
+		v, err := vocab.OpenDir(dir, vocab.Options{TextOnly: true})
+		if err != nil || v.Kind != vocab.BPE || len(v.Pieces) > 4096 {
+			return
+		}
+		tok, err := bpe.New(v.Spec)
+		require.NoError(t, err)
+		tok.Decode(tok.Encode(text, true), false)
+	})
+}
+
 func FuzzFromGGUF(f *testing.F) {
 	f.Add("a\nb\nab\n<|x|>\n[PAD4]", "a b", []byte{1, 1, 1, 3, 5}, "qwen2", uint32(3), uint32(3), true, true)
 	f.Add("<unk>\n<s>\n</s>\na\n<0x41>\n▁▁two", "", []byte{2, 3, 3, 1, 6, 4}, "default", uint32(1), uint32(2), true, false)
 	f.Add("a\nĠ\n b\naĠ", "a Ġ\nĠ b\n \nx", []byte{1, 1, 1, 4}, "gemma4", uint32(0), uint32(9), false, true)
+	f.Add("<pad>\n</s>\n<unk>\n▁\na\n▁a", "", []byte{3, 3, 2, 1, 1, 1}, "t5", uint32(0), uint32(1), false, false)
+	f.Add("<unk>\n</s>\n▁\na", "BAAAAAAEAABhAA==", []byte{2, 3, 1, 1}, "t5", uint32(0), uint32(1), false, false)
 	f.Fuzz(func(t *testing.T, tokens, merges string, types []byte, pre string, bos, eos uint32, add, bytes bool) {
 		meta := tensor.Meta{{Key: "tokenizer.ggml.model", Value: "llama"}, {Key: "tokenizer.ggml.pre", Value: pre}}
-		if bytes {
+		switch {
+		case bytes:
 			meta[0].Value = "gpt2"
+		case pre == "t5":
+			meta[0].Value = pre
+			if table, err := base64.StdEncoding.DecodeString(merges); err == nil && len(table) > 0 {
+				meta = append(meta, tensor.KV{Key: "tokenizer.ggml.precompiled_charsmap", Value: table})
+			}
 		}
 		list := strings.Split(tokens, "\n")
 		numbers, scores := make([]int32, len(list)), make([]float32, len(list))

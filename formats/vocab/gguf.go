@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/seed18967229/nibble/formats/vocab/bpe"
+	"github.com/seed18967229/nibble/formats/vocab/unigram"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/tensor"
 )
@@ -38,10 +39,13 @@ func (v *Vocab) ownKeys() keys {
 		k.set(keyPre, v.Pre)
 	}
 	k.set(keyTokens, nil)
-	if v.Kind == SPM {
+	if v.scored() {
 		k.set(keyScores, nil)
 	}
 	k.set(keyTypes, nil)
+	if v.Kind == Unigram {
+		v.unigramKeys(&k)
+	}
 	if v.Kind == BPE {
 		k.set(keyMerges, nil)
 	}
@@ -52,7 +56,7 @@ func (v *Vocab) ownKeys() keys {
 	}
 	k.set(ggml+addKeys["bos"], v.AddBOS)
 	k.set(ggml+addKeys["eos"], v.AddEOS)
-	if v.Kind == SPM && v.RemoveExtraWhitespaces {
+	if v.scored() && v.RemoveExtraWhitespaces {
 		k.set(keyRemove, true)
 	}
 	templates := v.ChatTemplates
@@ -63,13 +67,23 @@ func (v *Vocab) ownKeys() keys {
 	return k
 }
 
+// unigramKeys are how text is normalized before it is split by probability
+// (conversion/t5.py, set_vocab).
+func (v *Vocab) unigramKeys(k *keys) {
+	k.set(keyPrefix, v.AddSpacePrefix)
+	k.set(keyRemove, v.RemoveExtraWhitespaces)
+	if len(v.Charsmap) > 0 {
+		k.set(keyCharsmap, v.Charsmap)
+	}
+}
+
 // FromGGUF reads the tokenizer of a GGUF file from its metadata, with
 // llama.cpp's defaults for what is absent; but where byte-level BPE names no bos or
 // eos token there is none, and not its token 11. An id of 4294967295 counts as
 // absent.
 //
 // It returns an error that wraps tensor.ErrUnsupported for any tokenizer.ggml.model
-// other than "llama" and "gpt2", and one that wraps tensor.ErrMalformed and names
+// other than "llama", "gpt2" and "t5", and one that wraps tensor.ErrMalformed and names
 // the key if a value is missing, of the wrong type, or does not fit the others.
 func FromGGUF(meta tensor.Meta) (*Vocab, error) {
 	model, err := lookup[string](meta, keyModel)
@@ -84,9 +98,11 @@ func FromGGUF(meta tensor.Meta) (*Vocab, error) {
 		err = v.ggufSPM(meta)
 	case BPE:
 		err = v.ggufBPE(meta)
+	case Unigram:
+		err = v.ggufUnigram(meta)
 	default:
-		err = hint.Add(fmt.Errorf("%w: %s is %q; only %q (SentencePiece BPE) and %q (byte-level BPE) are known", tensor.ErrUnsupported, keyModel, model, SPM, BPE),
-			"models with the tokenizers of Llama, Mistral, Qwen, Gemma up to 3, Phi 3 and GPT-2 work")
+		err = hint.Add(fmt.Errorf("%w: %s is %q; only %s are known", tensor.ErrUnsupported, keyModel, model, knownKinds),
+			"models with the tokenizers of Llama, Mistral, Qwen, Gemma up to 3, Phi 3, GPT-2 and T5 work")
 	}
 	if err != nil {
 		return nil, err
@@ -118,8 +134,8 @@ func (v *Vocab) flags(meta tensor.Meta) error {
 }
 
 func (v *Vocab) ggufSPM(meta tensor.Meta) error {
-	if _, ok := meta.Get(ggml + "precompiled_charsmap"); ok {
-		return fmt.Errorf("%w: text normalization by rules of its own (%sprecompiled_charsmap)", tensor.ErrUnsupported, ggml)
+	if _, ok := meta.Get(keyCharsmap); ok {
+		return fmt.Errorf("%w: text normalization by rules of its own (%s), which llama.cpp does not apply", tensor.ErrUnsupported, keyCharsmap)
 	}
 	scores, err := lookup[[]float32](meta, keyScores)
 	if err != nil {
@@ -143,6 +159,46 @@ func (v *Vocab) ggufSPM(meta tensor.Meta) error {
 	}
 	v.ggufUnknown()
 	return v.flags(meta)
+}
+
+// ggufUnigram reads a vocabulary of kind Unigram, of which llama.cpp has T5's
+// special tokens unless the file says others.
+func (v *Vocab) ggufUnigram(meta tensor.Meta) error {
+	switch m, _ := meta.Get(keyCharsmap); m := m.(type) {
+	case nil:
+	case []uint8:
+		v.Charsmap = m
+	case []int8:
+		v.Charsmap = make([]byte, len(m))
+		for i, b := range m {
+			v.Charsmap[i] = byte(b)
+		}
+	default:
+		return fmt.Errorf("%w: %s is a %T; want bytes", tensor.ErrMalformed, keyCharsmap, m)
+	}
+	if len(v.Charsmap) > 0 {
+		if _, err := unigram.ParseCharsmap(v.Charsmap); err != nil {
+			return err
+		}
+	}
+	scores, err := lookup[[]float32](meta, keyScores)
+	if err != nil {
+		return err
+	}
+	if err := v.ggufPieces(meta, scores); err != nil {
+		return err
+	}
+	v.ByteFallback = slices.ContainsFunc(v.Pieces, func(p Piece) bool { return p.Type == Byte })
+	n := int32(len(v.Pieces))
+	v.EOS, v.UNK, v.PAD = below(1, n), below(2, n), below(0, n)
+	v.AddBOS, v.AddEOS, v.AddSpacePrefix, v.Legacy = false, true, false, false
+	if err := v.ggufSpecials(meta); err != nil {
+		return err
+	}
+	v.ggufUnknown()
+	err = v.flags(meta)
+	v.AddBOS, v.AddEOS = v.AddBOS && v.BOS != None, v.AddEOS && v.EOS != None
+	return err
 }
 
 // ggufUnknown finds the unknown piece: that of UNK, else the only one of that type,
@@ -407,7 +463,7 @@ func (v *Vocab) ggufKeys(meta tensor.Meta) {
 		case keyTokens, keyTypes, keyMerges:
 			kv.Value = nil
 		case keyScores:
-			if v.Kind == SPM {
+			if v.scored() {
 				kv.Value = nil
 			}
 		}

@@ -156,7 +156,7 @@ func (d *dirReader) hfTokens(c class) (map[string]tokenText, []tokenText, error)
 // of the other files.
 func (d *dirReader) openHF() (*bpe.Spec, error) {
 	c := d.class()
-	spec, err := d.hfModel(c)
+	spec, err := d.hfModel(&c)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +189,7 @@ func (d *dirReader) openHF() (*bpe.Spec, error) {
 }
 
 // hfModel reads the model and what is around it.
-func (d *dirReader) hfModel(c class) (*bpe.Spec, error) {
+func (d *dirReader) hfModel(c *class) (*bpe.Spec, error) {
 	path := filepath.Join(d.dir, "tokenizer.json")
 	if d.tokenizer != nil {
 		spec, mismatched, err := bpe.Parse(d.tokenizerText)
@@ -200,6 +200,9 @@ func (d *dirReader) hfModel(c class) (*bpe.Spec, error) {
 			d.note("tokenizer.json gives %d added tokens other ids than it says, as transformers does: %s", n, strings.Join(mismatched[:min(n, 3)], "; "))
 		}
 		return spec, nil
+	}
+	if path := d.tikToken(); path != "" && !exists(d.dir, "vocab.json") {
+		return d.openTikToken(path, c)
 	}
 	if c.files == nil {
 		return nil, hint.Add(fmt.Errorf("%s: %w: vocab.json without tokenizer.json for the class %q", d.dir, tensor.ErrUnsupported, c.names[0]),
@@ -214,7 +217,7 @@ func (d *dirReader) hfModel(c class) (*bpe.Spec, error) {
 	if spec.Model.Vocab, err = bpe.ParseVocab(text); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(d.dir, "vocab.json"), err)
 	}
-	spec.Model.Merges, err = d.mergesFile(c)
+	spec.Model.Merges, err = d.mergesFile(*c)
 	return spec, err
 }
 

@@ -22,6 +22,7 @@ const (
 	keyRemove    = ggml + "remove_extra_whitespaces"
 	keyLowercase = ggml + "normalizer.lowercase"
 	keyAccents   = ggml + "normalizer.strip_accents"
+	keyCharsmap  = ggml + "precompiled_charsmap"
 	keyTemplate  = "tokenizer.chat_template"
 	keyTemplates = "tokenizer.chat_templates"
 )

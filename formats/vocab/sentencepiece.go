@@ -1,13 +1,13 @@
 package vocab
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"math"
-	"regexp"
 	"unicode/utf8"
 
-	"github.com/seed18967229/nibble/internal/hint"
+	"github.com/seed18967229/nibble/formats/vocab/unigram"
 	"github.com/seed18967229/nibble/tensor"
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -43,14 +43,11 @@ const (
 	normalizerRemoveExtra = 4
 	normalizerEscape      = 5
 
-	modelTypeBPE = 2
+	modelTypeUnigram = 1
+	modelTypeBPE     = 2
 )
 
-var modelTypes = map[uint64]string{1: "unigram", modelTypeBPE: "bpe", 3: "word", 4: "char"}
-
-// tiktokenLine is the first line of the other format that files named
-// tokenizer.model come in: a token in base 64 and its rank.
-var tiktokenLine = regexp.MustCompile(`^[A-Za-z0-9+/]+={0,2} [0-9]+\r?\n`)
+var modelTypes = map[uint64]string{modelTypeUnigram: "unigram", modelTypeBPE: "bpe", 3: "word", 4: "char"}
 
 // ParseSentencePiece reads a tokenizer.model. Special tokens are those that
 // SentencePiece itself finds: the pieces that the model names as such, if they
@@ -59,14 +56,15 @@ var tiktokenLine = regexp.MustCompile(`^[A-Za-z0-9+/]+={0,2} [0-9]+\r?\n`)
 //
 // It returns an error that wraps tensor.ErrMalformed if data is not such a
 // model or SentencePiece would refuse it, and one that wraps
-// tensor.ErrUnsupported if it is not of the BPE type, normalizes text by rules
-// of its own, or treats white space as a suffix.
+// tensor.ErrUnsupported if it is of type word or char, or treats white space as a
+// suffix.
 func ParseSentencePiece(data []byte) (*Vocab, error) {
 	if tiktokenLine.Match(data[:min(len(data), 256)]) {
 		return nil, fmt.Errorf("%w: a tiktoken vocabulary, not a SentencePiece model", tensor.ErrUnsupported)
 	}
 	v := newVocab()
-	t := trainer{modelType: 1}
+	t := trainer{modelType: modelTypeUnigram}
+	trained := false
 	err := eachField(data, func(f field) error {
 		switch f.num {
 		case modelPieces:
@@ -79,6 +77,7 @@ func ParseSentencePiece(data []byte) (*Vocab, error) {
 			}
 			v.Pieces = append(v.Pieces, p)
 		case modelTrainer:
+			trained = true
 			if err := t.parse(f, v); err != nil {
 				return fmt.Errorf("trainer_spec: %w", err)
 			}
@@ -87,7 +86,12 @@ func ParseSentencePiece(data []byte) (*Vocab, error) {
 				return fmt.Errorf("normalizer_spec: %w", err)
 			}
 		case modelDenormalizer:
-			if err := parseNormalizer(f, newVocab()); err != nil {
+			d := newVocab()
+			err := parseNormalizer(f, d)
+			if err == nil && d.Charsmap != nil {
+				err = fmt.Errorf("%w: %d bytes of precompiled_charsmap to change decoded text", tensor.ErrUnsupported, len(d.Charsmap))
+			}
+			if err != nil {
 				return fmt.Errorf("denormalizer_spec: %w", err)
 			}
 		}
@@ -96,12 +100,19 @@ func ParseSentencePiece(data []byte) (*Vocab, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.modelType != modelTypeBPE {
+	if !trained { // pieces come before it: the rest of the file may be missing
+		return nil, fmt.Errorf("%w: %d pieces without a trainer_spec, which says of what type the model is", tensor.ErrMalformed, len(v.Pieces))
+	}
+	switch t.modelType {
+	case modelTypeBPE:
+	case modelTypeUnigram:
+		v.Kind = Unigram
+	default:
 		name, ok := modelTypes[t.modelType]
 		if !ok {
 			name = fmt.Sprint(t.modelType)
 		}
-		return nil, fmt.Errorf("%w: SentencePiece model of type %s; only bpe is known", tensor.ErrUnsupported, name)
+		return nil, fmt.Errorf("%w: SentencePiece model of type %s; only bpe and unigram are known", tensor.ErrUnsupported, name)
 	}
 	t.specials(v)
 	v.AddBOS = v.BOS != None
@@ -193,9 +204,11 @@ func parseNormalizer(f field, v *Vocab) error {
 		case normalizerName:
 			return f.text(&v.Normalizer)
 		case normalizerCharsmap:
-			if len(f.bytes) > 0 {
-				return hint.Add(fmt.Errorf("%w: text normalization by rules of its own (%d bytes of precompiled_charsmap)", tensor.ErrUnsupported, len(f.bytes)),
-					"the tokenizers of the Llama family normalize nothing; this one is of another kind")
+			if v.Charsmap = nil; len(f.bytes) > 0 {
+				if _, err := unigram.ParseCharsmap(f.bytes); err != nil {
+					return err
+				}
+				v.Charsmap = bytes.Clone(f.bytes)
 			}
 			return f.want(protowire.BytesType)
 		case normalizerDummyPrefix:
@@ -281,7 +294,7 @@ func (f field) text(to *string) error {
 // fallback that lacks a Byte piece, because SentencePiece refuses them; the error
 // wraps tensor.ErrUnsupported.
 func MarshalSentencePiece(v *Vocab) ([]byte, error) {
-	if v.Kind != SPM {
+	if !v.scored() {
 		return nil, fmt.Errorf("%w: a tokenizer of kind %q as a SentencePiece model", tensor.ErrUnsupported, v.Kind)
 	}
 	if err := v.Validate(); err != nil {
@@ -309,7 +322,11 @@ func MarshalSentencePiece(v *Vocab) ([]byte, error) {
 		return nil, fmt.Errorf("%w: a vocabulary without an unknown piece cannot be a SentencePiece model", tensor.ErrUnsupported)
 	}
 
-	msg = appendVarint(msg[:0], trainerModelType, modelTypeBPE)
+	typ := uint64(modelTypeBPE)
+	if v.Kind == Unigram {
+		typ = modelTypeUnigram
+	}
+	msg = appendVarint(msg[:0], trainerModelType, typ)
 	msg = appendVarint(msg, trainerVocabSize, uint64(len(v.Pieces)))
 	msg = appendFlag(msg, trainerByteFallback, v.ByteFallback)
 	for i, id := range []int32{unknown, v.BOS, v.EOS, v.PAD} {
@@ -325,6 +342,9 @@ func MarshalSentencePiece(v *Vocab) ([]byte, error) {
 	b = appendMessage(b, modelTrainer, msg)
 
 	msg = appendText(msg[:0], normalizerName, v.Normalizer)
+	if len(v.Charsmap) > 0 {
+		msg = protowire.AppendBytes(protowire.AppendTag(msg, normalizerCharsmap, protowire.BytesType), v.Charsmap)
+	}
 	msg = appendFlag(msg, normalizerDummyPrefix, v.AddSpacePrefix)
 	msg = appendFlag(msg, normalizerRemoveExtra, v.RemoveExtraWhitespaces)
 	msg = appendFlag(msg, normalizerEscape, v.EscapeWhitespaces)

@@ -144,15 +144,14 @@ func TestParseSentencePieceSettings(t *testing.T) {
 		is   error
 		says string
 	}{
-		"empty":           {nil, tensor.ErrUnsupported, "unigram"},
+		"empty":           {nil, tensor.ErrMalformed, "0 pieces"},
 		"text":            {[]byte("hello, this is not a model"), tensor.ErrMalformed, ""},
 		"tiktoken":        {[]byte("IQ== 0\nIg== 1\n"), tensor.ErrUnsupported, "tiktoken"},
-		"unigram":         {base.trainer(appendVarint(nil, trainerModelType, 1)), tensor.ErrUnsupported, "unigram"},
 		"word":            {base.trainer(appendVarint(nil, trainerModelType, 3)), tensor.ErrUnsupported, "word"},
 		"type 9":          {base.trainer(appendVarint(nil, trainerModelType, 9)), tensor.ErrUnsupported, "type 9"},
 		"suffix":          {base.trainer(appendVarint(nil, trainerSuffix, 1)), tensor.ErrUnsupported, "suffix"},
-		"charsmap":        {base.normalizer(appendText(nil, normalizerCharsmap, "abc")), tensor.ErrUnsupported, "precompiled_charsmap"},
-		"denormalizer":    {appendMessage(base, modelDenormalizer, appendText(nil, normalizerCharsmap, "abc")), tensor.ErrUnsupported, "denormalizer_spec"},
+		"charsmap":        {base.normalizer(appendText(nil, normalizerCharsmap, "abc")), tensor.ErrMalformed, "precompiled_charsmap of 3 bytes"},
+		"denormalizer":    {appendMessage(base, modelDenormalizer, appendText(nil, normalizerCharsmap, "\x04\x00\x00\x00abcd\x00")), tensor.ErrUnsupported, "denormalizer_spec"},
 		"no pieces":       {message{}.trainer(bpe), tensor.ErrMalformed, "0 pieces"},
 		"no unknown":      {message{}.trainer(bpe).piece("x", 0, 1), tensor.ErrMalformed, "neither an unknown piece"},
 		"no text":         {base.piece("", 0, 1), tensor.ErrMalformed, "piece 5: malformed input: no text"},

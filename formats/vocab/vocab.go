@@ -31,6 +31,14 @@ const (
 	// BPE is byte-pair encoding by merges, over the bytes of words that patterns
 	// split text into, as GPT-2 has it; with some values of Pre over characters.
 	BPE Kind = "gpt2"
+
+	// Unigram is the other way of SentencePiece: the pieces of a word are those that
+	// are together the most probable, by their scores.
+	Unigram Kind = "t5"
+
+	// WordPiece is BERT's: the longest piece first. It is read from tokenizer.json to
+	// split text, and not from GGUF.
+	WordPiece Kind = "bert"
 )
 
 // Type says what a piece is for. The numbers are those of SentencePiece and of
@@ -53,7 +61,7 @@ type Piece struct {
 	// character for each byte (bpe.Chars). That of an added token is as it is in
 	// text, but for a special one of kind SPM.
 	Text  string
-	Score float32 // of kind SPM
+	Score float32 // of kinds SPM and Unigram
 	Type  Type
 
 	// Added marks a token that was added to the vocabulary after it was made, as
@@ -84,7 +92,7 @@ type Vocab struct {
 
 	// Spec is how Hugging Face's tokenizers split text, if it is known: of kind BPE
 	// from tokenizer.json or from what is known of Pre, nil for a Pre of which
-	// nothing is; of kind SPM if there is a tokenizer.json and no tokenizer.model.
+	// nothing is; of other kinds if there is a tokenizer.json and no tokenizer.model.
 	Spec *bpe.Spec
 
 	// The ids of the special tokens, None where there is none. Text is split with
@@ -104,7 +112,7 @@ type Vocab struct {
 	// dropped, what was told from other signs than usual.
 	Notes []string
 
-	// What follows up to UnknownSurface is of kind SPM.
+	// What follows up to UnknownSurface is of kinds SPM and Unigram.
 
 	// AddSpacePrefix puts a space in front of a text ("dummy prefix"), so that
 	// its first word is the same piece as in the middle of a sentence.
@@ -125,9 +133,11 @@ type Vocab struct {
 	// it such text becomes the Unknown piece.
 	ByteFallback bool
 
-	// Normalizer is the name that SentencePiece gives its normalization rule.
-	// It never has an effect: a model that carries a rule is refused.
+	// Normalizer is the name that SentencePiece gives its normalization rule, and
+	// Charsmap the rule itself (package unigram), nil for none. Only the second has an
+	// effect.
 	Normalizer string
+	Charsmap   []byte
 
 	// UnknownSurface is what the Unknown piece is decoded to.
 	UnknownSurface string
@@ -177,12 +187,12 @@ func newVocab() *Vocab {
 const maxPieces = 1 << 24
 
 // Validate returns an error that wraps tensor.ErrMalformed unless every piece has
-// a text of its own, the ids exist, and there is a way to write any text: for kind
-// SPM a piece for each byte or none of type Byte (as ByteFallback says) and an Unknown piece, for kind
-// BPE merges.
+// a text of its own, the ids exist, and there is a way to write any text: for kinds
+// SPM and Unigram a piece for each byte or none of type Byte (as ByteFallback says) and
+// an Unknown piece, for kind BPE merges, for kind WordPiece a Spec.
 func (v *Vocab) Validate() error {
-	if v.Kind != SPM && v.Kind != BPE {
-		return fmt.Errorf("%w: tokenizer model %q; only %q (SentencePiece BPE) and %q (byte-level BPE) are known", tensor.ErrUnsupported, v.Kind, SPM, BPE)
+	if _, ok := typeNames[v.Kind]; !ok {
+		return fmt.Errorf("%w: tokenizer model %q; only %s are known", tensor.ErrUnsupported, v.Kind, knownKinds)
 	}
 	if len(v.Pieces) == 0 || len(v.Pieces) > maxPieces {
 		return fmt.Errorf("%w: vocabulary of %d pieces; want 1 to %d", tensor.ErrMalformed, len(v.Pieces), maxPieces)
@@ -200,7 +210,10 @@ func (v *Vocab) Validate() error {
 	if v.Kind == BPE && len(v.Merges) == 0 {
 		return fmt.Errorf("%w: byte-level BPE without merges", tensor.ErrMalformed)
 	}
-	if v.Kind == SPM {
+	if v.Kind == WordPiece && v.Spec == nil {
+		return fmt.Errorf("%w: WordPiece without a tokenizer.json", tensor.ErrUnsupported)
+	}
+	if v.scored() {
 		if err := v.validateSPM(); err != nil {
 			return err
 		}
@@ -218,6 +231,9 @@ func (v *Vocab) Validate() error {
 	}
 	return nil
 }
+
+// scored reports whether the vocabulary is SentencePiece's.
+func (v *Vocab) scored() bool { return v.Kind == SPM || v.Kind == Unigram }
 
 func (v *Vocab) validateSPM() error {
 	unknown, bytes := -1, 0

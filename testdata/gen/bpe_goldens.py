@@ -156,6 +156,9 @@ def unicode_digests():
     for name in ["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt"]:
         n = getattr(normalizers, name)()
         out[name] = digest(n.normalize_str(c) for c in chars)
+    bert = normalizers.BertNormalizer()
+    out["BertNormalizer"] = digest(bert.normalize_str("A" + c + "É") for c in chars)
+    out["BertPreTokenizer"] = digest("|".join(w for w, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str("a" + c + "b1" + c)) for c in chars)
     nfc = normalizers.NFC()
     out["ordered"] = digest(nfc.normalize_str("\u0301" + c + "a\u0327" + c + "\u0316\u0301") for c in chars)
     for name, p in {"Digits": pre_tokenizers.Digits(True), "Punctuation": pre_tokenizers.Punctuation(), "Whitespace": pre_tokenizers.Whitespace(),

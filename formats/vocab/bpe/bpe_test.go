@@ -233,7 +233,14 @@ func TestErrors(t *testing.T) {
 		"cut off":             {with("model", `{}`)[:40], tensor.ErrMalformed, ""},
 		"version":             {with("version", `"2.0"`), tensor.ErrUnsupported, `version "2.0"`},
 		"no model":            {"{}", tensor.ErrMalformed, "model: "},
-		"model type":          {with("model", `{"type": "Unigram", "vocab": []}`), tensor.ErrUnsupported, `type "Unigram"`},
+		"model type":          {with("model", `{"type": "Word", "vocab": []}`), tensor.ErrUnsupported, `type "Word"`},
+		"unigram, empty":      {with("model", `{"type": "Unigram", "unk_id": 0, "vocab": []}`), tensor.ErrMalformed, "vocab: there is none"},
+		"unigram, no unk":     {with("model", `{"type": "Unigram", "vocab": [["a", 0]]}`), tensor.ErrUnsupported, "no unk_id"},
+		"unigram, unk":        {with("model", `{"type": "Unigram", "unk_id": 1, "vocab": [["a", 0]]}`), tensor.ErrMalformed, "unk_id 1 in a vocabulary of 1"},
+		"unigram, twice":      {with("model", `{"type": "Unigram", "unk_id": 0, "vocab": [["a", 0], ["a", 1]]}`), tensor.ErrMalformed, `token "a" is both 0 and 1`},
+		"unigram, no score":   {with("model", `{"type": "Unigram", "unk_id": 0, "vocab": [["a"]]}`), tensor.ErrMalformed, "token 0 is not a text and a score"},
+		"word piece, no unk":  {with("model", `{"type": "WordPiece", "vocab": {"a": 0}}`), tensor.ErrMalformed, `unk_token "[UNK]" is not in the vocabulary`},
+		"delimiter":           {with("pre_tokenizer", `{"type": "CharDelimiterSplit", "delimiter": "ab"}`), tensor.ErrMalformed, `delimiter "ab"`},
 		"dropout":             {with("model", `{"type": "BPE", "dropout": 0.1, "vocab": {}, "merges": []}`), tensor.ErrUnsupported, "dropout of 0.1"},
 		"no vocab":            {with("model", `{"type": "BPE", "merges": []}`), tensor.ErrMalformed, "model: vocab"},
 		"vocab is a list":     {with("model", `{"type": "BPE", "vocab": ["a"], "merges": []}`), tensor.ErrMalformed, "model: vocab"},
@@ -255,12 +262,12 @@ func TestErrors(t *testing.T) {
 		"added is long":       {with("added_tokens", `[{"id": 3, "content": "`+strings.Repeat("x", 5000)+`"}]`), tensor.ErrUnsupported, "added_tokens[0]: unsupported input: an added token of 5000 bytes"},
 		"part is a string":    {with("normalizer", `"NFC"`), tensor.ErrMalformed, "normalizer"},
 		"part without a type": {with("decoder", `{}`), tensor.ErrUnsupported, `decoder: unsupported input: a part of type ""`},
-		"Precompiled":         {with("normalizer", `{"type": "Precompiled", "precompiled_charsmap": ""}`), tensor.ErrUnsupported, `type "Precompiled"`},
-		"in a sequence":       {with("normalizer", `{"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "BertNormalizer"}]}`), tensor.ErrUnsupported, `normalizer: Sequence: unsupported input: a part of type "BertNormalizer"`},
+		"Precompiled":         {with("normalizer", `{"type": "Precompiled", "precompiled_charsmap": ""}`), tensor.ErrMalformed, `precompiled_charsmap of 0 bytes`},
+		"in a sequence":       {with("normalizer", `{"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Mystery"}]}`), tensor.ErrUnsupported, `normalizer: Sequence: unsupported input: a part of type "Mystery"`},
 		"null in a sequence":  {with("decoder", `{"type": "Sequence", "decoders": [null]}`), tensor.ErrMalformed, "null in a sequence"},
 		"deep":                {with("normalizer", deep), tensor.ErrUnsupported, "nested more than 8 deep"},
 		"many":                {with("normalizer", many), tensor.ErrUnsupported, "more than 64 parts"},
-		"WordPiece":           {with("decoder", `{"type": "WordPiece", "prefix": "##", "cleanup": true}`), tensor.ErrUnsupported, "WordPiece"},
+		"CTC":                 {with("decoder", `{"type": "CTC", "pad_token": "<pad>", "word_delimiter_token": "|", "cleanup": true}`), tensor.ErrUnsupported, "CTC"},
 		"behavior":            {with("pre_tokenizer", `{"type": "Punctuation", "behavior": "Sometimes"}`), tensor.ErrMalformed, `behavior "Sometimes"`},
 		"no pattern":          {with("pre_tokenizer", `{"type": "Split", "behavior": "Isolated", "invert": false}`), tensor.ErrMalformed, "neither a text nor a regular expression"},
 		"two patterns":        {with("pre_tokenizer", `{"type": "Split", "pattern": {"String": "a", "Regex": "b"}, "behavior": "Isolated"}`), tensor.ErrMalformed, "both"},
@@ -331,6 +338,10 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add([]byte(with("added_tokens", `[{"id": 3, "content": "<a>", "lstrip": true, "normalized": true}]`)), "a <a> b")
 	f.Add([]byte(with("normalizer", `{"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Replace", "pattern": {"Regex": "a*"}, "content": "b"}]}`)), "aba")
+	f.Add([]byte(with("model", `{"type": "Unigram", "unk_id": 0, "byte_fallback": true, "vocab": [["<unk>", 0], ["▁", -2], ["a", -1.5], ["ab", -2], ["▁a", -3], ["<0x62>", -9]]}`)), "ab xa b")
+	f.Add([]byte(`{"normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true}, "pre_tokenizer": {"type": "BertPreTokenizer"},
+		"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true}, "model": {"type": "WordPiece", "unk_token": "u", "vocab": {"u": 0, "a": 1, "##b": 2, "e": 3, ".": 4}}}`), "ab É.\n日a")
+	f.Add([]byte(with("normalizer", `{"type": "Precompiled", "precompiled_charsmap": "CAAAAAAEAAAAAAAAYQA="}`)), "ab")
 	f.Fuzz(func(t *testing.T, file []byte, text string) {
 		if len(file) > 1<<14 || len(text) > 200 {
 			return
@@ -353,6 +364,9 @@ func FuzzParse(f *testing.F) {
 			decoded.WriteString(s.Next(id))
 		}
 		require.Equal(t, tok.Decode(ids, true), decoded.String()+s.Flush())
+		if at := tok.Cut(text); at > 0 {
+			require.Equal(t, ids, append(tok.Encode(text[:at], true), tok.Encode(text[at:], true)...))
+		}
 
 		data, err := spec.Marshal()
 		require.NoError(t, err)

@@ -47,7 +47,7 @@ func (c *decodeChain) add(d Decoder, depth int) error {
 		if d.Suffix == "" {
 			return unsupported("BPEDecoder without a suffix")
 		}
-	case *ByteLevel, *PlainDecoder:
+	case *ByteLevel, *PlainDecoder, *Prefixes:
 	default:
 		return unsupported("decoder %T", d)
 	}
@@ -117,6 +117,8 @@ func decodeStep(d Decoder, tokens []string) []string {
 			}
 			return strings.ReplaceAll(s, d.Suffix, with)
 		})
+	case *Prefixes:
+		return each(func(i int, s string) string { return d.decode(i == 0, s) })
 	case *PlainDecoder:
 		if d.Type == "Fuse" {
 			return []string{strings.Join(tokens, "")}

@@ -60,7 +60,16 @@ func cutBefore(r rune) bool {
 
 // findCuts looks at every part of the pipeline.
 func (t *Tokenizer) findCuts() cuts {
-	if !lineNormalizer(t.spec.Normalizer) {
+	list, _ := flatten(t.spec.PreTokenizer, 0)
+	_, bert := t.spec.Normalizer.(*BertNormalizer)
+	if bert { // which makes spaces of line feeds: that will do where words end at both
+		var words bool
+		if len(list) > 0 {
+			_, words = list[0].(*Whitespaces)
+		}
+		bert = words
+	}
+	if !bert && !lineNormalizer(t.spec.Normalizer) {
 		return noCuts
 	}
 	for _, m := range t.all {
@@ -70,7 +79,6 @@ func (t *Tokenizer) findCuts() cuts {
 			}
 		}
 	}
-	list, _ := flatten(t.spec.PreTokenizer, 0)
 	for _, step := range list {
 		pattern := ""
 		switch s := step.(type) {
@@ -84,6 +92,8 @@ func (t *Tokenizer) findCuts() cuts {
 			pattern = GPT2Pattern
 		case *Digits, *Punctuation:
 			continue
+		case *Whitespaces:
+			return feeds
 		case *Split:
 			if s.Pattern.Regex == nil {
 				return noCuts

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"unicode/utf8"
 
+	"github.com/seed18967229/nibble/formats/vocab/unigram"
 	"github.com/seed18967229/nibble/internal/heap"
 )
 
@@ -21,6 +22,9 @@ type model struct {
 	fallback [256]int32 // the tokens <0x00> to <0xFF>, -1 for none
 	unk      int32      // -1 for none
 	regular  bool       // every symbol is the text that it has in the word
+
+	unigram *unigram.Model // of that type
+	longest int            // of WordPiece: the length of the longest token
 }
 
 func key(a, b int32) uint64 { return uint64(uint32(a))<<32 | uint64(uint32(b)) }
@@ -59,6 +63,12 @@ func newModel(spec *Model, raw bool) (*model, error) {
 		if id, ok := spec.Vocab[fmt.Sprintf("<0x%02X>", b)]; ok && spec.ByteFallback {
 			m.fallback[b] = id
 		}
+	}
+	switch spec.Type {
+	case Unigram:
+		return m, m.addScores()
+	case WordPiece:
+		return m, m.checkWordPiece()
 	}
 	m.regular = !spec.ByteFallback && spec.Unk == "" && spec.Prefix == ""
 	return m, m.addMerges()
@@ -103,6 +113,15 @@ type word struct {
 	m       *model
 	symbols []symbol
 	queue   heap.Queue[candidate]
+	lattice *unigram.Lattice // of Unigram
+}
+
+func (m *model) newWord() word {
+	w := word{m: m}
+	if m.unigram != nil {
+		w.lattice = m.unigram.NewLattice()
+	}
+	return w
 }
 
 // shortWord is the number of symbols up to which looking at all pairs for each
@@ -113,6 +132,14 @@ const shortWord = 24
 // are gone are not part of the result.
 func (w *word) split(s string) []symbol {
 	w.symbols = w.symbols[:0]
+	switch w.m.spec.Type {
+	case Unigram:
+		w.probable(s)
+		return w.symbols
+	case WordPiece:
+		w.pieces(s)
+		return w.symbols
+	}
 	if id, ok := w.m.vocab[s]; ok && w.m.spec.IgnoreMerges {
 		w.add(id, len(s))
 		return w.symbols

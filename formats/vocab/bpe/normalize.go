@@ -26,6 +26,10 @@ func compileNormalizer(n Normalizer, depth int) (normalizerMaker, error) {
 		return plainNormalizer(n.Type)
 	case *StripText:
 		return always(func(p piece) piece { return strip(p, n.Left, n.Right) }), nil
+	case *Precompiled:
+		return precompiled(n)
+	case *BertNormalizer:
+		return n.maker(), nil
 	case *Prepend:
 		return always(func(p piece) piece { return prepend(p, n.Prepend) }), nil
 	case *Replace:
@@ -92,16 +96,27 @@ func plainNormalizer(typ string) (normalizerMaker, error) {
 
 // mapChars puts a text in the place of each character, or drops it.
 func mapChars(p piece, change func(rune) (string, bool)) piece {
-	out := rewrite(p)
+	var out *rewriter
+	same := 0 // what has not been passed on begins here
 	for i, r := range p.s {
 		n := utf8.RuneLen(r)
-		switch s, keep := change(r); {
-		case keep && s == p.s[i:i+n]:
-			out.keep(i, i+n)
-		case keep:
+		s, keep := change(r)
+		if keep && s == p.s[i:i+n] {
+			continue
+		}
+		if out == nil {
+			out = rewrite(p)
+		}
+		out.keep(same, i)
+		if keep {
 			out.put(s, i+n)
 		}
+		same = i + n
 	}
+	if out == nil {
+		return p
+	}
+	out.keep(same, len(p.s))
 	return out.piece()
 }
 

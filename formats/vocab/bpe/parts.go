@@ -68,6 +68,22 @@ type (
 		Pattern Pattern `json:"pattern"`
 		Content string  `json:"content"`
 	}
+	// Precompiled puts characters in the place of others by a table (package
+	// unigram), for each cluster of characters.
+	Precompiled struct {
+		Type     string `json:"type"`
+		Charsmap []byte `json:"precompiled_charsmap"`
+	}
+	// BertNormalizer drops control characters, puts spaces around Chinese ones, takes
+	// accents away (if StripAccents says so, or is absent and Lowercase does) and lowers
+	// letters.
+	BertNormalizer struct {
+		Type         string `json:"type"`
+		CleanText    bool   `json:"clean_text"`
+		Chinese      bool   `json:"handle_chinese_chars"`
+		StripAccents *bool  `json:"strip_accents"`
+		Lowercase    bool   `json:"lowercase"`
+	}
 	// Prepend puts a text in front of one that is not empty.
 	Prepend struct {
 		Type    string `json:"type"`
@@ -108,10 +124,16 @@ type (
 		Type     string   `json:"type"`
 		Behavior Behavior `json:"behavior"`
 	}
-	// Whitespaces is Whitespace (words of letters and words of the rest) or
-	// WhitespaceSplit (words between white space).
+	// Whitespaces is Whitespace (words of letters and words of the rest),
+	// WhitespaceSplit (words between white space) or BertPreTokenizer (those, and each
+	// punctuation alone).
 	Whitespaces struct {
 		Type string `json:"type"`
+	}
+	// CharDelimiterSplit splits at a character, which is dropped.
+	CharDelimiterSplit struct {
+		Type      string `json:"type"`
+		Delimiter string `json:"delimiter"`
 	}
 	// Metaspace replaces spaces and splits before them. It is a decoder too.
 	Metaspace struct {
@@ -187,6 +209,13 @@ type (
 		Start   int64  `json:"start"`
 		Stop    int64  `json:"stop"`
 	}
+	// Prefixes is the decoder of WordPiece: a space goes before each token without the
+	// prefix. Cleanup takes spaces before punctuation away.
+	Prefixes struct {
+		Type    string `json:"type"`
+		Prefix  string `json:"prefix"`
+		Cleanup bool   `json:"cleanup"`
+	}
 	// Suffixes is BPEDecoder: the suffix of a word becomes a space.
 	Suffixes struct {
 		Type   string `json:"type"`
@@ -203,6 +232,8 @@ func (*Plain) normalizer()              {}
 func (*StripText) normalizer()          {}
 func (*Replace) normalizer()            {}
 func (*Prepend) normalizer()            {}
+func (*Precompiled) normalizer()        {}
+func (*BertNormalizer) normalizer()     {}
 func (*NormalizerSequence) normalizer() {}
 
 func (*ByteLevel) preTokenizer()            {}
@@ -210,6 +241,7 @@ func (*Split) preTokenizer()                {}
 func (*Digits) preTokenizer()               {}
 func (*Punctuation) preTokenizer()          {}
 func (*Whitespaces) preTokenizer()          {}
+func (*CharDelimiterSplit) preTokenizer()   {}
 func (*Metaspace) preTokenizer()            {}
 func (*PreTokenizerSequence) preTokenizer() {}
 
@@ -224,6 +256,7 @@ func (*Replace) decoder()         {}
 func (*PlainDecoder) decoder()    {}
 func (*StripToken) decoder()      {}
 func (*Suffixes) decoder()        {}
+func (*Prefixes) decoder()        {}
 func (*DecoderSequence) decoder() {}
 
 // normalizers makes a part of the type that the file names, with the values that
@@ -238,6 +271,10 @@ func normalizers(typ string) (Normalizer, bool) {
 		return &Replace{}, true
 	case "Prepend":
 		return &Prepend{}, true
+	case "Precompiled":
+		return &Precompiled{}, true
+	case "BertNormalizer":
+		return &BertNormalizer{}, true
 	case "Sequence":
 		return &NormalizerSequence{}, true
 	}
@@ -254,8 +291,10 @@ func preTokenizers(typ string) (PreTokenizer, bool) {
 		return &Digits{}, true
 	case "Punctuation":
 		return &Punctuation{Behavior: Isolated}, true
-	case "Whitespace", "WhitespaceSplit":
+	case "Whitespace", "WhitespaceSplit", "BertPreTokenizer":
 		return &Whitespaces{}, true
+	case "CharDelimiterSplit":
+		return &CharDelimiterSplit{}, true
 	case "Metaspace":
 		return &Metaspace{PrependScheme: "always", Split: true}, true
 	case "Sequence":
@@ -290,6 +329,8 @@ func decoders(typ string) (Decoder, bool) {
 		return &PlainDecoder{}, true
 	case "Strip":
 		return &StripToken{}, true
+	case "WordPiece":
+		return &Prefixes{}, true
 	case "BPEDecoder":
 		return &Suffixes{}, true
 	case "Sequence":

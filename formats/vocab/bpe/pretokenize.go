@@ -59,7 +59,9 @@ func compileSteps(t PreTokenizer) (makers []stepMaker, raw bool, err error) {
 		b, isBytes := sub.(*ByteLevel)
 		raw = isBytes && i == len(list)-1
 		var ms []stepMaker
-		if isBytes {
+		if w, ok := sub.(*Whitespaces); ok && w.Type == "BertPreTokenizer" {
+			ms = []stepMaker{func() step { return bertStep }}
+		} else if isBytes {
 			ms, err = byteLevelSteps(b, raw)
 		} else {
 			var m stepMaker
@@ -131,6 +133,11 @@ func compileStep(t PreTokenizer) (stepMaker, error) {
 			return splitBy(charFinder(unicode.IsSpace), Removed, false), nil
 		}
 		return splitBy(func() finder { return &wordFinder{} }, Removed, true), nil
+	case *CharDelimiterSplit:
+		if utf8.RuneCountInString(t.Delimiter) != 1 {
+			return nil, malformed("delimiter %s; want one character", quote(t.Delimiter))
+		}
+		return splitBy(func() finder { return &textFinder{pattern: t.Delimiter} }, Removed, false), nil
 	case *Metaspace:
 		return metaspaceStep(t)
 	}

@@ -55,15 +55,30 @@ type Added struct {
 	Special    bool   `json:"special"`     // not part of decoded text
 }
 
-// Model is the vocabulary and its merges.
+// The types of models.
+const (
+	BPE       = "BPE"       // joined by merges
+	Unigram   = "Unigram"   // the most probable pieces
+	WordPiece = "WordPiece" // the longest piece first
+)
+
+// Model is the vocabulary, and its merges or what else tells how a word is split.
 type Model struct {
+	Type   string // "" is BPE
 	Vocab  Vocabulary
 	Merges [][2]string
+
+	// Scores are of Unigram: the logarithm of the probability of each token, by id.
+	Scores []float64
+
+	// MaxChars is of WordPiece: a longer word is unknown.
+	MaxChars int64
 
 	// Unk is the token of characters without one, "" for none: they are dropped.
 	Unk string
 
-	// Prefix begins every symbol of a word but its first, Suffix ends its last.
+	// Prefix begins every symbol of a word but its first, Suffix ends its last. Both
+	// are of BPE, the first of WordPiece too.
 	Prefix, Suffix string
 
 	FuseUnk      bool // unknown characters in a row are one token
@@ -112,8 +127,8 @@ func quote(s string) string {
 // them, which are those of the file unless it contradicts itself: Added.ID is
 // then another than the file's, and mismatched lists such tokens.
 //
-// Errors wrap tensor.ErrMalformed, or tensor.ErrUnsupported for a model that is
-// not BPE or a part that is not known.
+// Errors wrap tensor.ErrMalformed, or tensor.ErrUnsupported for a model or a part
+// that is not known.
 func Parse(data []byte) (s *Spec, mismatched []string, err error) {
 	var file struct {
 		Version       string         `json:"version"`
@@ -232,11 +247,15 @@ func parseModel(text jsontext.Value) (m Model, err error) {
 	}
 	// A file without a type is of an old version; only BPE has merges.
 	if file.Type == "" && file.Merges != nil {
-		file.Type = "BPE"
+		file.Type = BPE
 	}
 	switch {
-	case file.Type != "BPE":
-		return m, unsupported("a model of type %s; only BPE is known", quote(file.Type))
+	case file.Type == Unigram:
+		return parseUnigram(text)
+	case file.Type == WordPiece:
+		return parseWordPiece(text)
+	case file.Type != BPE:
+		return m, unsupported("a model of type %s; only BPE, Unigram and WordPiece are known", quote(file.Type))
 	case file.Dropout != nil && *file.Dropout != 0:
 		return m, unsupported("dropout of %v", *file.Dropout)
 	}
@@ -328,13 +347,6 @@ func (s *Spec) Marshal() ([]byte, error) {
 	if added == nil {
 		added = []Added{}
 	}
-	optional := func(s string) *string {
-		if s == "" {
-			return nil
-		}
-		return &s
-	}
-	m := &s.Model
 	return json.Marshal(struct {
 		Version       string        `json:"version"`
 		Truncation    *int          `json:"truncation"`
@@ -348,22 +360,39 @@ func (s *Spec) Marshal() ([]byte, error) {
 	}{
 		Version: "1.0", Added: added,
 		Normalizer: s.Normalizer, PreTokenizer: s.PreTokenizer, PostProcessor: s.PostProcessor, Decoder: s.Decoder,
-		Model: struct {
-			Type         string      `json:"type"`
-			Dropout      *int        `json:"dropout"`
-			Unk          *string     `json:"unk_token"`
-			Prefix       *string     `json:"continuing_subword_prefix"`
-			Suffix       *string     `json:"end_of_word_suffix"`
-			FuseUnk      bool        `json:"fuse_unk"`
-			ByteFallback bool        `json:"byte_fallback"`
-			IgnoreMerges bool        `json:"ignore_merges"`
-			Vocab        Vocabulary  `json:"vocab"`
-			Merges       [][2]string `json:"merges"`
-		}{
-			"BPE", nil, optional(m.Unk), optional(m.Prefix), optional(m.Suffix), m.FuseUnk, m.ByteFallback, m.IgnoreMerges,
-			m.Vocab, append([][2]string{}, m.Merges...),
-		},
+		Model: s.Model.file(),
 	}, json.Deterministic(true), jsontext.WithIndent("  "))
+}
+
+// file is the model as the file has it.
+func (m *Model) file() any {
+	optional := func(s string) *string {
+		if s == "" {
+			return nil
+		}
+		return &s
+	}
+	switch m.Type {
+	case Unigram:
+		return m.unigramFile()
+	case WordPiece:
+		return m.wordPieceFile()
+	}
+	return struct {
+		Type         string      `json:"type"`
+		Dropout      *int        `json:"dropout"`
+		Unk          *string     `json:"unk_token"`
+		Prefix       *string     `json:"continuing_subword_prefix"`
+		Suffix       *string     `json:"end_of_word_suffix"`
+		FuseUnk      bool        `json:"fuse_unk"`
+		ByteFallback bool        `json:"byte_fallback"`
+		IgnoreMerges bool        `json:"ignore_merges"`
+		Vocab        Vocabulary  `json:"vocab"`
+		Merges       [][2]string `json:"merges"`
+	}{
+		BPE, nil, optional(m.Unk), optional(m.Prefix), optional(m.Suffix), m.FuseUnk, m.ByteFallback, m.IgnoreMerges,
+		m.Vocab, append([][2]string{}, m.Merges...),
+	}
 }
 
 // Vocabulary is a vocabulary that is written in the order of its ids.

@@ -104,6 +104,13 @@ func (s *Stream) step(d Decoder, next func(string), fused bool) func(string) {
 			return next
 		}
 		return s.fallback(next)
+	case *Prefixes:
+		first := true
+		return func(text string) {
+			text = d.decode(first, text)
+			first = false
+			next(text)
+		}
 	case *Metaspace:
 		first := true
 		return func(text string) {

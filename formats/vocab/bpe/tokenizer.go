@@ -43,7 +43,7 @@ func New(s *Spec) (*Tokenizer, error) {
 	if err != nil {
 		return nil, wrap("pre_tokenizer", err)
 	}
-	if m := &s.Model; raw && (m.ByteFallback || m.Prefix != "" || m.Suffix != "") {
+	if m := &s.Model; raw && (m.ByteFallback || m.Prefix != "" || m.Suffix != "" || m.Type == Unigram || m.Type == WordPiece) {
 		raw = false
 		steps = append(steps, func() step {
 			return func(p piece, to sink) { to(byteChars(p)) }
@@ -154,7 +154,7 @@ type encoder struct {
 }
 
 func (t *Tokenizer) newEncoder() *encoder {
-	e := &encoder{t: t, word: word{m: t.model}, cache: map[string][]int32{}}
+	e := &encoder{t: t, word: t.model.newWord(), cache: map[string][]int32{}}
 	if t.normalize != nil {
 		e.normalize = t.normalize()
 	}
@@ -184,6 +184,9 @@ func (t *Tokenizer) release(e *encoder) {
 	}
 	if cap(e.word.symbols) > maxPooled {
 		e.word.symbols, e.word.queue = nil, nil
+	}
+	if e.word.lattice != nil {
+		e.word.lattice.Shrink(maxPooled)
 	}
 	t.encoders.Put(e)
 }

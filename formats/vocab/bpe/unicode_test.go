@@ -45,8 +45,16 @@ func TestUnicode(t *testing.T) {
 			})
 		}
 	}
+	bert := (&BertNormalizer{CleanText: true, Chinese: true, Lowercase: true}).maker()()
+	got["BertNormalizer"] = digest(func(s string) string {
+		tracked := bert(piece{s: "A" + s + "É", track: true})
+		plain := bert(piece{s: "A" + s + "É"})
+		require.Equal(t, tracked.s, plain.s)
+		return plain.s
+	})
 	for name, p := range map[string]PreTokenizer{
-		"Digits": &Digits{Individual: true}, "Punctuation": &Punctuation{Behavior: Isolated},
+		"BertPreTokenizer": &Whitespaces{Type: "BertPreTokenizer"},
+		"Digits":           &Digits{Individual: true}, "Punctuation": &Punctuation{Behavior: Isolated},
 		"Whitespace": &Whitespaces{Type: "Whitespace"}, "WhitespaceSplit": &Whitespaces{Type: "WhitespaceSplit"},
 		"ByteLevel": &PreTokenizerSequence{PreTokenizers: []PreTokenizer{&ByteLevel{UseRegex: true}, &Whitespaces{Type: "WhitespaceSplit"}}},
 	} {

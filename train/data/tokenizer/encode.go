@@ -5,6 +5,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/seed18967229/nibble/formats/vocab/unigram"
 	"github.com/seed18967229/nibble/internal/heap"
 )
 
@@ -45,13 +46,14 @@ type encoder struct {
 
 	symbols []symbol
 	queue   heap.Queue[pair]
+	lattice *unigram.Lattice // of a model of probabilities
 	cache   map[string][]int32
 }
 
 func (e *encoder) reset() {
 	*e = encoder{
 		t: e.t, ids: e.ids[:0], ends: e.ends[:0], held: e.held[:0], word: e.word[:0], wordEnds: e.wordEnds[:0],
-		symbols: e.symbols[:0], queue: e.queue[:0], cache: e.cache,
+		symbols: e.symbols[:0], queue: e.queue[:0], lattice: e.lattice, cache: e.cache,
 		prefix: e.t.v.AddSpacePrefix,
 	}
 }
@@ -63,6 +65,9 @@ func (e *encoder) shrink() {
 	}
 	if cap(e.word) > maxPooled {
 		e.word, e.wordEnds, e.symbols, e.queue = nil, nil, nil, nil
+	}
+	if e.lattice != nil {
+		e.lattice.Shrink(maxPooled)
 	}
 }
 
@@ -140,6 +145,9 @@ func (e *encoder) take(id int32, end int) {
 // the text follows, an incomplete character at the end is left. It returns how
 // much of s it took.
 func (e *encoder) text(s string, pos int, whole bool) int {
+	if e.t.charsmap != nil {
+		return e.mapped(s, pos, whole)
+	}
 	i := 0
 	for i < len(s) {
 		r, n := rune(s[i]), 1
@@ -155,6 +163,55 @@ func (e *encoder) text(s string, pos int, whole bool) int {
 	return i
 }
 
+// mapped does the same where characters are replaced by a table: the longest
+// sequence of it first, but for user-defined pieces.
+func (e *encoder) mapped(s string, pos int, whole bool) int {
+	i := 0
+	for i < len(s) {
+		if i+1 < len(s) && s[i+1] < utf8.RuneSelf && e.t.charsmap.Plain(s[i]) && !e.t.fixed.first[s[i]] {
+			i++
+			e.char(rune(s[i-1]), pos+i, 1)
+			continue
+		}
+		if !whole && len(s)-i < max(utf8.UTFMax, e.t.fixed.longest()) {
+			break
+		}
+		with, n, more := "", 0, false
+		if _, n = e.t.fixed.match(s[i:]); n > 0 {
+			with = s[i : i+n]
+		} else if with, n, more = e.t.charsmap.Longest(s[i:]); more && !whole {
+			break
+		}
+		if n == 0 {
+			r, size := utf8.DecodeRuneInString(s[i:])
+			i += size
+			e.char(r, pos+i, size)
+			continue
+		}
+		i += n
+		if with == "" {
+			e.begin(pos+i, n)
+		}
+		for _, r := range with {
+			e.char(r, pos+i, n)
+		}
+	}
+	return i
+}
+
+// begin puts a space in front of the text if there has been nothing of it yet.
+func (e *encoder) begin(end, size int) {
+	if e.begun {
+		return
+	}
+	e.begun = true
+	e.spaced = e.t.v.RemoveExtraWhitespaces
+	if e.prefix {
+		e.put(e.t.space, end-size)
+	}
+	e.prefix = false
+}
+
 // char normalizes one character, of size bytes in the text, that ends at end.
 func (e *encoder) char(r rune, end, size int) {
 	remove := e.t.v.RemoveExtraWhitespaces
@@ -162,12 +219,7 @@ func (e *encoder) char(r rune, end, size int) {
 		if remove && r == ' ' {
 			return
 		}
-		e.begun = true
-		e.spaced = remove
-		if e.prefix {
-			e.put(e.t.space, end-size)
-		}
-		e.prefix = false
+		e.begin(end, size)
 	}
 	if r == ' ' {
 		if remove && e.spaced {

@@ -1,6 +1,10 @@
 package tokenizer
 
-import "unicode/utf8"
+import (
+	"unicode/utf8"
+
+	"github.com/seed18967229/nibble/formats/vocab/unigram"
+)
 
 // symbol is a part of a word: a character, a fixed piece, or what was joined of
 // them. One that was joined to the symbol before it has no length.
@@ -13,6 +17,10 @@ type symbol struct {
 // split joins the characters of the word as long as there is a piece for two
 // symbols, and emits what remains. This is SentencePiece's bpe::Model::Encode.
 func (e *encoder) split() {
+	if e.lattice != nil {
+		e.choose()
+		return
+	}
 	e.symbols = e.symbols[:0]
 	for at := 0; at < len(e.word); {
 		n, fixed := e.symbolAt(at)
@@ -47,6 +55,22 @@ func (e *encoder) split() {
 	}
 	for i := int32(0); i >= 0; i = e.symbols[i].next {
 		e.emit(int(e.symbols[i].start), int(e.symbols[i].end))
+	}
+}
+
+// choose emits the most probable pieces of the word: unigram::Model::EncodeOptimized.
+// SentencePiece has one sum for all of the text, in 32 bits; here it begins anew with
+// each word, so that it does not lose digits in a long text.
+func (e *encoder) choose() {
+	start := 0
+	for _, p := range unigram.Split(e.lattice, e.word) {
+		end := int(p.End)
+		if p.ID == unigram.Unknown {
+			e.emit(start, end)
+		} else {
+			e.add(p.ID, e.endOf(end))
+		}
+		start = end
 	}
 }
 

@@ -2,15 +2,18 @@ package tokenizer
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"unicode/utf8"
 
 	"github.com/seed18967229/nibble/formats/vocab"
+	"github.com/seed18967229/nibble/formats/vocab/unigram"
 	"github.com/seed18967229/nibble/tensor"
 )
 
-// spm is the engine of SentencePiece models.
+// spm is the engine of SentencePiece models, of pieces that are joined in the order
+// of their scores or, with probable, of those that are together the most probable.
 type spm struct {
 	v      *vocab.Vocab
 	scores []float32        // by id
@@ -24,6 +27,9 @@ type spm struct {
 	unk    int32            // the Unknown piece, or vocab.None
 	space  rune             // what a space becomes
 
+	probable *unigram.Model
+	charsmap *unigram.Charsmap // what characters are normalized by, or nil
+
 	encoders sync.Pool // *encoder
 }
 
@@ -35,7 +41,13 @@ func newSPM(v *vocab.Vocab) (*spm, error) {
 	if v.EscapeWhitespaces {
 		t.space, _ = utf8.DecodeRuneInString(vocab.Space)
 	}
-	t.encoders.New = func() any { return &encoder{t: t, cache: map[string][]int32{}} }
+	if len(v.Charsmap) > 0 {
+		var err error
+		if t.charsmap, err = unigram.ParseCharsmap(v.Charsmap); err != nil {
+			return nil, err
+		}
+	}
+	t.encoders.New = func() any { return t.newEncoder() }
 	for i, p := range v.Pieces {
 		id := int32(i)
 		t.scores[id] = p.Score
@@ -66,7 +78,9 @@ func newSPM(v *vocab.Vocab) (*spm, error) {
 	for _, m := range []*matcher{&t.fixed, &t.added, &t.parsed} {
 		m.sort()
 	}
-	if err := t.resolveUnused(); err != nil {
+	if v.Kind == vocab.Unigram {
+		t.addProbabilities()
+	} else if err := t.resolveUnused(); err != nil {
 		return nil, err
 	}
 	for text := range t.ids {
@@ -74,6 +88,48 @@ func newSPM(v *vocab.Vocab) (*spm, error) {
 	}
 	return t, nil
 }
+
+func (t *spm) newEncoder() *encoder {
+	e := &encoder{t: t, cache: map[string][]int32{}}
+	if t.probable != nil {
+		e.lattice = t.probable.NewLattice()
+	}
+	return e
+}
+
+// addProbabilities makes the model of the scores. That of a user-defined piece is
+// high enough that it is hardly ever split, by SentencePiece's formula.
+func (t *spm) addProbabilities() {
+	worst, best := float32(math.MaxFloat32), float32(smallest)
+	for _, p := range t.v.Pieces {
+		if p.Type == vocab.Normal {
+			worst, best = min(worst, p.Score), max(best, p.Score)
+		}
+	}
+	var pieces []unigram.Piece
+	for i, p := range t.v.Pieces {
+		score := float64(p.Score)
+		switch p.Type {
+		case vocab.Normal:
+		case vocab.UserDefined:
+			if p.Added {
+				continue
+			}
+			score = float64(float32(len(p.Text))*best) - 0.1
+		case vocab.Unused:
+			delete(t.ids, p.Text)
+			continue
+		default:
+			continue
+		}
+		pieces = append(pieces, unigram.Piece{Text: p.Text, Score: score, ID: int32(i)})
+	}
+	t.probable = unigram.New(pieces, float64(worst), true)
+}
+
+// smallest is the least positive number of 32 bits that is not subnormal, which
+// SentencePiece's search for the best score starts with.
+const smallest = 0x1p-126
 
 // resolveUnused finds what becomes of the pieces that are made on the way but
 // are never a result: SentencePiece (0.2.3) takes them apart again into what they

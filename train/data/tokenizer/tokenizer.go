@@ -55,7 +55,7 @@ func newEngine(v *vocab.Vocab) (engine, error) {
 	case v.Spec != nil:
 		t, err := bpe.New(v.Spec)
 		return words{t}, err
-	case v.Kind == vocab.SPM:
+	case v.Kind == vocab.SPM || v.Kind == vocab.Unigram:
 		return newSPM(v)
 	}
 	return nil, hint.Add(fmt.Errorf("%w: the pre-tokenizer %q; it is not known how it splits text", tensor.ErrUnsupported, v.Pre),
