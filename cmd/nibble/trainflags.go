@@ -25,6 +25,7 @@ type trainOptions struct {
 	cache                            sizeFlag
 	mask                             data.Mask
 	report                           int
+	screens                          screenOptions
 	dryRun                           bool
 	train.Config
 
@@ -70,6 +71,7 @@ func (o *trainOptions) flags(f *pflag.FlagSet) {
 	f.Float64Var(&c.MaxGradNorm, "max-grad-norm", c.MaxGradNorm, "clip the gradient to this norm; 0 is never")
 
 	o.methodFlags(f)
+	o.screenFlags(f)
 
 	f.IntVar(&c.SaveEvery, "save-every", c.SaveEvery, "steps between checkpoints; 0 is only at the end")
 	f.IntVar(&c.SaveTotalLimit, "save-total-limit", c.SaveTotalLimit, "checkpoints to keep, the last ones; 0 is all")

@@ -2,12 +2,15 @@ package live
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/seed18967229/nibble/internal/memory"
 )
 
 // Run is what is known of a run before it begins.
@@ -111,10 +114,7 @@ type point struct {
 func newPoint(s Step) point {
 	p := point{
 		Step: s.Step, N: 1, Loss: number(s.Loss), Low: number(s.Loss), High: number(s.Loss), Smooth: number(s.Smoothed),
-		Norm: number(s.GradNorm), Rate: number(s.LearningRate), Speed: number(s.TokensPerSecond), Memory: s.Memory, Peak: s.Peak,
-	}
-	if s.Seconds > 0 {
-		p.Wait = number(min(1, s.DiskWait/s.Seconds))
+		Norm: number(s.GradNorm), Rate: number(s.LearningRate), Speed: number(s.TokensPerSecond), Memory: s.Memory, Wait: number(s.WaitShare()), Peak: s.Peak,
 	}
 	return p
 }
@@ -382,4 +382,27 @@ func cut(s string) string {
 		end--
 	}
 	return s[:end] + " […]"
+}
+
+// WaitShare is the share of the step's time that was spent waiting for the disk.
+func (s *Step) WaitShare() float64 {
+	if s.Seconds <= 0 {
+		return 0
+	}
+	return min(1, s.DiskWait/s.Seconds)
+}
+
+// Line is how the run stands, on one short line.
+func (b *Board) Line() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.all.Points) == 0 {
+		return ""
+	}
+	p := b.all.Points[len(b.all.Points)-1]
+	line := fmt.Sprintf("  loss %.4f  %.0f tokens/s  ETA %v", float64(p.Smooth), float64(p.Speed), time.Duration(b.all.Left)*time.Second)
+	if p.Peak > 0 {
+		line += fmt.Sprintf("  %s of %s", memory.FormatSize(p.Peak), memory.FormatSize(b.all.Run.Planned))
+	}
+	return line + fmt.Sprintf("  disk wait %.0f %%", 100*float64(p.Wait))
 }

@@ -62,3 +62,9 @@ func (h hosts) allow(host string) bool {
 	}
 	return name != "" && slices.Contains(h, name)
 }
+
+// Check reports what is wrong with an address for Listen.
+func Check(addr string) error {
+	_, _, err := split(addr)
+	return err
+}
