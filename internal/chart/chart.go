@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
@@ -88,6 +89,9 @@ func Lines(title, x, y string, svg bool, series ...Series) ([]byte, error) {
 			p.Add(d.(plot.Plotter))
 		}
 		keys = append(keys, k)
+	}
+	if room := 0.04 * (p.Y.Max - p.Y.Min); room > 0 && !math.IsInf(room, 0) {
+		p.Y.Min, p.Y.Max = p.Y.Min-room, p.Y.Max+room
 	}
 	canvas, out := newCanvas(10*vg.Inch, 6.25*vg.Inch, svg)
 	whole := draw.New(canvas)
@@ -188,6 +192,12 @@ func newPlot(title, x, y string) *plot.Plot {
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, x, y
 	p.Title.TextStyle.Font.Size, p.Title.Padding = vg.Points(14), vg.Points(6)
 	p.Legend.Top, p.Legend.XOffs, p.Legend.YOffs, p.Legend.Padding = true, -vg.Points(10), -vg.Points(6), vg.Points(3)
+	for _, f := range []*font.Font{
+		&p.Title.TextStyle.Font, &p.Legend.TextStyle.Font,
+		&p.X.Label.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Label.TextStyle.Font, &p.Y.Tick.Label.Font,
+	} {
+		f.Variant = "Sans"
+	}
 	grid := plotter.NewGrid()
 	grid.Vertical.Color, grid.Horizontal.Color = color.Gray{Y: 225}, color.Gray{Y: 225}
 	p.Add(grid)

@@ -72,7 +72,7 @@ const (
 	Failed   Status = "failed"
 )
 
-// What a Board keeps at most.
+// What a Board keeps at most. The page does the same with samples and notes.
 const (
 	maxPoints  = 2048
 	maxEvals   = 1024
@@ -234,13 +234,12 @@ func (b *Board) Add(s Step) {
 		if n := len(b.all.Samples); n > maxSamples {
 			// The first show where the model came from, the last where it is.
 			b.all.Samples = append(b.all.Samples[:1:1], b.all.Samples[2:]...)
-			thinned = true
 		}
 	}
 	for _, text := range s.Notes {
 		c.Notes = append(c.Notes, note{s.Step, cut(text)})
 	}
-	thinned = b.note(c.Notes...) || thinned
+	b.note(c.Notes...)
 	b.publish(c, thinned)
 }
 
@@ -249,16 +248,15 @@ func (b *Board) Note(text string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := note{b.all.Step, cut(text)}
-	b.publish(change{Notes: []note{n}, Step: b.all.Step, Left: b.all.Left}, b.note(n))
+	b.note(n)
+	b.publish(change{Notes: []note{n}, Step: b.all.Step, Left: b.all.Left}, false)
 }
 
-func (b *Board) note(list ...note) (thinned bool) {
+func (b *Board) note(list ...note) {
 	b.all.Notes = append(b.all.Notes, list...)
 	if n := len(b.all.Notes) - maxNotes; n > 0 {
 		b.all.Notes = append(b.all.Notes[:0:0], b.all.Notes[n:]...)
-		return true
 	}
-	return false
 }
 
 // End says how the run has ended, and why if it failed.

@@ -387,6 +387,8 @@ function apply(c) {
   if (c.eval) state.evals.push(c.eval);
   if (c.samples) state.samples.push(c.samples);
   if (c.notes) state.notes.push(...c.notes);
+  if (state.samples.length > 24) state.samples.splice(1, 1);
+  if (state.notes.length > 200) state.notes.splice(0, state.notes.length - 200);
   state.step = c.step;
   state.left = c.left;
 }
