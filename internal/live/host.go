@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/seed18967229/nibble/internal/hint"
 )
 
 // loopback is where a port alone is listened on.
@@ -25,7 +23,7 @@ func split(addr string) (host, port string, err error) {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
-		return "", "", hint.Add(fmt.Errorf("%q is no address to listen on", addr), "write :8080, or HOST:8080 for others than this machine")
+		return "", "", fmt.Errorf("%q is no address to listen on: write :8080, or HOST:8080 for others than this machine", addr)
 	}
 	if host == "" {
 		host = loopback

@@ -53,7 +53,7 @@ const charts = [
     name: "Loss", unit: "nats per token", wide: true, write: loss,
     series: [
       { name: "each step", color: "c0", pale: true, rows: () => state.points, y: (p) => p.l, low: (p) => p.lo, high: (p) => p.hi },
-      { name: "smoothed", color: "c0", rows: () => state.points, y: (p) => p.m },
+      { name: "smoothed", color: "c0", smooth: true, rows: () => state.points, y: (p) => p.m },
       { name: "validation", color: "c1", dots: true, rows: () => state.evals, y: (e) => e.l },
     ],
     best: true,
@@ -78,7 +78,7 @@ const ticks = (low, high, n, whole) => {
   let step = p * ([1, 2, 5].find((f) => p * f >= raw * 0.999) || 10);
   if (whole) step = Math.max(1, Math.round(step));
   const out = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9 && out.length < 50; i++) out.push(i * step);
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9 && out.length < 50; i++) out.push(i * step + 0); // no -0
   return [out, step];
 };
 
@@ -92,8 +92,7 @@ class Chart {
     if (spec.series.length > 1) {
       this.keys = html("div", "keys");
       for (const s of spec.series) {
-        const b = html("button", s.color + (s.pale ? " pale" : ""), html("i"), html("span", "", s.name));
-        b.lastChild.style.color = "var(--ink)";
+        const b = html("button", s.pale ? "pale" : "", html("i", s.color), s.name);
         b.type = "button";
         b.setAttribute("aria-pressed", "true");
         b.title = "show or hide";
@@ -188,7 +187,7 @@ class Chart {
     const [marks, step] = ticks(low / div, high / div, height / 55);
     const write = spec.tick || ((v) => (Math.abs(v) >= 10000 ? grouped(v) : v.toFixed(Math.max(0, Math.min(6, -Math.floor(Math.log10(step) + 1e-9))))));
     const names = marks.map(write);
-    const left = 12 + 6.6 * Math.max(...names.map((n) => n.length)), right = width - 12, top = 8, bottom = height - (spec.wide ? 40 : 24);
+    const left = 16 + 6.6 * Math.max(...names.map((n) => n.length)), right = width - 12, top = 8, bottom = height - (spec.wide ? 40 : 24);
     const x = (s) => left + ((s - from) / (to - from)) * (right - left);
     const y = (v) => bottom - ((v - low) / (high - low)) * (bottom - top);
     this.scale = { x, y, step: (px) => from + (Math.min(Math.max(px, left), right) - left) / (right - left) * (to - from), top, bottom, width };
@@ -214,7 +213,7 @@ class Chart {
       if (s.low && rows.some((r) => r.n > 1)) {
         root.append(svg("path", { class: "band " + s.color, d: "M" + [...rows.map((r) => f(x(r.s)) + "," + f(y(s.high(r)))), ...rows.toReversed().map((r) => f(x(r.s)) + "," + f(y(s.low(r))))].join("L") + "Z" }));
       }
-      if (rows.length > 1) root.append(svg("path", { class: "line " + s.color + (s.pale ? " pale" : ""), d: "M" + rows.map((r) => f(x(r.s)) + "," + f(y(s.y(r)))).join("L") }));
+      if (rows.length > 1) root.append(svg("path", { class: "line " + s.color + (s.pale ? " pale" : "") + (rows.length > 300 && !s.smooth ? " thin" : ""), d: "M" + rows.map((r) => f(x(r.s)) + "," + f(y(s.y(r)))).join("L") }));
       if (s.dots ? rows.length <= 100 : rows.length === 1) for (const r of rows) root.append(svg("circle", { class: "dot " + s.color, cx: f(x(r.s)), cy: f(y(s.y(r))), r: 4.5 }));
     }
     const best = spec.best && bestEval();
@@ -342,7 +341,7 @@ function show() {
   }
   $("evals").hidden = !evals.length;
   $("evals").querySelector("tbody").replaceChildren(...evals.toReversed().map((e) => {
-    const row = html("tr", e === best ? "best" : "", html("td", "", grouped(e.s)), html("td", "", loss(e.l)), html("td", "", few(Math.exp(e.l))), html("td", "l", e === best ? "best" : ""));
+    const row = html("tr", e === best ? "best" : "", html("td", "", grouped(e.s)), html("td", "", loss(e.l)), html("td", "", Number(Math.exp(e.l).toPrecision(4)).toLocaleString("en")), html("td", "l", e === best ? "best" : ""));
     return row;
   }));
   showSamples();
