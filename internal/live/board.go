@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
-
-	"github.com/seed18967229/nibble/internal/memory"
 )
 
 // Run is what is known of a run before it begins.
@@ -390,7 +388,9 @@ func (s *Step) WaitShare() float64 {
 	return min(1, s.DiskWait/s.Seconds)
 }
 
-// Line is how the run stands, on one short line.
+// Line is how the run stands, short enough to stand behind a bar on 80 columns: the loss,
+// smoothed, the speed, the time left, the most memory and what was planned, and how much of
+// the time went by waiting for the disk.
 func (b *Board) Line() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -398,9 +398,14 @@ func (b *Board) Line() string {
 		return ""
 	}
 	p := b.all.Points[len(b.all.Points)-1]
-	line := fmt.Sprintf("  loss %.4f  %.0f tokens/s  ETA %v", float64(p.Smooth), float64(p.Speed), time.Duration(b.all.Left)*time.Second)
+	line := fmt.Sprintf("  loss %.4f  %.0f tok/s  ETA %v", float64(p.Smooth), float64(p.Speed), time.Duration(b.all.Left)*time.Second)
 	if p.Peak > 0 {
-		line += fmt.Sprintf("  %s of %s", memory.FormatSize(p.Peak), memory.FormatSize(b.all.Run.Planned))
+		const gib = 1 << 30
+		if planned := b.all.Run.Planned; planned < 10*gib {
+			line += fmt.Sprintf("  %d of %d MiB", p.Peak>>20, planned>>20)
+		} else {
+			line += fmt.Sprintf("  %.1f of %.1f GiB", float64(p.Peak)/gib, float64(planned)/gib)
+		}
 	}
-	return line + fmt.Sprintf("  disk wait %.0f %%", 100*float64(p.Wait))
+	return line + fmt.Sprintf("  disk %.0f %%", 100*float64(p.Wait))
 }

@@ -196,3 +196,14 @@ func TestPolicy(t *testing.T) {
 	}
 	require.Contains(t, html.UnescapeString(string(text)), policy(part("style"), part("script")))
 }
+
+func TestLine(t *testing.T) {
+	b := NewBoard(Run{Planned: 48 << 20})
+	require.Empty(t, b.Line())
+	s := step(7)
+	s.Peak, s.Left, s.Memory = 37<<20, 3725.9, 0
+	b.Add(s)
+	require.Equal(t, "  loss 3.5000  100 tok/s  ETA 1h2m5s  37 of 48 MiB  disk 50 %", b.Line())
+	b.all.Run.Planned = 20 << 30
+	require.Contains(t, b.Line(), "  0.0 of 20.0 GiB")
+}
