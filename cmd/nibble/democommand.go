@@ -81,7 +81,7 @@ func (r *demoResult) text(w io.Writer) {
 		fmt.Fprintf(w, "  %-36s %s\n", n, memory.FormatSize(r.Disk[n]))
 	}
 	fmt.Fprintf(w, "%.0f s, peak memory %s; everything is in %s, the loss curve in %s\n",
-		r.Seconds, memory.FormatSize(r.PeakRSS), r.Dir, filepath.Join(r.Dir, "adapters", plotName))
+		r.Seconds, memory.FormatSize(r.PeakRSS), r.Dir, filepath.Join(r.Dir, "adapters", picturePNG))
 }
 
 // The demo's own settings: enough training for the text to change its style in

@@ -44,6 +44,15 @@ type bar struct {
 }
 
 func (a *app) progress(what string, total int64, u unit) *bar {
+	counter, speed := decor.CountersKibiByte("% .1f / % .1f"), decor.AverageSpeed(decor.SizeB1024(0), "% .1f")
+	if u == itemsUnit {
+		counter, speed = decor.CountersNoUnit("%d / %d"), decor.AverageSpeed(0, "%.1f/s")
+	}
+	return a.progressSaying(what, total, u, counter, decor.Name("  "), speed, decor.Name("  ETA "), decor.AverageETA(decor.ET_STYLE_GO))
+}
+
+// progressSaying is progress with something else to say behind the bar of a terminal.
+func (a *app) progressSaying(what string, total int64, u unit, say ...decor.Decorator) *bar {
 	b := &bar{what: what, total: total, unit: u, start: time.Now(), nextAt: 10 * patience}
 	if a.quiet {
 		return b
@@ -56,14 +65,10 @@ func (a *app) progress(what string, total int64, u unit) *bar {
 	delay := make(chan any)
 	time.AfterFunc(patience, func() { close(delay) })
 	b.show = mpb.New(mpb.WithOutput(a.err), mpb.WithRenderDelay(delay), mpb.WithWidth(40), mpb.WithRefreshRate(200*time.Millisecond))
-	counter, speed := decor.CountersKibiByte("% .1f / % .1f"), decor.AverageSpeed(decor.SizeB1024(0), "% .1f")
-	if u == itemsUnit {
-		counter, speed = decor.CountersNoUnit("%d / %d"), decor.AverageSpeed(0, "%.1f/s")
-	}
 	b.bar = b.show.AddBar(total,
 		mpb.BarRemoveOnComplete(),
 		mpb.PrependDecorators(decor.Name(what+" ")),
-		mpb.AppendDecorators(counter, decor.Name("  "), speed, decor.Name("  ETA "), decor.AverageETA(decor.ET_STYLE_GO)))
+		mpb.AppendDecorators(say...))
 	return b
 }
 
@@ -123,6 +128,14 @@ func (b *bar) println(line string) {
 	case b.lines != nil:
 		fmt.Fprintln(b.lines, line)
 	}
+}
+
+// warn prints a line whatever is asked for, above the bar if there is one.
+func (b *bar) warn(w io.Writer, line string) {
+	if b != nil && b.show != nil && time.Since(b.start) > patience {
+		w = b.show
+	}
+	fmt.Fprintln(w, line)
 }
 
 // stop takes the bar away.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -220,6 +219,11 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 			}
 		}
 	}
+	screens, err := a.newScreens(o, plan)
+	if err != nil {
+		return nil, err
+	}
+	defer screens.close()
 	out, err := newTrainOutput(o.out, a.force, o.resume != "")
 	if err != nil {
 		return nil, err
@@ -231,6 +235,7 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 			out.empty()
 		}
 	}()
+	defer func() { screens.end(err) }()
 	started, err := a.start(ctx, m, o)
 	if err != nil {
 		return nil, err
@@ -267,11 +272,10 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	a.note("training %s of %s parameters (%.2f %%): %d steps over %d examples", thousands(plan.Trainable), thousands(plan.Params),
 		100*float64(plan.Trainable)/float64(plan.Params), run.Steps(), set.Train.Len())
 
-	bar := a.progress("train", int64(run.Steps()), itemsUnit)
-	defer bar.stop()
-	bar.skip(int64(from.State.Step))
+	screens.begin(run.Steps(), &from)
+	out.onSave = screens.draw
 	out.onLog = func(r train.Record) {
-		a.reportStep(bar, r, run.Steps(), o.report)
+		screens.log(r)
 		runtime.GC() // a step leaves little, and the plan has no room for much
 	}
 	run.SaveWhen(out.asked)
@@ -283,7 +287,7 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 		}
 		return nil, err
 	}
-	bar.stop()
+	screens.bar.stop()
 	if err := a.finishTraining(ctx, m, out, run, &state, o); err != nil {
 		return nil, err
 	}
@@ -300,26 +304,6 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	return r, a.writeCard(m, set, r, o)
 }
 
-// reportStep shows a step: every so many a line, and with --json each as an
-// object of its own.
-func (a *app) reportStep(bar *bar, r train.Record, steps, every int) {
-	if r.Step > 0 {
-		bar.add(1)
-	}
-	if a.json {
-		_ = json.NewEncoder(a.out).Encode(r)
-		return
-	}
-	if a.quiet {
-		return
-	}
-	if r.Step > 0 && (r.Step == 1 || r.Step == steps || every > 0 && r.Step%every == 0) {
-		bar.println(fmt.Sprintf("step %d/%d  loss %.4f  grad norm %.3f  lr %.2e  %.0f tokens/s  peak %s",
-			r.Step, steps, r.Loss, r.GradNorm, r.LearningRate, r.TokensPerSecond, memory.FormatSize(memory.PeakRSS())))
-	}
-	a.reportWatch(bar, r, steps)
-}
-
 // adapterConfig is the adapter_config.json of the run.
 func adapterConfig(o *trainOptions, m *arch.Model) (*peft.Config, error) {
 	c, err := o.PEFT(m)
@@ -332,9 +316,6 @@ func adapterConfig(o *trainOptions, m *arch.Model) (*peft.Config, error) {
 
 // finishTraining writes the result of a run into its output directory.
 func (a *app) finishTraining(ctx context.Context, m *model, out *trainOutput, run *train.Run, state *train.State, o *trainOptions) (err error) {
-	if err := out.plot(); err != nil {
-		return err
-	}
 	trained := run.Trained()
 	best, done, err := o.best(state)
 	if err != nil {

@@ -50,9 +50,12 @@ func (o *trainOutput) Save(c train.Checkpoint) error {
 		// The new run has something to show; the old one may go.
 		err := os.RemoveAll(o.aside)
 		o.aside = ""
-		return err
+		if err != nil {
+			return err
+		}
 	}
-	return o.plot()
+	o.onSave()
+	return nil
 }
 
 func (o *trainOutput) fill(d *fsx.Dir, c train.Checkpoint) error {

@@ -30,6 +30,7 @@ type trainOptions struct {
 	exports   []string
 	exportDir string
 	line      []string // the command, for the card
+	screens   screenOptions
 	train.Config
 
 	// setBy says what set each flag that was set: the command line, a file or a preset.
@@ -80,6 +81,7 @@ func (o *trainOptions) flags(f *pflag.FlagSet) {
 
 	o.methodFlags(f)
 	o.watchFlags(f)
+	o.screenFlags(f)
 	o.exportFlags(f)
 	o.switches(f)
 	enumerate(f, "fine-tune-type", train.FineTuneTypes())

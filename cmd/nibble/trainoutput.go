@@ -12,7 +12,6 @@ import (
 
 	"github.com/seed18967229/nibble/formats/hf"
 	"github.com/seed18967229/nibble/formats/peft"
-	"github.com/seed18967229/nibble/internal/chart"
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/train"
@@ -22,7 +21,6 @@ import (
 // transformers and LLaMA-Factory have them.
 const (
 	logName        = "trainer_log.jsonl"
-	plotName       = "loss.png"
 	stateName      = "trainer_state.json"
 	optimizerName  = "optimizer.safetensors"
 	checkpointName = "checkpoint-"
@@ -37,6 +35,7 @@ type trainOutput struct {
 	log     *os.File
 	records []train.Record
 	onLog   func(train.Record)
+	onSave  func() // after a checkpoint
 
 	// aside is the directory that this one replaces, until something of the new
 	// run is safe.
@@ -137,27 +136,6 @@ func (o *trainOutput) Log(r train.Record) error {
 	}
 	o.onLog(r)
 	return nil
-}
-
-// plot draws the losses so far.
-func (o *trainOutput) plot() error {
-	var raw, eval []chart.Point
-	for _, r := range o.records {
-		if r.Step > 0 {
-			raw = append(raw, chart.Point{X: float64(r.Step), Y: r.Loss})
-		}
-		if r.EvalLoss != nil {
-			eval = append(eval, chart.Point{X: float64(r.Step), Y: *r.EvalLoss})
-		}
-	}
-	png, err := chart.Lines("Loss", "step", "cross-entropy, nats per token",
-		chart.Series{Name: "training", Style: chart.Faint, Points: raw},
-		chart.Series{Name: "training, smoothed", Style: chart.Strong, Points: chart.Smooth(raw, 0.8)},
-		chart.Series{Name: "validation", Style: chart.Dotted, Points: eval})
-	if err != nil {
-		return err
-	}
-	return fsx.WriteFile(filepath.Join(o.dir, plotName), png, true)
 }
 
 // close ends the log. A run that failed before anything of it was safe leaves

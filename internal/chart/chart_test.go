@@ -2,8 +2,11 @@ package chart
 
 import (
 	"bytes"
+	"encoding/xml"
 	"image/png"
+	"io"
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -14,15 +17,52 @@ func TestLines(t *testing.T) {
 	for _, series := range [][]Series{
 		nil,
 		{{"none", Strong, nil}},
-		{{"raw", Faint, raw}, {"smooth", Strong, Smooth(raw[:2], 0.9)}, {"eval", Dotted, []Point{{0, 5}}}},
+		{{"raw", Faint, raw}, {"smooth", Strong, Smooth(raw[:2], 0.9)}, {"eval", Dotted, []Point{{0, 5}}}, {"best", Ring, []Point{{0, 5}}}},
 	} {
-		b, err := Lines("Loss", "step", "nats", series...)
+		b, err := Lines("Loss", "step", "nats", false, series...)
 		require.NoError(t, err)
 		img, err := png.Decode(bytes.NewReader(b))
 		require.NoError(t, err)
 		require.Equal(t, 960, img.Bounds().Dx())
 		require.Equal(t, 600, img.Bounds().Dy())
+
+		b, err = Lines("Loss", "step", "nats", true, series...)
+		require.NoError(t, err)
+		d := xml.NewDecoder(bytes.NewReader(b))
+		for err == nil {
+			_, err = d.Token()
+		}
+		require.Equal(t, io.EOF, err)
+		for _, s := range series {
+			require.Equal(t, len(s.Points) > 0, strings.Contains(string(b), ">"+s.Name+"<"), s.Name)
+		}
 	}
+}
+
+// Of a long series what stands out is drawn, and little else.
+func TestThin(t *testing.T) {
+	var long []Point
+	for i := range 100_000 {
+		long = append(long, Point{float64(i), float64(i % 7)})
+	}
+	long[0].Y, long[54_321].Y, long[77_777].Y, long[99_999].Y = 50, 100, -100, 60
+	long[5].Y = math.Inf(1)
+	got := thin(long, 800)
+	require.LessOrEqual(t, len(got), 2*800+4)
+	for _, p := range []Point{long[0], long[54_321], long[77_777], long[99_999]} {
+		require.Contains(t, got, p)
+	}
+	for i := range got[1:] {
+		require.LessOrEqual(t, got[i].X, got[i+1].X)
+		require.False(t, math.IsInf(got[i].Y, 0))
+	}
+	require.Len(t, thin(long[:1000], 800), 999, "a short one is whole")
+	require.Len(t, thin(make([]Point, 5000), 800), 5000, "as is one without an extent")
+	require.Empty(t, thin(nil, 800))
+
+	svg, err := Lines("Loss", "step", "nats", true, Series{"raw", Faint, long})
+	require.NoError(t, err)
+	require.Less(t, len(svg), 100_000)
 }
 
 // The ticks of a short axis far from zero end, and are apart from each other.

@@ -3,15 +3,12 @@ package chart
 import (
 	"bytes"
 	"image/color"
-	"io"
 	"math"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgimg"
-	"gonum.org/v1/plot/vg/vgsvg"
 )
 
 // Curve is a named line.
@@ -61,15 +58,7 @@ func CurvesAndGrid(title, x, y string, zero bool, curves []Curve, grid Grid, svg
 	}
 
 	const width, height = 15 * vg.Inch, 6.25 * vg.Inch
-	var canvas vg.CanvasSizer
-	var out io.WriterTo
-	if svg {
-		c := vgsvg.New(width, height)
-		canvas, out = c, c
-	} else {
-		c := vgimg.New(width, height)
-		canvas, out = c, vgimg.PngCanvas{Canvas: c}
-	}
+	canvas, out := newCanvas(width, height, svg)
 	whole := draw.New(canvas)
 	whole.SetColor(color.White)
 	whole.Fill(whole.Rectangle.Path())

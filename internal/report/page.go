@@ -230,3 +230,6 @@ func lastPart(path string) string {
 	}
 	return path
 }
+
+// Style returns the style of the page, for pages that are to look like it.
+func Style() string { return styleText }
