@@ -168,6 +168,7 @@ func (r *run) callMacro(m *macro, a values) Value {
 			s.set(p, v)
 		} else {
 			missing[p] = true
+			s.set(p, &undefined{hint: "parameter " + repr(p) + " was not provided", name: p})
 		}
 	}
 	if m.caller {
@@ -200,8 +201,6 @@ func (r *run) callMacro(m *macro, a values) Value {
 		}
 		if d := i - len(m.params) + len(m.defaults); d >= 0 {
 			s.set(p, r.eval(m.defaults[d], s))
-		} else {
-			s.set(p, &undefined{hint: "parameter " + repr(p) + " was not provided", name: p})
 		}
 	}
 	return r.capture(func() { r.exec(m.body, s) })

@@ -371,7 +371,7 @@ func (r *run) slice(v, start, stop, step Value) Value {
 		r.fail("unhashable type: 'slice'")
 	case rangeOf:
 		from, to, by := r.bounds(start, stop, step, v.n)
-		return rangeOf{v.start + from*v.step, v.step * by, count(from, to, by)}
+		return rangeOf{v.start + from*v.step, v.start + to*v.step, v.step * by, count(from, to, by)}
 	case *List:
 		return &List{r.sliceItems(v.Items, start, stop, step)}
 	case *Tuple:

@@ -284,7 +284,7 @@ func (l *lexer) code(end tokenKind) {
 		default:
 			op := operatorAt(s)
 			if op == "" {
-				l.position(l.at).fail(Syntax, "unexpected char %s", repr(string(r)))
+				l.unexpected(string(r))
 			}
 			if closing[op] != "" {
 				open = append(open, closing[op])
@@ -401,7 +401,11 @@ func (l *lexer) str() {
 			return
 		}
 	}
-	l.position(l.at).fail(Syntax, "unexpected char %s", repr(s[:1]))
+	l.unexpected(s[:1])
+}
+
+func (l *lexer) unexpected(char string) {
+	l.position(l.at).fail(Syntax, "unexpected char %s at %d", repr(char), utf8.RuneCountInString(l.source[:l.at]))
 }
 
 var escapes = map[byte]string{'\\': "\\", '\'': "'", '"': "\"", 'a': "\a", 'b': "\b", 'f': "\f", 'n': "\n", 'r': "\r", 't': "\t", 'v': "\v", '\n': ""}

@@ -35,7 +35,7 @@ type (
 	}
 
 	// rangeOf is range(...).
-	rangeOf struct{ start, step, n int64 }
+	rangeOf struct{ start, stop, step, n int64 }
 
 	// iterator is a generator: its values can be had once.
 	iterator struct {
@@ -117,6 +117,10 @@ func typeName(v Value) string {
 		return "Joiner"
 	case *cycler:
 		return "Cycler"
+	case function:
+		if v.self != nil {
+			return "builtin_function_or_method"
+		}
 	}
 	return "function"
 }
@@ -152,6 +156,8 @@ func (u *undefined) message() string {
 	switch n := u.name.(type) {
 	case int64:
 		key = strconv.FormatInt(n, 10)
+	case float64:
+		key = formatFloat(n)
 	case nil:
 		key = "None"
 	}
@@ -314,11 +320,11 @@ func (r *run) appendRepr(b *builder, v Value) {
 	case *Dict:
 		r.appendDict(b, v)
 	case *namespace:
-		b.write("<TemplateNamespace ")
+		b.write("<Namespace ")
 		r.appendDict(b, v.attrs)
 		b.write(">")
 	case rangeOf:
-		b.write("range(" + strconv.FormatInt(v.start, 10) + ", " + strconv.FormatInt(v.start+v.n*v.step, 10))
+		b.write("range(" + strconv.FormatInt(v.start, 10) + ", " + strconv.FormatInt(v.stop, 10))
 		if v.step != 1 {
 			b.write(", " + strconv.FormatInt(v.step, 10))
 		}
