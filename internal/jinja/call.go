@@ -148,7 +148,8 @@ func (r *run) call(f Value, a values) Value {
 }
 
 func (r *run) callMacro(m *macro, a values) Value {
-	defer r.deeper()()
+	r.enter()
+	defer r.leave()
 	s := &scope{outer: m.scope}
 	rest := a.named
 	take := func(name string) (Value, bool) {

@@ -145,6 +145,8 @@ func generator(next func() (Value, bool)) Value { return &iterator{"generator", 
 func (r *run) lazily(v Value, next func(from func() (Value, bool)) (Value, bool)) Value {
 	var from func() (Value, bool)
 	return generator(func() (Value, bool) {
+		r.enter()
+		defer r.leave()
 		if from == nil {
 			if !r.truth(v) {
 				return nil, false
@@ -298,7 +300,7 @@ func toInt(r *run, self Value, a []Value) Value {
 		if base < 0 || base == 1 || base > 36 {
 			return missing
 		}
-		r.scan(len(s))
+		r.step(int64(len(s)))
 		if i, ok := parseInt(s, int(base)); ok {
 			return i
 		}
@@ -319,6 +321,7 @@ func toFloat(r *run, self Value, a []Value) Value {
 		return f
 	}
 	if s, ok := stringOf(self); ok {
+		r.step(int64(len(s)))
 		if f, ok := parseFloat(s); ok {
 			return f
 		}
@@ -521,7 +524,7 @@ var filterTable = table{
 	},
 	"attr name": func(r *run, self Value, a []Value) Value {
 		name := r.text(a[0])
-		if v, ok := r.own(self, name); ok {
+		if v, ok := r.own(r.defined(self), name); ok {
 			return v
 		}
 		return &undefined{obj: self, name: name, attached: true}

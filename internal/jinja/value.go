@@ -277,7 +277,8 @@ func (r *run) repr(v Value) string {
 
 func (r *run) appendRepr(b *builder, v Value) {
 	r.step(1)
-	defer r.deeper()()
+	r.enter()
+	defer r.leave()
 	list := func(open string, items []Value, end string) {
 		b.write(open)
 		for i, x := range items {
@@ -408,9 +409,11 @@ func (r *run) equal(x, y Value) bool {
 	}
 	if a, ok := stringOf(x); ok {
 		b, ok := stringOf(y)
+		r.scan(min(len(a), len(b)))
 		return ok && a == b
 	}
-	defer r.deeper()()
+	r.enter()
+	defer r.leave()
 	all := func(x, y []Value) bool {
 		if len(x) != len(y) {
 			return false
@@ -488,6 +491,7 @@ func (r *run) less(x, y Value, op string, swapped bool) bool {
 	}
 	if a, ok := stringOf(x); ok {
 		if b, ok := stringOf(y); ok {
+			r.scan(min(len(a), len(b)))
 			return a < b // UTF-8 sorts as code points do
 		}
 	}
@@ -496,7 +500,8 @@ func (r *run) less(x, y Value, op string, swapped bool) bool {
 	_, isTuple := x.(*Tuple)
 	_, isTuple2 := y.(*Tuple)
 	if isList && isList2 || isTuple && isTuple2 {
-		defer r.deeper()()
+		r.enter()
+		defer r.leave()
 		a, _ := items(x)
 		b, _ := items(y)
 		for i := range min(len(a), len(b)) {
