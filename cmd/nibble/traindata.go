@@ -278,6 +278,9 @@ func (a *app) describeData(set *data.Set, o *trainOptions) {
 			line += fmt.Sprintf("; %s longer rows left out, with %s tokens", thousands(int64(s.Dropped)), thousands(s.Cut))
 		}
 		a.note("%s", line)
+		if s.Tight > 0 {
+			a.note(`  in %s of them the completion follows the prompt without a space or line end; --separator '\n' puts one there, --apply-chat-template makes chats of them`, thousands(int64(s.Tight)))
+		}
 	}
 	if o.valSplit > 0 {
 		if n := slices.ContainsFunc(set.Files, func(f *data.File) bool { return f.Part == "valid" }); n {

@@ -305,6 +305,10 @@ type Stats struct {
 	Dropped   int   // rows that were left out because they were too long
 	Cut       int64 // the tokens that were cut off or left out
 	Longest   int   // the most tokens in one example
+
+	// Tight counts prompts that meet their completion without space between them, which
+	// may be meant or not.
+	Tight int
 }
 
 func (s *Stats) add(t Stats) {
@@ -314,6 +318,7 @@ func (s *Stats) add(t Stats) {
 	s.Truncated += t.Truncated
 	s.Dropped += t.Dropped
 	s.Cut += t.Cut
+	s.Tight += t.Tight
 	s.Longest = max(s.Longest, t.Longest)
 }
 

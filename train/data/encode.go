@@ -14,8 +14,9 @@ import (
 // made is the example of a row.
 type made struct {
 	Example
-	cut  int  // tokens that were cut off
-	drop bool // it is too long and is left out
+	cut   int  // tokens that were cut off
+	drop  bool // it is too long and is left out
+	tight bool // as in document
 }
 
 // encode makes the tokens of a document.
@@ -34,7 +35,7 @@ func (o *Options) encode(d document) (made, error) {
 	if eos {
 		tokens = append(tokens, v.EOS)
 	}
-	m := made{Example: Example{Tokens: tokens}}
+	m := made{Example: Example{Tokens: tokens}, tight: d.tight}
 	if d.masked {
 		m.Loss = make([]bool, len(tokens))
 		own := m.Loss

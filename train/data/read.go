@@ -165,6 +165,9 @@ func (x *reading) store(s *store) (Stats, error) {
 			}
 			s.endRow()
 			stats.count(m.Example, m.cut)
+			if m.tight {
+				stats.Tight++
+			}
 		}
 		if b.err != nil {
 			return Stats{}, b.err
