@@ -77,15 +77,16 @@ func (c Coding) Decode(dst []float32, src []byte) {
 
 // Dot adds to y[i*ldy+j] the product of row i of the m rows of x, one after another, with
 // row j of the n rows of src, which follow one another too and have cols elements each: a
-// multiple of a block's. It multiplies the values that Decode gives, and no decoded value is
-// written to memory.
+// multiple of a block's. No decoded value is written to memory.
 //
-// The assembly has the sum in 64 parts, element k in part k mod 64, each added up in the
-// order of k by multiply-adds that round once; what a part of a row has beyond a multiple of
-// 64 is added behind them. Those parts have 8192 elements, or of two and four rows of x, that are
-// multiplied together, the half and the fourth. So the bits are the same for AVX2 and AVX-512
-// where there is one row, and do not depend on n. They are off by no more than (cols+2) * 2^-24 of
-// the sum of the magnitudes of the terms.
+// The assembly has the sum in 64 lanes, element k in lane k mod 64, each added up in the order
+// of k by multiply-adds that round once; what a row has beyond a multiple of 64, or its last
+// block, is added behind it where it is F32, F16 or BF16. Of two rows of x that are multiplied
+// together parts of 4096 elements are added up so, and of four 2048. So the bits are the same for
+// AVX2 and AVX-512 where there is one row of x, and do not depend on n.
+//
+// They are off by no more than (cols+2) * 2^-24 of the sum of the magnitudes of the terms, each
+// with those of d*scale*q and of dmin*minimum where it is their difference: that rounds once.
 func (c Coding) Dot(y []float32, ldy int, x []float32, m, cols int, src []byte, n int) {
 	if m == 0 || n == 0 || cols == 0 {
 		return

@@ -83,9 +83,9 @@ func dotBytes(loops ...func(y *float32, ldy int, x *float32, ldx int, src *byte,
 	}
 }
 
-// inParts calls f for rows i to i+1<<loop of m, and for each part of their columns: so many
-// of x stay in the nearest cache while all rows of a matrix use them. It returns the columns that
-// are whole steps.
+// inParts calls f for rows i to i+1<<loop of m and, if they are several, for each part of their
+// columns: so many of x stay in the nearest cache while all rows of a matrix use them. It returns the
+// columns that are whole steps.
 func inParts(loops, step, m, cols int, f func(loop, i, c, part int)) int {
 	whole := cols / step * step
 	for i := 0; i < m; {
@@ -93,7 +93,10 @@ func inParts(loops, step, m, cols int, f func(loop, i, c, part int)) int {
 		for i+1<<loop > m {
 			loop--
 		}
-		width := max(64, splitFloats>>loop)
+		width := whole
+		if loop > 0 {
+			width = splitFloats >> loop
+		}
 		for c := 0; c < whole; c += width {
 			f(loop, i, c, min(width, whole-c))
 		}

@@ -142,7 +142,7 @@ func BenchmarkProducts(b *testing.B) {
 	buf := make([]byte, bytes)
 	rng := rand.NewChaCha8([32]byte{})
 	for _, w := range allWeights() {
-		for _, s := range [][2]int{{4864, 896}, {896, 4864}, {4096, 4096}, {11008, 4096}, {151936, 896}} {
+		for _, s := range [][2]int{{896, 896}, {4864, 896}, {896, 4864}, {4096, 4096}, {11008, 4096}, {151936, 896}} {
 			rows, cols := s[0], s[1]
 			if elems, _ := w.codec.DType().Block(); !w.codec.DType().Opaque() && int64(cols)%elems != 0 {
 				continue

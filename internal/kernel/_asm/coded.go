@@ -219,8 +219,23 @@ func (f *coded) start(d *decoder) {
 // blocks is the loop over blocks, as many as left says.
 func (f *coded) blocks(d *decoder, left reg.GPVirtual) {
 	turn := func(blocks int) {
+		soon, distance := d.src, aheadCodes
+		if d.rows > 1 {
+			// More is done with a byte, and near the end of a part of a row the next is not what
+			// lies behind it.
+			distance /= d.rows
+			soon = GP64()
+			skip, err := Param("skip").Resolve()
+			if err != nil {
+				panic(err)
+			}
+			MOVQ(skip.Addr, soon)
+			ADDQ(d.src, soon)
+			CMPQ(left, U32((distance+f.bytes-1)/f.bytes))
+			CMOVQGT(d.src, soon)
+		}
 		for at := 0; at < blocks*f.bytes; at += 64 {
-			PREFETCHT0(Mem{Base: d.src, Disp: aheadCodes + at})
+			PREFETCHT0(Mem{Base: soon, Disp: distance + at})
 		}
 		d.together = f.scaled && blocks > 1
 		if d.together {

@@ -62,7 +62,7 @@ end:
 	RET
 
 // func DotF32x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotF32x2AVX512(SB), NOSPLIT, $0-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -84,10 +84,14 @@ row:
 last:
 	TESTQ       BX, BX
 	JZ          end
-	PREFETCHT0  3072(CX)
-	PREFETCHT0  3136(CX)
-	PREFETCHT0  3200(CX)
-	PREFETCHT0  3264(CX)
+	MOVQ        skip+40(FP), R8
+	ADDQ        CX, R8
+	CMPQ        BX, $0x00000006
+	CMOVQGT     CX, R8
+	PREFETCHT0  1536(R8)
+	PREFETCHT0  1600(R8)
+	PREFETCHT0  1664(R8)
+	PREFETCHT0  1728(R8)
 	VMOVUPS     (CX), Z8
 	VFMADD231PS (AX), Z8, Z0
 	VFMADD231PS (AX)(DI*1), Z8, Z4
@@ -142,7 +146,7 @@ end:
 	RET
 
 // func DotF32x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotF32x4AVX512(SB), NOSPLIT, $0-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -173,10 +177,14 @@ row:
 last:
 	TESTQ       BX, BX
 	JZ          end
-	PREFETCHT0  3072(CX)
-	PREFETCHT0  3136(CX)
-	PREFETCHT0  3200(CX)
-	PREFETCHT0  3264(CX)
+	MOVQ        skip+40(FP), R9
+	ADDQ        CX, R9
+	CMPQ        BX, $0x00000003
+	CMOVQGT     CX, R9
+	PREFETCHT0  768(R9)
+	PREFETCHT0  832(R9)
+	PREFETCHT0  896(R9)
+	PREFETCHT0  960(R9)
 	VMOVUPS     (CX), Z16
 	VFMADD231PS (AX), Z16, Z0
 	VFMADD231PS (AX)(DI*1), Z16, Z4
@@ -393,7 +401,7 @@ end:
 	RET
 
 // func DotF16x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotF16x2AVX512(SB), NOSPLIT, $0-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -415,8 +423,12 @@ row:
 last:
 	TESTQ       BX, BX
 	JZ          end
-	PREFETCHT0  3072(CX)
-	PREFETCHT0  3136(CX)
+	MOVQ        skip+40(FP), R8
+	ADDQ        CX, R8
+	CMPQ        BX, $0x0000000c
+	CMOVQGT     CX, R8
+	PREFETCHT0  1536(R8)
+	PREFETCHT0  1600(R8)
 	VCVTPH2PS   (CX), Z8
 	VFMADD231PS (AX), Z8, Z0
 	VFMADD231PS (AX)(DI*1), Z8, Z4
@@ -471,7 +483,7 @@ end:
 	RET
 
 // func DotF16x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotF16x4AVX512(SB), NOSPLIT, $0-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -502,8 +514,12 @@ row:
 last:
 	TESTQ       BX, BX
 	JZ          end
-	PREFETCHT0  3072(CX)
-	PREFETCHT0  3136(CX)
+	MOVQ        skip+40(FP), R9
+	ADDQ        CX, R9
+	CMPQ        BX, $0x00000006
+	CMOVQGT     CX, R9
+	PREFETCHT0  768(R9)
+	PREFETCHT0  832(R9)
 	VCVTPH2PS   (CX), Z16
 	VFMADD231PS (AX), Z16, Z0
 	VFMADD231PS (AX)(DI*1), Z16, Z4
@@ -722,7 +738,7 @@ end:
 	RET
 
 // func DotBF16x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotBF16x2AVX512(SB), NOSPLIT, $0-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -744,8 +760,12 @@ row:
 last:
 	TESTQ       BX, BX
 	JZ          end
-	PREFETCHT0  3072(CX)
-	PREFETCHT0  3136(CX)
+	MOVQ        skip+40(FP), R8
+	ADDQ        CX, R8
+	CMPQ        BX, $0x0000000c
+	CMOVQGT     CX, R8
+	PREFETCHT0  1536(R8)
+	PREFETCHT0  1600(R8)
 	VPMOVZXWD   (CX), Z8
 	VPSLLD      $0x10, Z8, Z8
 	VFMADD231PS (AX), Z8, Z0
@@ -804,7 +824,7 @@ end:
 	RET
 
 // func DotBF16x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotBF16x4AVX512(SB), NOSPLIT, $0-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -835,8 +855,12 @@ row:
 last:
 	TESTQ       BX, BX
 	JZ          end
-	PREFETCHT0  3072(CX)
-	PREFETCHT0  3136(CX)
+	MOVQ        skip+40(FP), R9
+	ADDQ        CX, R9
+	CMPQ        BX, $0x00000006
+	CMOVQGT     CX, R9
+	PREFETCHT0  768(R9)
+	PREFETCHT0  832(R9)
 	VPMOVZXWD   (CX), Z16
 	VPSLLD      $0x10, Z16, Z16
 	VFMADD231PS (AX), Z16, Z0
@@ -1079,7 +1103,7 @@ end:
 	RET
 
 // func DotInt8x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotInt8x2AVX512(SB), NOSPLIT, $0-76
 	MOVQ         src+32(FP), CX
 	MOVQ         y+0(FP), DX
@@ -1106,7 +1130,11 @@ row:
 last:
 	TESTQ       BX, BX
 	JZ          end
-	PREFETCHT0  3072(CX)
+	MOVQ        skip+40(FP), R8
+	ADDQ        CX, R8
+	CMPQ        BX, $0x00000018
+	CMOVQGT     CX, R8
+	PREFETCHT0  1536(R8)
 	VPMOVSXBD   (CX), Z10
 	VCVTDQ2PS   Z10, Z10
 	VMULPS      Z0, Z10, Z10
@@ -1173,7 +1201,7 @@ end:
 	RET
 
 // func DotInt8x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotInt8x4AVX512(SB), NOSPLIT, $0-76
 	MOVQ         src+32(FP), CX
 	MOVQ         y+0(FP), DX
@@ -1209,7 +1237,11 @@ row:
 last:
 	TESTQ       BX, BX
 	JZ          end
-	PREFETCHT0  3072(CX)
+	MOVQ        skip+40(FP), R9
+	ADDQ        CX, R9
+	CMPQ        BX, $0x0000000c
+	CMOVQGT     CX, R9
+	PREFETCHT0  768(R9)
 	VPMOVSXBD   (CX), Z18
 	VCVTDQ2PS   Z18, Z18
 	VMULPS      Z0, Z18, Z18
@@ -1528,7 +1560,7 @@ end:
 	RET
 
 // func DotQ8_0x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ8_0x2AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -1552,9 +1584,13 @@ row:
 turn:
 	CMPQ         BX, $0x04
 	JL           last
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
-	PREFETCHT0   3200(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x0000002e
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
+	PREFETCHT0   1600(R9)
+	PREFETCHT0   1664(R9)
 	MOVWQZX      102(CX), R10
 	MOVQ         R10, R9
 	MOVWQZX      68(CX), R10
@@ -1621,7 +1657,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x0000002e
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
 	VPBROADCASTW (CX), Y8
 	VCVTPH2PS    Y8, Z8
 	VPMOVSXBD    2(CX), Z9
@@ -1676,7 +1716,7 @@ end:
 	RET
 
 // func DotQ8_0x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ8_0x4AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -1709,9 +1749,13 @@ row:
 turn:
 	CMPQ         BX, $0x04
 	JL           last
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
-	PREFETCHT0   3200(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x00000017
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
+	PREFETCHT0   832(R10)
+	PREFETCHT0   896(R10)
 	MOVWQZX      102(CX), R11
 	MOVQ         R11, R10
 	MOVWQZX      68(CX), R11
@@ -1794,7 +1838,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x00000017
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
 	VPBROADCASTW (CX), Y16
 	VCVTPH2PS    Y16, Z16
 	VPMOVSXBD    2(CX), Z17
@@ -2266,7 +2314,7 @@ end:
 	RET
 
 // func DotQ4_0x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ4_0x2AVX512(SB), NOSPLIT, $448-64
 	MOVQ    src+32(FP), CX
 	MOVQ    y+0(FP), DX
@@ -2291,8 +2339,12 @@ row:
 turn:
 	CMPQ         BX, $0x04
 	JL           last
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x00000056
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
+	PREFETCHT0   1600(R9)
 	MOVWQZX      54(CX), R10
 	MOVQ         R10, R9
 	MOVWQZX      36(CX), R10
@@ -2355,7 +2407,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x00000056
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
 	VPBROADCASTW (CX), Y9
 	VCVTPH2PS    Y9, Z9
 	VMULPS       Z9, Z0, Z9
@@ -2409,7 +2465,7 @@ end:
 	RET
 
 // func DotQ4_0x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ4_0x4AVX512(SB), NOSPLIT, $448-64
 	MOVQ    src+32(FP), CX
 	MOVQ    y+0(FP), DX
@@ -2443,8 +2499,12 @@ row:
 turn:
 	CMPQ         BX, $0x04
 	JL           last
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x0000002b
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
+	PREFETCHT0   832(R10)
 	MOVWQZX      54(CX), R11
 	MOVQ         R11, R10
 	MOVWQZX      36(CX), R11
@@ -2523,7 +2583,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x0000002b
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
 	VPBROADCASTW (CX), Y17
 	VCVTPH2PS    Y17, Z17
 	VMULPS       Z17, Z0, Z17
@@ -3393,7 +3457,7 @@ end:
 	RET
 
 // func DotQ5_0x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ5_0x2AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -3417,8 +3481,12 @@ row:
 turn:
 	CMPQ         BX, $0x04
 	JL           last
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x00000046
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
+	PREFETCHT0   1600(R9)
 	MOVWQZX      66(CX), R10
 	MOVQ         R10, R9
 	MOVWQZX      44(CX), R10
@@ -3529,7 +3597,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x00000046
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
 	VPBROADCASTW (CX), Y8
 	VCVTPH2PS    Y8, Z8
 	VMOVDQU32    6(CX), X9
@@ -3595,7 +3667,7 @@ end:
 	RET
 
 // func DotQ5_0x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ5_0x4AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -3628,8 +3700,12 @@ row:
 turn:
 	CMPQ         BX, $0x04
 	JL           last
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x00000023
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
+	PREFETCHT0   832(R10)
 	MOVWQZX      66(CX), R11
 	MOVQ         R11, R10
 	MOVWQZX      44(CX), R11
@@ -3756,7 +3832,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x00000023
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
 	VPBROADCASTW (CX), Y16
 	VCVTPH2PS    Y16, Z16
 	VMOVDQU32    6(CX), X17
@@ -4513,7 +4593,11 @@ row:
 turn:
 	CMPQ         BX, $0x02
 	JL           last
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x0000005b
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
 	MOVBLZX      (CX), R9
 	MOVL         $0x00200000, R10
 	MOVL         R9, R11
@@ -4566,7 +4650,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x0000005b
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
 	MOVBLZX      (CX), R9
 	MOVL         $0x00200000, R10
 	MOVL         R9, R11
@@ -4665,7 +4753,11 @@ row:
 turn:
 	CMPQ         BX, $0x02
 	JL           last
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x0000002e
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
 	MOVBLZX      (CX), R10
 	MOVL         $0x00200000, R11
 	MOVL         R10, R12
@@ -4726,7 +4818,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x0000002e
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
 	MOVBLZX      (CX), R10
 	MOVL         $0x00200000, R11
 	MOVL         R10, R12
@@ -5387,7 +5483,7 @@ end:
 	RET
 
 // func DotIQ4_NLx2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotIQ4_NLx2AVX512(SB), NOSPLIT, $448-64
 	MOVQ    src+32(FP), CX
 	MOVQ    y+0(FP), DX
@@ -5412,8 +5508,12 @@ row:
 turn:
 	CMPQ         BX, $0x04
 	JL           last
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x00000056
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
+	PREFETCHT0   1600(R9)
 	MOVWQZX      54(CX), R10
 	MOVQ         R10, R9
 	MOVWQZX      36(CX), R10
@@ -5476,7 +5576,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x00000056
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
 	VPBROADCASTW (CX), Y9
 	VCVTPH2PS    Y9, Z9
 	VMULPS       Z9, Z0, Z9
@@ -5530,7 +5634,7 @@ end:
 	RET
 
 // func DotIQ4_NLx4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotIQ4_NLx4AVX512(SB), NOSPLIT, $448-64
 	MOVQ    src+32(FP), CX
 	MOVQ    y+0(FP), DX
@@ -5564,8 +5668,12 @@ row:
 turn:
 	CMPQ         BX, $0x04
 	JL           last
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x0000002b
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
+	PREFETCHT0   832(R10)
 	MOVWQZX      54(CX), R11
 	MOVQ         R11, R10
 	MOVWQZX      36(CX), R11
@@ -5644,7 +5752,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x0000002b
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
 	VPBROADCASTW (CX), Y17
 	VCVTPH2PS    Y17, Z17
 	VMULPS       Z17, Z0, Z17
@@ -6402,7 +6514,7 @@ end:
 	RET
 
 // func DotIQ4_XSx2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotIQ4_XSx2AVX512(SB), NOSPLIT, $448-64
 	MOVQ    src+32(FP), CX
 	MOVQ    y+0(FP), DX
@@ -6427,9 +6539,13 @@ row:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
-	PREFETCHT0   3200(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x0000000c
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
+	PREFETCHT0   1600(R9)
+	PREFETCHT0   1664(R9)
 	VPBROADCASTD 4(CX), Y9
 	VPBROADCASTW 2(CX), Y10
 	VPSRLVD      fourths<>+0(SB), Y9, Y9
@@ -6566,7 +6682,7 @@ end:
 	RET
 
 // func DotIQ4_XSx4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotIQ4_XSx4AVX512(SB), NOSPLIT, $448-64
 	MOVQ    src+32(FP), CX
 	MOVQ    y+0(FP), DX
@@ -6600,9 +6716,13 @@ row:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
-	PREFETCHT0   3200(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x00000006
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
+	PREFETCHT0   832(R10)
+	PREFETCHT0   896(R10)
 	VPBROADCASTD 4(CX), Y17
 	VPBROADCASTW 2(CX), Y18
 	VPSRLVD      fourths<>+0(SB), Y17, Y17
@@ -7649,7 +7769,7 @@ end:
 	RET
 
 // func DotQ2_Kx2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ2_Kx2AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -7673,8 +7793,12 @@ row:
 last:
 	TESTQ            BX, BX
 	JZ               end
-	PREFETCHT0       3072(CX)
-	PREFETCHT0       3136(CX)
+	MOVQ             skip+40(FP), R9
+	ADDQ             CX, R9
+	CMPQ             BX, $0x00000013
+	CMOVQGT          CX, R9
+	PREFETCHT0       1536(R9)
+	PREFETCHT0       1600(R9)
 	VMOVDQU32        (CX), X8
 	VPSRLW           $0x04, X8, X9
 	VMOVDQU32        first16<>+0(SB), Z12
@@ -7845,7 +7969,7 @@ end:
 	RET
 
 // func DotQ2_Kx4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ2_Kx4AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -7878,8 +8002,12 @@ row:
 last:
 	TESTQ            BX, BX
 	JZ               end
-	PREFETCHT0       3072(CX)
-	PREFETCHT0       3136(CX)
+	MOVQ             skip+40(FP), R10
+	ADDQ             CX, R10
+	CMPQ             BX, $0x0000000a
+	CMOVQGT          CX, R10
+	PREFETCHT0       768(R10)
+	PREFETCHT0       832(R10)
 	VMOVDQU32        (CX), X16
 	VPSRLW           $0x04, X16, X17
 	VMOVDQU32        first16<>+0(SB), Z20
@@ -9222,7 +9350,7 @@ end:
 	RET
 
 // func DotQ3_Kx2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotQ3_Kx2AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -9246,8 +9374,12 @@ row:
 last:
 	TESTQ           BX, BX
 	JZ              end
-	PREFETCHT0      3072(CX)
-	PREFETCHT0      3136(CX)
+	MOVQ            skip+40(FP), R9
+	ADDQ            CX, R9
+	CMPQ            BX, $0x0000000e
+	CMOVQGT         CX, R9
+	PREFETCHT0      1536(R9)
+	PREFETCHT0      1600(R9)
 	MOVL            96(CX), R9
 	MOVL            100(CX), R10
 	MOVL            104(CX), R11
@@ -9477,7 +9609,7 @@ end:
 	RET
 
 // func DotQ3_Kx4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotQ3_Kx4AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -9510,8 +9642,12 @@ row:
 last:
 	TESTQ           BX, BX
 	JZ              end
-	PREFETCHT0      3072(CX)
-	PREFETCHT0      3136(CX)
+	MOVQ            skip+40(FP), R10
+	ADDQ            CX, R10
+	CMPQ            BX, $0x00000007
+	CMOVQGT         CX, R10
+	PREFETCHT0      768(R10)
+	PREFETCHT0      832(R10)
 	MOVL            96(CX), R10
 	MOVL            100(CX), R11
 	MOVL            104(CX), R12
@@ -10693,7 +10829,7 @@ end:
 	RET
 
 // func DotQ4_Kx2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ4_Kx2AVX512(SB), NOSPLIT, $448-64
 	MOVQ    src+32(FP), CX
 	MOVQ    y+0(FP), DX
@@ -10718,9 +10854,13 @@ row:
 last:
 	TESTQ            BX, BX
 	JZ               end
-	PREFETCHT0       3072(CX)
-	PREFETCHT0       3136(CX)
-	PREFETCHT0       3200(CX)
+	MOVQ             skip+40(FP), R9
+	ADDQ             CX, R9
+	CMPQ             BX, $0x0000000b
+	CMOVQGT          CX, R9
+	PREFETCHT0       1536(R9)
+	PREFETCHT0       1600(R9)
+	PREFETCHT0       1664(R9)
 	MOVL             4(CX), R9
 	MOVL             8(CX), R10
 	MOVL             12(CX), R11
@@ -10874,7 +11014,7 @@ end:
 	RET
 
 // func DotQ4_Kx4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ4_Kx4AVX512(SB), NOSPLIT, $448-64
 	MOVQ    src+32(FP), CX
 	MOVQ    y+0(FP), DX
@@ -10908,9 +11048,13 @@ row:
 last:
 	TESTQ            BX, BX
 	JZ               end
-	PREFETCHT0       3072(CX)
-	PREFETCHT0       3136(CX)
-	PREFETCHT0       3200(CX)
+	MOVQ             skip+40(FP), R10
+	ADDQ             CX, R10
+	CMPQ             BX, $0x00000006
+	CMOVQGT          CX, R10
+	PREFETCHT0       768(R10)
+	PREFETCHT0       832(R10)
+	PREFETCHT0       896(R10)
 	MOVL             4(CX), R10
 	MOVL             8(CX), R11
 	MOVL             12(CX), R12
@@ -12012,7 +12156,7 @@ end:
 	RET
 
 // func DotQ5_Kx2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ5_Kx2AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -12036,9 +12180,13 @@ row:
 last:
 	TESTQ            BX, BX
 	JZ               end
-	PREFETCHT0       3072(CX)
-	PREFETCHT0       3136(CX)
-	PREFETCHT0       3200(CX)
+	MOVQ             skip+40(FP), R9
+	ADDQ             CX, R9
+	CMPQ             BX, $0x00000009
+	CMOVQGT          CX, R9
+	PREFETCHT0       1536(R9)
+	PREFETCHT0       1600(R9)
+	PREFETCHT0       1664(R9)
 	MOVL             4(CX), R9
 	MOVL             8(CX), R10
 	MOVL             12(CX), R11
@@ -12230,7 +12378,7 @@ end:
 	RET
 
 // func DotQ5_Kx4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ5_Kx4AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -12263,9 +12411,13 @@ row:
 last:
 	TESTQ            BX, BX
 	JZ               end
-	PREFETCHT0       3072(CX)
-	PREFETCHT0       3136(CX)
-	PREFETCHT0       3200(CX)
+	MOVQ             skip+40(FP), R10
+	ADDQ             CX, R10
+	CMPQ             BX, $0x00000005
+	CMOVQGT          CX, R10
+	PREFETCHT0       768(R10)
+	PREFETCHT0       832(R10)
+	PREFETCHT0       896(R10)
 	MOVL             4(CX), R10
 	MOVL             8(CX), R11
 	MOVL             12(CX), R12
@@ -13487,7 +13639,7 @@ end:
 	RET
 
 // func DotQ6_Kx2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotQ6_Kx2AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -13511,10 +13663,14 @@ row:
 last:
 	TESTQ           BX, BX
 	JZ              end
-	PREFETCHT0      3072(CX)
-	PREFETCHT0      3136(CX)
-	PREFETCHT0      3200(CX)
-	PREFETCHT0      3264(CX)
+	MOVQ            skip+40(FP), R9
+	ADDQ            CX, R9
+	CMPQ            BX, $0x00000008
+	CMOVQGT         CX, R9
+	PREFETCHT0      1536(R9)
+	PREFETCHT0      1600(R9)
+	PREFETCHT0      1664(R9)
+	PREFETCHT0      1728(R9)
 	VPMOVSXBD       192(CX), Z8
 	VCVTDQ2PS       Z8, Z8
 	VPBROADCASTW    208(CX), Y9
@@ -13691,7 +13847,7 @@ end:
 	RET
 
 // func DotQ6_Kx4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotQ6_Kx4AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -13724,10 +13880,14 @@ row:
 last:
 	TESTQ           BX, BX
 	JZ              end
-	PREFETCHT0      3072(CX)
-	PREFETCHT0      3136(CX)
-	PREFETCHT0      3200(CX)
-	PREFETCHT0      3264(CX)
+	MOVQ            skip+40(FP), R10
+	ADDQ            CX, R10
+	CMPQ            BX, $0x00000004
+	CMOVQGT         CX, R10
+	PREFETCHT0      768(R10)
+	PREFETCHT0      832(R10)
+	PREFETCHT0      896(R10)
+	PREFETCHT0      960(R10)
 	VPMOVSXBD       192(CX), Z16
 	VCVTDQ2PS       Z16, Z16
 	VPBROADCASTW    208(CX), Y17
