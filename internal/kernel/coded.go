@@ -1,6 +1,9 @@
 package kernel
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"sync"
+)
 
 // Coding is a format that rows are stored in: blocks, each of which can be decoded on its
 // own (of ggml's, see ggml-common.h).
@@ -55,8 +58,8 @@ type codedLoops struct {
 	// as many elements as it does; it returns how many that was of each row.
 	dotCoded [codings]func(y []float32, ldy int, x []float32, m, cols int, src []byte, n int) int
 
-	// dotInt8 is DotInt8, in the same way.
-	dotInt8 func(y []float32, ldy int, x []float32, ldx, m, cols int, src []byte, stride int, scales []float32, factor float32, n int) int
+	// dotBytes is ByteCoding.Dot, in the same way.
+	dotBytes [byteCodings]func(y []float32, ldy int, x []float32, ldx, m, cols int, src []byte, stride int, scales []float32, factor float32, n int) int
 }
 
 var codedGo codedLoops
@@ -109,16 +112,43 @@ func (c Coding) Dot(y []float32, ldy int, x []float32, m, cols int, src []byte, 
 	}
 }
 
-// DotInt8 adds to y[i*ldy+j] the product of row i of the m rows of x, ldx floats apart, with row
-// j of n rows of signed bytes, stride bytes apart. An element is its byte times scales[j], times factor, each
-// product rounded. Coding.Dot says how the sum is made.
-func DotInt8(y []float32, ldy int, x []float32, ldx, m, cols int, src []byte, stride int, scales []float32, factor float32, n int) {
+// ByteCoding is a format of a byte for each element, and scales beside them.
+type ByteCoding int
+
+// The codings: signed integers, and 8-bit floats as Float8 knows them.
+const (
+	CodingInt8 ByteCoding = iota
+	CodingE4M3
+	CodingE5M2
+	byteCodings
+)
+
+// byteValues are what the bytes stand for.
+var byteValues = [byteCodings]func() *[256]float32{
+	CodingInt8: sync.OnceValue(func() *[256]float32 {
+		t := new([256]float32)
+		for i := range t {
+			t[i] = float32(int8(i))
+		}
+		return t
+	}),
+	CodingE4M3: sync.OnceValue(Float8{Exp: 4, Bias: 7}.Table),
+	CodingE5M2: sync.OnceValue(Float8{Exp: 5, Bias: 15, IEEE: true}.Table),
+}
+
+// Values returns what the bytes stand for.
+func (c ByteCoding) Values() *[256]float32 { return byteValues[c]() }
+
+// Dot adds to y[i*ldy+j] the product of row i of the m rows of x, ldx floats apart, with row
+// j of n rows of bytes, stride of them apart. An element is the value of its byte times
+// scales[j], times factor, each product rounded. Coding.Dot says how the sum is made.
+func (c ByteCoding) Dot(y []float32, ldy int, x []float32, ldx, m, cols int, src []byte, stride int, scales []float32, factor float32, n int) {
 	if m == 0 || n == 0 || cols == 0 {
 		return
 	}
 	y, x, src, scales = y[:(m-1)*ldy+n], x[:(m-1)*ldx+cols], src[:(n-1)*stride+cols], scales[:n]
 	from := 0
-	if f := use.dotInt8; f != nil {
+	if f := use.dotBytes[c]; f != nil {
 		from = f(y, ldy, x, ldx, m, cols, src, stride, scales, factor, n)
 	}
 	if from == cols {
@@ -126,9 +156,10 @@ func DotInt8(y []float32, ldy int, x []float32, ldx, m, cols int, src []byte, st
 	}
 	buf := scratch(cols - from)
 	defer release(buf)
+	values := c.Values()
 	for j, scale := range scales {
 		for k, q := range src[j*stride+from : j*stride+cols] {
-			(*buf)[k] = float32(float32(int8(q))*scale) * factor
+			(*buf)[k] = float32(values[q]*scale) * factor
 		}
 		dotsGo(y[j:], ldy, x[from:], ldx, m, *buf, cols, 1, cols-from)
 	}

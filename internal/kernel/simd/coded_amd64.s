@@ -1440,6 +1440,957 @@ end:
 	VZEROUPPER
 	RET
 
+// func DotE4M3x1AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·DotE4M3x1AVX512(SB), NOSPLIT, $0-76
+	MOVQ         src+32(FP), CX
+	MOVQ         y+0(FP), DX
+	MOVQ         rows+48(FP), SI
+	VBROADCASTSS factor+72(FP), Z1
+
+row:
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXOR        X2, X2, X2
+	MOVQ         scales+64(FP), AX
+	VBROADCASTSS (AX), Z0
+	VMULPS       Z1, Z0, Z0
+	ADDQ         $0x04, AX
+	MOVQ         AX, scales+64(FP)
+	MOVQ         x+16(FP), AX
+	MOVQ         blocks+56(FP), BX
+
+last:
+	TESTQ       BX, BX
+	JZ          end
+	PREFETCHT0  3072(CX)
+	VMOVDQU32   (CX), Z7
+	VPANDD.BCST f7f7f7f7f<>+0(SB), Z7, Z7
+	VPMAXUB     Z7, Z2, Z2
+	VPMOVSXBW   (CX), Y7
+	VPSLLW      $0x07, Y7, Y7
+	VPANDD.BCST fbf80bf80<>+0(SB), Y7, Y7
+	VCVTPH2PS   Y7, Z7
+	VMULPS      Z0, Z7, Z7
+	VFMADD231PS (AX), Z7, Z3
+	VPMOVSXBW   16(CX), Y7
+	VPSLLW      $0x07, Y7, Y7
+	VPANDD.BCST fbf80bf80<>+0(SB), Y7, Y7
+	VCVTPH2PS   Y7, Z7
+	VMULPS      Z0, Z7, Z7
+	VFMADD231PS 64(AX), Z7, Z4
+	VPMOVSXBW   32(CX), Y7
+	VPSLLW      $0x07, Y7, Y7
+	VPANDD.BCST fbf80bf80<>+0(SB), Y7, Y7
+	VCVTPH2PS   Y7, Z7
+	VMULPS      Z0, Z7, Z7
+	VFMADD231PS 128(AX), Z7, Z5
+	VPMOVSXBW   48(CX), Y7
+	VPSLLW      $0x07, Y7, Y7
+	VPANDD.BCST fbf80bf80<>+0(SB), Y7, Y7
+	VCVTPH2PS   Y7, Z7
+	VMULPS      Z0, Z7, Z7
+	VFMADD231PS 192(AX), Z7, Z6
+	ADDQ        $+64, CX
+	ADDQ        $+256, AX
+	DECQ        BX
+	JMP         last
+
+end:
+	MOVQ          DX, AX
+	VADDPS        Z5, Z3, Z3
+	VADDPS        Z6, Z4, Z4
+	VADDPS        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y7
+	VADDPS        Y7, Y3, Y7
+	VEXTRACTF32X4 $0x01, Y7, X0
+	VADDPS        X0, X7, X0
+	VPERMILPS     $0x0e, X0, X7
+	VADDPS        X7, X0, X0
+	VMOVSHDUP     X0, X7
+	VADDSS        X7, X0, X0
+	VPBROADCASTD  f7f7f7f7f<>+0(SB), Z7
+	VPCMPEQB      Z7, Z2, K1
+	KORTESTQ      K1, K1
+	JZ            finite0
+	VADDSS        f7fc00000<>+0(SB), X0, X0
+
+finite0:
+	VADDSS (AX), X0, X0
+	VMOVSS X0, (AX)
+	ADDQ   $0x04, DX
+	ADDQ   skip+40(FP), CX
+	DECQ   SI
+	JNZ    row
+	VZEROUPPER
+	RET
+
+DATA f7f7f7f7f<>+0(SB)/4, $0x7f7f7f7f
+DATA f7f7f7f7f<>+4(SB)/4, $0x7f7f7f7f
+DATA f7f7f7f7f<>+8(SB)/4, $0x7f7f7f7f
+DATA f7f7f7f7f<>+12(SB)/4, $0x7f7f7f7f
+DATA f7f7f7f7f<>+16(SB)/4, $0x7f7f7f7f
+DATA f7f7f7f7f<>+20(SB)/4, $0x7f7f7f7f
+DATA f7f7f7f7f<>+24(SB)/4, $0x7f7f7f7f
+DATA f7f7f7f7f<>+28(SB)/4, $0x7f7f7f7f
+GLOBL f7f7f7f7f<>(SB), RODATA|NOPTR, $32
+
+DATA fbf80bf80<>+0(SB)/4, $0xbf80bf80
+DATA fbf80bf80<>+4(SB)/4, $0xbf80bf80
+DATA fbf80bf80<>+8(SB)/4, $0xbf80bf80
+DATA fbf80bf80<>+12(SB)/4, $0xbf80bf80
+DATA fbf80bf80<>+16(SB)/4, $0xbf80bf80
+DATA fbf80bf80<>+20(SB)/4, $0xbf80bf80
+DATA fbf80bf80<>+24(SB)/4, $0xbf80bf80
+DATA fbf80bf80<>+28(SB)/4, $0xbf80bf80
+GLOBL fbf80bf80<>(SB), RODATA|NOPTR, $32
+
+DATA f7fc00000<>+0(SB)/4, $0x7fc00000
+DATA f7fc00000<>+4(SB)/4, $0x7fc00000
+DATA f7fc00000<>+8(SB)/4, $0x7fc00000
+DATA f7fc00000<>+12(SB)/4, $0x7fc00000
+DATA f7fc00000<>+16(SB)/4, $0x7fc00000
+DATA f7fc00000<>+20(SB)/4, $0x7fc00000
+DATA f7fc00000<>+24(SB)/4, $0x7fc00000
+DATA f7fc00000<>+28(SB)/4, $0x7fc00000
+GLOBL f7fc00000<>(SB), RODATA|NOPTR, $32
+
+// func DotE4M3x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·DotE4M3x2AVX512(SB), NOSPLIT, $0-76
+	MOVQ         src+32(FP), CX
+	MOVQ         y+0(FP), DX
+	MOVQ         rows+48(FP), SI
+	MOVQ         ldx+24(FP), DI
+	VBROADCASTSS factor+72(FP), Z1
+
+row:
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXOR        X2, X2, X2
+	MOVQ         scales+64(FP), AX
+	VBROADCASTSS (AX), Z0
+	VMULPS       Z1, Z0, Z0
+	ADDQ         $0x04, AX
+	MOVQ         AX, scales+64(FP)
+	MOVQ         x+16(FP), AX
+	MOVQ         blocks+56(FP), BX
+
+last:
+	TESTQ       BX, BX
+	JZ          end
+	MOVQ        skip+40(FP), R8
+	ADDQ        CX, R8
+	CMPQ        BX, $0x00000018
+	CMOVQGT     CX, R8
+	PREFETCHT0  1536(R8)
+	VMOVDQU32   (CX), Z11
+	VPANDD.BCST f7f7f7f7f<>+0(SB), Z11, Z11
+	VPMAXUB     Z11, Z2, Z2
+	VPMOVSXBW   (CX), Y11
+	VPSLLW      $0x07, Y11, Y11
+	VPANDD.BCST fbf80bf80<>+0(SB), Y11, Y11
+	VCVTPH2PS   Y11, Z11
+	VMULPS      Z0, Z11, Z11
+	VFMADD231PS (AX), Z11, Z3
+	VFMADD231PS (AX)(DI*1), Z11, Z7
+	VPMOVSXBW   16(CX), Y11
+	VPSLLW      $0x07, Y11, Y11
+	VPANDD.BCST fbf80bf80<>+0(SB), Y11, Y11
+	VCVTPH2PS   Y11, Z11
+	VMULPS      Z0, Z11, Z11
+	VFMADD231PS 64(AX), Z11, Z4
+	VFMADD231PS 64(AX)(DI*1), Z11, Z8
+	VPMOVSXBW   32(CX), Y11
+	VPSLLW      $0x07, Y11, Y11
+	VPANDD.BCST fbf80bf80<>+0(SB), Y11, Y11
+	VCVTPH2PS   Y11, Z11
+	VMULPS      Z0, Z11, Z11
+	VFMADD231PS 128(AX), Z11, Z5
+	VFMADD231PS 128(AX)(DI*1), Z11, Z9
+	VPMOVSXBW   48(CX), Y11
+	VPSLLW      $0x07, Y11, Y11
+	VPANDD.BCST fbf80bf80<>+0(SB), Y11, Y11
+	VCVTPH2PS   Y11, Z11
+	VMULPS      Z0, Z11, Z11
+	VFMADD231PS 192(AX), Z11, Z6
+	VFMADD231PS 192(AX)(DI*1), Z11, Z10
+	ADDQ        $+64, CX
+	ADDQ        $+256, AX
+	DECQ        BX
+	JMP         last
+
+end:
+	MOVQ          DX, AX
+	VADDPS        Z5, Z3, Z3
+	VADDPS        Z6, Z4, Z4
+	VADDPS        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y11
+	VADDPS        Y11, Y3, Y11
+	VEXTRACTF32X4 $0x01, Y11, X0
+	VADDPS        X0, X11, X0
+	VPERMILPS     $0x0e, X0, X11
+	VADDPS        X11, X0, X0
+	VMOVSHDUP     X0, X11
+	VADDSS        X11, X0, X0
+	VPBROADCASTD  f7f7f7f7f<>+0(SB), Z11
+	VPCMPEQB      Z11, Z2, K1
+	KORTESTQ      K1, K1
+	JZ            finite0
+	VADDSS        f7fc00000<>+0(SB), X0, X0
+
+finite0:
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          ldy+8(FP), AX
+	VADDPS        Z9, Z7, Z7
+	VADDPS        Z10, Z8, Z8
+	VADDPS        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z7, Y11
+	VADDPS        Y11, Y7, Y11
+	VEXTRACTF32X4 $0x01, Y11, X0
+	VADDPS        X0, X11, X0
+	VPERMILPS     $0x0e, X0, X11
+	VADDPS        X11, X0, X0
+	VMOVSHDUP     X0, X11
+	VADDSS        X11, X0, X0
+	VPBROADCASTD  f7f7f7f7f<>+0(SB), Z11
+	VPCMPEQB      Z11, Z2, K1
+	KORTESTQ      K1, K1
+	JZ            finite1
+	VADDSS        f7fc00000<>+0(SB), X0, X0
+
+finite1:
+	VADDSS (AX), X0, X0
+	VMOVSS X0, (AX)
+	ADDQ   $0x04, DX
+	ADDQ   skip+40(FP), CX
+	DECQ   SI
+	JNZ    row
+	VZEROUPPER
+	RET
+
+// func DotE4M3x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·DotE4M3x4AVX512(SB), NOSPLIT, $0-76
+	MOVQ         src+32(FP), CX
+	MOVQ         y+0(FP), DX
+	MOVQ         rows+48(FP), SI
+	MOVQ         ldx+24(FP), DI
+	LEAQ         (DI)(DI*2), R8
+	VBROADCASTSS factor+72(FP), Z1
+
+row:
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	VPXORD       Z14, Z14, Z14
+	VPXORD       Z15, Z15, Z15
+	VPXORD       Z16, Z16, Z16
+	VPXORD       Z17, Z17, Z17
+	VPXORD       Z18, Z18, Z18
+	VPXOR        X2, X2, X2
+	MOVQ         scales+64(FP), AX
+	VBROADCASTSS (AX), Z0
+	VMULPS       Z1, Z0, Z0
+	ADDQ         $0x04, AX
+	MOVQ         AX, scales+64(FP)
+	MOVQ         x+16(FP), AX
+	MOVQ         blocks+56(FP), BX
+
+last:
+	TESTQ       BX, BX
+	JZ          end
+	MOVQ        skip+40(FP), R9
+	ADDQ        CX, R9
+	CMPQ        BX, $0x0000000c
+	CMOVQGT     CX, R9
+	PREFETCHT0  768(R9)
+	VMOVDQU32   (CX), Z19
+	VPANDD.BCST f7f7f7f7f<>+0(SB), Z19, Z19
+	VPMAXUB     Z19, Z2, Z2
+	VPMOVSXBW   (CX), Y19
+	VPSLLW      $0x07, Y19, Y19
+	VPANDD.BCST fbf80bf80<>+0(SB), Y19, Y19
+	VCVTPH2PS   Y19, Z19
+	VMULPS      Z0, Z19, Z19
+	VFMADD231PS (AX), Z19, Z3
+	VFMADD231PS (AX)(DI*1), Z19, Z7
+	VFMADD231PS (AX)(DI*2), Z19, Z11
+	VFMADD231PS (AX)(R8*1), Z19, Z15
+	VPMOVSXBW   16(CX), Y19
+	VPSLLW      $0x07, Y19, Y19
+	VPANDD.BCST fbf80bf80<>+0(SB), Y19, Y19
+	VCVTPH2PS   Y19, Z19
+	VMULPS      Z0, Z19, Z19
+	VFMADD231PS 64(AX), Z19, Z4
+	VFMADD231PS 64(AX)(DI*1), Z19, Z8
+	VFMADD231PS 64(AX)(DI*2), Z19, Z12
+	VFMADD231PS 64(AX)(R8*1), Z19, Z16
+	VPMOVSXBW   32(CX), Y19
+	VPSLLW      $0x07, Y19, Y19
+	VPANDD.BCST fbf80bf80<>+0(SB), Y19, Y19
+	VCVTPH2PS   Y19, Z19
+	VMULPS      Z0, Z19, Z19
+	VFMADD231PS 128(AX), Z19, Z5
+	VFMADD231PS 128(AX)(DI*1), Z19, Z9
+	VFMADD231PS 128(AX)(DI*2), Z19, Z13
+	VFMADD231PS 128(AX)(R8*1), Z19, Z17
+	VPMOVSXBW   48(CX), Y19
+	VPSLLW      $0x07, Y19, Y19
+	VPANDD.BCST fbf80bf80<>+0(SB), Y19, Y19
+	VCVTPH2PS   Y19, Z19
+	VMULPS      Z0, Z19, Z19
+	VFMADD231PS 192(AX), Z19, Z6
+	VFMADD231PS 192(AX)(DI*1), Z19, Z10
+	VFMADD231PS 192(AX)(DI*2), Z19, Z14
+	VFMADD231PS 192(AX)(R8*1), Z19, Z18
+	ADDQ        $+64, CX
+	ADDQ        $+256, AX
+	DECQ        BX
+	JMP         last
+
+end:
+	MOVQ          DX, AX
+	VADDPS        Z5, Z3, Z3
+	VADDPS        Z6, Z4, Z4
+	VADDPS        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y19
+	VADDPS        Y19, Y3, Y19
+	VEXTRACTF32X4 $0x01, Y19, X0
+	VADDPS        X0, X19, X0
+	VPERMILPS     $0x0e, X0, X19
+	VADDPS        X19, X0, X0
+	VMOVSHDUP     X0, X19
+	VADDSS        X19, X0, X0
+	VPBROADCASTD  f7f7f7f7f<>+0(SB), Z19
+	VPCMPEQB      Z19, Z2, K1
+	KORTESTQ      K1, K1
+	JZ            finite0
+	VADDSS        f7fc00000<>+0(SB), X0, X0
+
+finite0:
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          ldy+8(FP), AX
+	VADDPS        Z9, Z7, Z7
+	VADDPS        Z10, Z8, Z8
+	VADDPS        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z7, Y19
+	VADDPS        Y19, Y7, Y19
+	VEXTRACTF32X4 $0x01, Y19, X0
+	VADDPS        X0, X19, X0
+	VPERMILPS     $0x0e, X0, X19
+	VADDPS        X19, X0, X0
+	VMOVSHDUP     X0, X19
+	VADDSS        X19, X0, X0
+	VPBROADCASTD  f7f7f7f7f<>+0(SB), Z19
+	VPCMPEQB      Z19, Z2, K1
+	KORTESTQ      K1, K1
+	JZ            finite1
+	VADDSS        f7fc00000<>+0(SB), X0, X0
+
+finite1:
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          ldy+8(FP), AX
+	VADDPS        Z13, Z11, Z11
+	VADDPS        Z14, Z12, Z12
+	VADDPS        Z12, Z11, Z11
+	VEXTRACTF64X4 $0x01, Z11, Y19
+	VADDPS        Y19, Y11, Y19
+	VEXTRACTF32X4 $0x01, Y19, X0
+	VADDPS        X0, X19, X0
+	VPERMILPS     $0x0e, X0, X19
+	VADDPS        X19, X0, X0
+	VMOVSHDUP     X0, X19
+	VADDSS        X19, X0, X0
+	VPBROADCASTD  f7f7f7f7f<>+0(SB), Z19
+	VPCMPEQB      Z19, Z2, K1
+	KORTESTQ      K1, K1
+	JZ            finite2
+	VADDSS        f7fc00000<>+0(SB), X0, X0
+
+finite2:
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          ldy+8(FP), AX
+	VADDPS        Z17, Z15, Z15
+	VADDPS        Z18, Z16, Z16
+	VADDPS        Z16, Z15, Z15
+	VEXTRACTF64X4 $0x01, Z15, Y19
+	VADDPS        Y19, Y15, Y19
+	VEXTRACTF32X4 $0x01, Y19, X0
+	VADDPS        X0, X19, X0
+	VPERMILPS     $0x0e, X0, X19
+	VADDPS        X19, X0, X0
+	VMOVSHDUP     X0, X19
+	VADDSS        X19, X0, X0
+	VPBROADCASTD  f7f7f7f7f<>+0(SB), Z19
+	VPCMPEQB      Z19, Z2, K1
+	KORTESTQ      K1, K1
+	JZ            finite3
+	VADDSS        f7fc00000<>+0(SB), X0, X0
+
+finite3:
+	VADDSS (AX), X0, X0
+	VMOVSS X0, (AX)
+	ADDQ   $0x04, DX
+	ADDQ   skip+40(FP), CX
+	DECQ   SI
+	JNZ    row
+	VZEROUPPER
+	RET
+
+// func DotE4M3x1AVX2(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·DotE4M3x1AVX2(SB), NOSPLIT, $0-76
+	MOVQ         src+32(FP), CX
+	MOVQ         y+0(FP), DX
+	MOVQ         rows+48(FP), SI
+	VBROADCASTSS factor+72(FP), Y1
+
+row:
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VXORPS       Y10, Y10, Y10
+	VPXOR        X2, X2, X2
+	MOVQ         scales+64(FP), AX
+	VBROADCASTSS (AX), Y0
+	VMULPS       Y1, Y0, Y0
+	ADDQ         $0x04, AX
+	MOVQ         AX, scales+64(FP)
+	MOVQ         x+16(FP), AX
+	MOVQ         blocks+56(FP), BX
+
+last:
+	TESTQ       BX, BX
+	JZ          end
+	PREFETCHT0  3072(CX)
+	VMOVDQU     (CX), Y11
+	VPAND       f7f7f7f7f<>+0(SB), Y11, Y11
+	VPMAXUB     Y11, Y2, Y2
+	VMOVDQU     32(CX), Y11
+	VPAND       f7f7f7f7f<>+0(SB), Y11, Y11
+	VPMAXUB     Y11, Y2, Y2
+	VPMOVSXBW   (CX), X11
+	VPSLLW      $0x07, X11, X11
+	VPAND       fbf80bf80<>+0(SB), X11, X11
+	VCVTPH2PS   X11, Y11
+	VMULPS      Y0, Y11, Y11
+	VFMADD231PS (AX), Y11, Y3
+	VPMOVSXBW   8(CX), X11
+	VPSLLW      $0x07, X11, X11
+	VPAND       fbf80bf80<>+0(SB), X11, X11
+	VCVTPH2PS   X11, Y11
+	VMULPS      Y0, Y11, Y11
+	VFMADD231PS 32(AX), Y11, Y4
+	VPMOVSXBW   16(CX), X11
+	VPSLLW      $0x07, X11, X11
+	VPAND       fbf80bf80<>+0(SB), X11, X11
+	VCVTPH2PS   X11, Y11
+	VMULPS      Y0, Y11, Y11
+	VFMADD231PS 64(AX), Y11, Y5
+	VPMOVSXBW   24(CX), X11
+	VPSLLW      $0x07, X11, X11
+	VPAND       fbf80bf80<>+0(SB), X11, X11
+	VCVTPH2PS   X11, Y11
+	VMULPS      Y0, Y11, Y11
+	VFMADD231PS 96(AX), Y11, Y6
+	VPMOVSXBW   32(CX), X11
+	VPSLLW      $0x07, X11, X11
+	VPAND       fbf80bf80<>+0(SB), X11, X11
+	VCVTPH2PS   X11, Y11
+	VMULPS      Y0, Y11, Y11
+	VFMADD231PS 128(AX), Y11, Y7
+	VPMOVSXBW   40(CX), X11
+	VPSLLW      $0x07, X11, X11
+	VPAND       fbf80bf80<>+0(SB), X11, X11
+	VCVTPH2PS   X11, Y11
+	VMULPS      Y0, Y11, Y11
+	VFMADD231PS 160(AX), Y11, Y8
+	VPMOVSXBW   48(CX), X11
+	VPSLLW      $0x07, X11, X11
+	VPAND       fbf80bf80<>+0(SB), X11, X11
+	VCVTPH2PS   X11, Y11
+	VMULPS      Y0, Y11, Y11
+	VFMADD231PS 192(AX), Y11, Y9
+	VPMOVSXBW   56(CX), X11
+	VPSLLW      $0x07, X11, X11
+	VPAND       fbf80bf80<>+0(SB), X11, X11
+	VCVTPH2PS   X11, Y11
+	VMULPS      Y0, Y11, Y11
+	VFMADD231PS 224(AX), Y11, Y10
+	ADDQ        $+64, CX
+	ADDQ        $+256, AX
+	DECQ        BX
+	JMP         last
+
+end:
+	MOVQ         DX, AX
+	VADDPS       Y7, Y3, Y3
+	VADDPS       Y9, Y5, Y5
+	VADDPS       Y5, Y3, Y3
+	VADDPS       Y8, Y4, Y4
+	VADDPS       Y10, Y6, Y6
+	VADDPS       Y6, Y4, Y4
+	VADDPS       Y4, Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X0
+	VADDPS       X0, X3, X0
+	VPERMILPS    $0x0e, X0, X3
+	VADDPS       X3, X0, X0
+	VMOVSHDUP    X0, X3
+	VADDSS       X3, X0, X0
+	VPCMPEQB     f7f7f7f7f<>+0(SB), Y2, Y3
+	VPMOVMSKB    Y3, BX
+	TESTL        BX, BX
+	JZ           finite0
+	VADDSS       f7fc00000<>+0(SB), X0, X0
+
+finite0:
+	VADDSS (AX), X0, X0
+	VMOVSS X0, (AX)
+	ADDQ   $0x04, DX
+	ADDQ   skip+40(FP), CX
+	DECQ   SI
+	JNZ    row
+	VZEROUPPER
+	RET
+
+// func DotE5M2x1AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, MMX+
+TEXT ·DotE5M2x1AVX512(SB), NOSPLIT, $0-76
+	MOVQ         src+32(FP), CX
+	MOVQ         y+0(FP), DX
+	MOVQ         rows+48(FP), SI
+	VBROADCASTSS factor+72(FP), Z1
+
+row:
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	MOVQ         scales+64(FP), AX
+	VBROADCASTSS (AX), Z0
+	VMULPS       Z1, Z0, Z0
+	ADDQ         $0x04, AX
+	MOVQ         AX, scales+64(FP)
+	MOVQ         x+16(FP), AX
+	MOVQ         blocks+56(FP), BX
+
+last:
+	TESTQ       BX, BX
+	JZ          end
+	PREFETCHT0  3072(CX)
+	VPMOVSXBW   (CX), Y6
+	VPSLLW      $0x08, Y6, Y6
+	VCVTPH2PS   Y6, Z6
+	VMULPS      Z0, Z6, Z6
+	VFMADD231PS (AX), Z6, Z2
+	VPMOVSXBW   16(CX), Y6
+	VPSLLW      $0x08, Y6, Y6
+	VCVTPH2PS   Y6, Z6
+	VMULPS      Z0, Z6, Z6
+	VFMADD231PS 64(AX), Z6, Z3
+	VPMOVSXBW   32(CX), Y6
+	VPSLLW      $0x08, Y6, Y6
+	VCVTPH2PS   Y6, Z6
+	VMULPS      Z0, Z6, Z6
+	VFMADD231PS 128(AX), Z6, Z4
+	VPMOVSXBW   48(CX), Y6
+	VPSLLW      $0x08, Y6, Y6
+	VCVTPH2PS   Y6, Z6
+	VMULPS      Z0, Z6, Z6
+	VFMADD231PS 192(AX), Z6, Z5
+	ADDQ        $+64, CX
+	ADDQ        $+256, AX
+	DECQ        BX
+	JMP         last
+
+end:
+	MOVQ          DX, AX
+	VADDPS        Z4, Z2, Z2
+	VADDPS        Z5, Z3, Z3
+	VADDPS        Z3, Z2, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y6
+	VADDPS        Y6, Y2, Y6
+	VEXTRACTF32X4 $0x01, Y6, X0
+	VADDPS        X0, X6, X0
+	VPERMILPS     $0x0e, X0, X6
+	VADDPS        X6, X0, X0
+	VMOVSHDUP     X0, X6
+	VADDSS        X6, X0, X0
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x04, DX
+	ADDQ          skip+40(FP), CX
+	DECQ          SI
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func DotE5M2x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·DotE5M2x2AVX512(SB), NOSPLIT, $0-76
+	MOVQ         src+32(FP), CX
+	MOVQ         y+0(FP), DX
+	MOVQ         rows+48(FP), SI
+	MOVQ         ldx+24(FP), DI
+	VBROADCASTSS factor+72(FP), Z1
+
+row:
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	MOVQ         scales+64(FP), AX
+	VBROADCASTSS (AX), Z0
+	VMULPS       Z1, Z0, Z0
+	ADDQ         $0x04, AX
+	MOVQ         AX, scales+64(FP)
+	MOVQ         x+16(FP), AX
+	MOVQ         blocks+56(FP), BX
+
+last:
+	TESTQ       BX, BX
+	JZ          end
+	MOVQ        skip+40(FP), R8
+	ADDQ        CX, R8
+	CMPQ        BX, $0x00000018
+	CMOVQGT     CX, R8
+	PREFETCHT0  1536(R8)
+	VPMOVSXBW   (CX), Y10
+	VPSLLW      $0x08, Y10, Y10
+	VCVTPH2PS   Y10, Z10
+	VMULPS      Z0, Z10, Z10
+	VFMADD231PS (AX), Z10, Z2
+	VFMADD231PS (AX)(DI*1), Z10, Z6
+	VPMOVSXBW   16(CX), Y10
+	VPSLLW      $0x08, Y10, Y10
+	VCVTPH2PS   Y10, Z10
+	VMULPS      Z0, Z10, Z10
+	VFMADD231PS 64(AX), Z10, Z3
+	VFMADD231PS 64(AX)(DI*1), Z10, Z7
+	VPMOVSXBW   32(CX), Y10
+	VPSLLW      $0x08, Y10, Y10
+	VCVTPH2PS   Y10, Z10
+	VMULPS      Z0, Z10, Z10
+	VFMADD231PS 128(AX), Z10, Z4
+	VFMADD231PS 128(AX)(DI*1), Z10, Z8
+	VPMOVSXBW   48(CX), Y10
+	VPSLLW      $0x08, Y10, Y10
+	VCVTPH2PS   Y10, Z10
+	VMULPS      Z0, Z10, Z10
+	VFMADD231PS 192(AX), Z10, Z5
+	VFMADD231PS 192(AX)(DI*1), Z10, Z9
+	ADDQ        $+64, CX
+	ADDQ        $+256, AX
+	DECQ        BX
+	JMP         last
+
+end:
+	MOVQ          DX, AX
+	VADDPS        Z4, Z2, Z2
+	VADDPS        Z5, Z3, Z3
+	VADDPS        Z3, Z2, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y10
+	VADDPS        Y10, Y2, Y10
+	VEXTRACTF32X4 $0x01, Y10, X0
+	VADDPS        X0, X10, X0
+	VPERMILPS     $0x0e, X0, X10
+	VADDPS        X10, X0, X0
+	VMOVSHDUP     X0, X10
+	VADDSS        X10, X0, X0
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          ldy+8(FP), AX
+	VADDPS        Z8, Z6, Z6
+	VADDPS        Z9, Z7, Z7
+	VADDPS        Z7, Z6, Z6
+	VEXTRACTF64X4 $0x01, Z6, Y10
+	VADDPS        Y10, Y6, Y10
+	VEXTRACTF32X4 $0x01, Y10, X0
+	VADDPS        X0, X10, X0
+	VPERMILPS     $0x0e, X0, X10
+	VADDPS        X10, X0, X0
+	VMOVSHDUP     X0, X10
+	VADDSS        X10, X0, X0
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x04, DX
+	ADDQ          skip+40(FP), CX
+	DECQ          SI
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func DotE5M2x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·DotE5M2x4AVX512(SB), NOSPLIT, $0-76
+	MOVQ         src+32(FP), CX
+	MOVQ         y+0(FP), DX
+	MOVQ         rows+48(FP), SI
+	MOVQ         ldx+24(FP), DI
+	LEAQ         (DI)(DI*2), R8
+	VBROADCASTSS factor+72(FP), Z1
+
+row:
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	VPXORD       Z14, Z14, Z14
+	VPXORD       Z15, Z15, Z15
+	VPXORD       Z16, Z16, Z16
+	VPXORD       Z17, Z17, Z17
+	MOVQ         scales+64(FP), AX
+	VBROADCASTSS (AX), Z0
+	VMULPS       Z1, Z0, Z0
+	ADDQ         $0x04, AX
+	MOVQ         AX, scales+64(FP)
+	MOVQ         x+16(FP), AX
+	MOVQ         blocks+56(FP), BX
+
+last:
+	TESTQ       BX, BX
+	JZ          end
+	MOVQ        skip+40(FP), R9
+	ADDQ        CX, R9
+	CMPQ        BX, $0x0000000c
+	CMOVQGT     CX, R9
+	PREFETCHT0  768(R9)
+	VPMOVSXBW   (CX), Y18
+	VPSLLW      $0x08, Y18, Y18
+	VCVTPH2PS   Y18, Z18
+	VMULPS      Z0, Z18, Z18
+	VFMADD231PS (AX), Z18, Z2
+	VFMADD231PS (AX)(DI*1), Z18, Z6
+	VFMADD231PS (AX)(DI*2), Z18, Z10
+	VFMADD231PS (AX)(R8*1), Z18, Z14
+	VPMOVSXBW   16(CX), Y18
+	VPSLLW      $0x08, Y18, Y18
+	VCVTPH2PS   Y18, Z18
+	VMULPS      Z0, Z18, Z18
+	VFMADD231PS 64(AX), Z18, Z3
+	VFMADD231PS 64(AX)(DI*1), Z18, Z7
+	VFMADD231PS 64(AX)(DI*2), Z18, Z11
+	VFMADD231PS 64(AX)(R8*1), Z18, Z15
+	VPMOVSXBW   32(CX), Y18
+	VPSLLW      $0x08, Y18, Y18
+	VCVTPH2PS   Y18, Z18
+	VMULPS      Z0, Z18, Z18
+	VFMADD231PS 128(AX), Z18, Z4
+	VFMADD231PS 128(AX)(DI*1), Z18, Z8
+	VFMADD231PS 128(AX)(DI*2), Z18, Z12
+	VFMADD231PS 128(AX)(R8*1), Z18, Z16
+	VPMOVSXBW   48(CX), Y18
+	VPSLLW      $0x08, Y18, Y18
+	VCVTPH2PS   Y18, Z18
+	VMULPS      Z0, Z18, Z18
+	VFMADD231PS 192(AX), Z18, Z5
+	VFMADD231PS 192(AX)(DI*1), Z18, Z9
+	VFMADD231PS 192(AX)(DI*2), Z18, Z13
+	VFMADD231PS 192(AX)(R8*1), Z18, Z17
+	ADDQ        $+64, CX
+	ADDQ        $+256, AX
+	DECQ        BX
+	JMP         last
+
+end:
+	MOVQ          DX, AX
+	VADDPS        Z4, Z2, Z2
+	VADDPS        Z5, Z3, Z3
+	VADDPS        Z3, Z2, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y18
+	VADDPS        Y18, Y2, Y18
+	VEXTRACTF32X4 $0x01, Y18, X0
+	VADDPS        X0, X18, X0
+	VPERMILPS     $0x0e, X0, X18
+	VADDPS        X18, X0, X0
+	VMOVSHDUP     X0, X18
+	VADDSS        X18, X0, X0
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          ldy+8(FP), AX
+	VADDPS        Z8, Z6, Z6
+	VADDPS        Z9, Z7, Z7
+	VADDPS        Z7, Z6, Z6
+	VEXTRACTF64X4 $0x01, Z6, Y18
+	VADDPS        Y18, Y6, Y18
+	VEXTRACTF32X4 $0x01, Y18, X0
+	VADDPS        X0, X18, X0
+	VPERMILPS     $0x0e, X0, X18
+	VADDPS        X18, X0, X0
+	VMOVSHDUP     X0, X18
+	VADDSS        X18, X0, X0
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          ldy+8(FP), AX
+	VADDPS        Z12, Z10, Z10
+	VADDPS        Z13, Z11, Z11
+	VADDPS        Z11, Z10, Z10
+	VEXTRACTF64X4 $0x01, Z10, Y18
+	VADDPS        Y18, Y10, Y18
+	VEXTRACTF32X4 $0x01, Y18, X0
+	VADDPS        X0, X18, X0
+	VPERMILPS     $0x0e, X0, X18
+	VADDPS        X18, X0, X0
+	VMOVSHDUP     X0, X18
+	VADDSS        X18, X0, X0
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          ldy+8(FP), AX
+	VADDPS        Z16, Z14, Z14
+	VADDPS        Z17, Z15, Z15
+	VADDPS        Z15, Z14, Z14
+	VEXTRACTF64X4 $0x01, Z14, Y18
+	VADDPS        Y18, Y14, Y18
+	VEXTRACTF32X4 $0x01, Y18, X0
+	VADDPS        X0, X18, X0
+	VPERMILPS     $0x0e, X0, X18
+	VADDPS        X18, X0, X0
+	VMOVSHDUP     X0, X18
+	VADDSS        X18, X0, X0
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x04, DX
+	ADDQ          skip+40(FP), CX
+	DECQ          SI
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func DotE5M2x1AVX2(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·DotE5M2x1AVX2(SB), NOSPLIT, $0-76
+	MOVQ         src+32(FP), CX
+	MOVQ         y+0(FP), DX
+	MOVQ         rows+48(FP), SI
+	VBROADCASTSS factor+72(FP), Y1
+
+row:
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	MOVQ         scales+64(FP), AX
+	VBROADCASTSS (AX), Y0
+	VMULPS       Y1, Y0, Y0
+	ADDQ         $0x04, AX
+	MOVQ         AX, scales+64(FP)
+	MOVQ         x+16(FP), AX
+	MOVQ         blocks+56(FP), BX
+
+last:
+	TESTQ       BX, BX
+	JZ          end
+	PREFETCHT0  3072(CX)
+	VPMOVSXBW   (CX), X10
+	VPSLLW      $0x08, X10, X10
+	VCVTPH2PS   X10, Y10
+	VMULPS      Y0, Y10, Y10
+	VFMADD231PS (AX), Y10, Y2
+	VPMOVSXBW   8(CX), X10
+	VPSLLW      $0x08, X10, X10
+	VCVTPH2PS   X10, Y10
+	VMULPS      Y0, Y10, Y10
+	VFMADD231PS 32(AX), Y10, Y3
+	VPMOVSXBW   16(CX), X10
+	VPSLLW      $0x08, X10, X10
+	VCVTPH2PS   X10, Y10
+	VMULPS      Y0, Y10, Y10
+	VFMADD231PS 64(AX), Y10, Y4
+	VPMOVSXBW   24(CX), X10
+	VPSLLW      $0x08, X10, X10
+	VCVTPH2PS   X10, Y10
+	VMULPS      Y0, Y10, Y10
+	VFMADD231PS 96(AX), Y10, Y5
+	VPMOVSXBW   32(CX), X10
+	VPSLLW      $0x08, X10, X10
+	VCVTPH2PS   X10, Y10
+	VMULPS      Y0, Y10, Y10
+	VFMADD231PS 128(AX), Y10, Y6
+	VPMOVSXBW   40(CX), X10
+	VPSLLW      $0x08, X10, X10
+	VCVTPH2PS   X10, Y10
+	VMULPS      Y0, Y10, Y10
+	VFMADD231PS 160(AX), Y10, Y7
+	VPMOVSXBW   48(CX), X10
+	VPSLLW      $0x08, X10, X10
+	VCVTPH2PS   X10, Y10
+	VMULPS      Y0, Y10, Y10
+	VFMADD231PS 192(AX), Y10, Y8
+	VPMOVSXBW   56(CX), X10
+	VPSLLW      $0x08, X10, X10
+	VCVTPH2PS   X10, Y10
+	VMULPS      Y0, Y10, Y10
+	VFMADD231PS 224(AX), Y10, Y9
+	ADDQ        $+64, CX
+	ADDQ        $+256, AX
+	DECQ        BX
+	JMP         last
+
+end:
+	MOVQ         DX, AX
+	VADDPS       Y6, Y2, Y2
+	VADDPS       Y8, Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	VADDPS       Y7, Y3, Y3
+	VADDPS       Y9, Y5, Y5
+	VADDPS       Y5, Y3, Y3
+	VADDPS       Y3, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X0, X2, X0
+	VPERMILPS    $0x0e, X0, X2
+	VADDPS       X2, X0, X0
+	VMOVSHDUP    X0, X2
+	VADDSS       X2, X0, X0
+	VADDSS       (AX), X0, X0
+	VMOVSS       X0, (AX)
+	ADDQ         $0x04, DX
+	ADDQ         skip+40(FP), CX
+	DECQ         SI
+	JNZ          row
+	VZEROUPPER
+	RET
+
 // func DotQ8_0x1AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
 // Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
 TEXT ·DotQ8_0x1AVX512(SB), NOSPLIT, $448-64
