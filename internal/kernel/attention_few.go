@@ -11,9 +11,11 @@ const (
 	// fewKeys is how many keys one goroutine takes at a time.
 	fewKeys = 128
 
-	// nearKeys is how many keys, of all heads, all rows use before the next are
-	// read: so many stay in the nearest cache, and memory is read from end to end.
-	nearKeys = 8
+	// nearKeys is at least how many keys, of all heads, all rows use before the next are
+	// read: as many as stay in the nearest cache, which are those of nearFloats. Memory
+	// is read from end to end.
+	nearKeys   = 8
+	nearFloats = 8192
 )
 
 // few is Forward for few queries. Each run of keys gives an output, a greatest
@@ -23,6 +25,7 @@ func (a *Attention) few(o, lse, q, k, v []float32, tq, tk int) {
 	d := a.HeadDim
 	qs, ks, group := a.Heads*d, a.KVHeads*d, a.Heads/a.KVHeads
 	from, _ := a.span(tk-tq, tq)
+	near := max(nearKeys, nearFloats/ks)
 	runs := (tk - from + fewKeys - 1) / fewKeys
 	rows := tq * a.Heads
 	scaled := scratch(rows * d)
@@ -39,10 +42,10 @@ func (a *Attention) few(o, lse, q, k, v []float32, tq, tk int) {
 		all := scratch(rows * fewKeys)
 		defer release(all)
 		weights := func(row int) []float32 { return (*all)[row*fewKeys:][:c1-c0] }
-		for c := c0; c < c1; c += nearKeys {
+		for c := c0; c < c1; c += near {
 			for row := range rows {
 				at := c*ks + row%a.Heads/group*d
-				dotRows(weights(row)[c-c0:min(c1, c+nearKeys)-c0], (*scaled)[row*d:][:d], k[at:], ks)
+				dotRows(weights(row)[c-c0:min(c1, c+near)-c0], (*scaled)[row*d:][:d], k[at:], ks)
 			}
 		}
 		clear(out[:rows*d])
@@ -50,10 +53,10 @@ func (a *Attention) few(o, lse, q, k, v []float32, tq, tk int) {
 			tops[row], sums[row] = float32(math.Inf(-1)), 0
 			a.accumulate(weights(row), nil, &tops[row], &sums[row], c0, tk-tq+row/a.Heads)
 		}
-		for c := c0; c < c1; c += nearKeys {
+		for c := c0; c < c1; c += near {
 			for row := range rows {
 				at := c*ks + row%a.Heads/group*d
-				addRows(out[row*d:][:d], weights(row)[c-c0:min(c1, c+nearKeys)-c0], v[at:], ks)
+				addRows(out[row*d:][:d], weights(row)[c-c0:min(c1, c+near)-c0], v[at:], ks)
 			}
 		}
 	})

@@ -454,7 +454,7 @@ func BenchmarkAttention(b *testing.B) {
 func BenchmarkAttentionGenerate(b *testing.B) {
 	rng := rand.New(rand.NewPCG(6, 13))
 	const n = 16384
-	for _, a := range []Attention{{Heads: 8, KVHeads: 8, HeadDim: 128}, {Heads: 32, KVHeads: 8, HeadDim: 128}} {
+	for _, a := range []Attention{{Heads: 14, KVHeads: 2, HeadDim: 64}, {Heads: 8, KVHeads: 8, HeadDim: 128}, {Heads: 32, KVHeads: 8, HeadDim: 128}} {
 		qs, ks := a.Heads*a.HeadDim, a.KVHeads*a.HeadDim
 		q, k, v, o := normal(rng, qs), normal(rng, n*ks), normal(rng, n*ks), make([]float32, qs)
 		b.Run(fmt.Sprintf("%d of %d heads", a.KVHeads, a.Heads), func(b *testing.B) {

@@ -1,6 +1,9 @@
 package kernel
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"sync"
+)
 
 // Coding is a format that rows are stored in: blocks, each of which can be decoded on its
 // own (of ggml's, see ggml-common.h).
@@ -55,8 +58,8 @@ type codedLoops struct {
 	// as many elements as it does; it returns how many that was of each row.
 	dotCoded [codings]func(y []float32, ldy int, x []float32, m, cols int, src []byte, n int) int
 
-	// dotInt8 is DotInt8, in the same way.
-	dotInt8 func(y []float32, ldy int, x []float32, ldx, m, cols int, src []byte, stride int, scales []float32, factor float32, n int) int
+	// dotBytes is ByteCoding.Dot, in the same way.
+	dotBytes [byteCodings]func(y []float32, ldy int, x []float32, ldx, m, cols int, src []byte, stride int, scales []float32, factor float32, n int) int
 }
 
 var codedGo codedLoops
@@ -77,15 +80,16 @@ func (c Coding) Decode(dst []float32, src []byte) {
 
 // Dot adds to y[i*ldy+j] the product of row i of the m rows of x, one after another, with
 // row j of the n rows of src, which follow one another too and have cols elements each: a
-// multiple of a block's. It multiplies the values that Decode gives, and no decoded value is
-// written to memory.
+// multiple of a block's. No decoded value is written to memory.
 //
-// The assembly has the sum in 64 parts, element k in part k mod 64, each added up in the
-// order of k by multiply-adds that round once; what a part of a row has beyond a multiple of
-// 64 is added behind them. Those parts have 8192 elements, or of two and four rows of x, that are
-// multiplied together, the half and the fourth. So the bits are the same for AVX2 and AVX-512
-// where there is one row, and do not depend on n. They are off by no more than (cols+2) * 2^-24 of
-// the sum of the magnitudes of the terms.
+// The assembly has the sum in 64 lanes, element k in lane k mod 64, each added up in the order
+// of k by multiply-adds that round once; what a row has beyond a multiple of 64, or its last
+// block, is added behind it where it is F32, F16 or BF16. Of two rows of x that are multiplied
+// together parts of 4096 elements are added up so, and of four 2048. So the bits are the same for
+// AVX2 and AVX-512 where there is one row of x, and do not depend on n.
+//
+// They are off by no more than (cols+2) * 2^-24 of the sum of the magnitudes of the terms, each
+// with those of d*scale*q and of dmin*minimum where it is their difference: that rounds once.
 func (c Coding) Dot(y []float32, ldy int, x []float32, m, cols int, src []byte, n int) {
 	if m == 0 || n == 0 || cols == 0 {
 		return
@@ -108,16 +112,43 @@ func (c Coding) Dot(y []float32, ldy int, x []float32, m, cols int, src []byte, 
 	}
 }
 
-// DotInt8 adds to y[i*ldy+j] the product of row i of the m rows of x, ldx floats apart, with row
-// j of n rows of signed bytes, stride bytes apart. An element is its byte times scales[j], times factor, each
-// product rounded. Coding.Dot says how the sum is made.
-func DotInt8(y []float32, ldy int, x []float32, ldx, m, cols int, src []byte, stride int, scales []float32, factor float32, n int) {
+// ByteCoding is a format of a byte for each element, and scales beside them.
+type ByteCoding int
+
+// The codings: signed integers, and 8-bit floats as Float8 knows them.
+const (
+	CodingInt8 ByteCoding = iota
+	CodingE4M3
+	CodingE5M2
+	byteCodings
+)
+
+// byteValues are what the bytes stand for.
+var byteValues = [byteCodings]func() *[256]float32{
+	CodingInt8: sync.OnceValue(func() *[256]float32 {
+		t := new([256]float32)
+		for i := range t {
+			t[i] = float32(int8(i))
+		}
+		return t
+	}),
+	CodingE4M3: sync.OnceValue(Float8{Exp: 4, Bias: 7}.Table),
+	CodingE5M2: sync.OnceValue(Float8{Exp: 5, Bias: 15, IEEE: true}.Table),
+}
+
+// Values returns what the bytes stand for.
+func (c ByteCoding) Values() *[256]float32 { return byteValues[c]() }
+
+// Dot adds to y[i*ldy+j] the product of row i of the m rows of x, ldx floats apart, with row
+// j of n rows of bytes, stride of them apart. An element is the value of its byte times
+// scales[j], times factor, each product rounded. Coding.Dot says how the sum is made.
+func (c ByteCoding) Dot(y []float32, ldy int, x []float32, ldx, m, cols int, src []byte, stride int, scales []float32, factor float32, n int) {
 	if m == 0 || n == 0 || cols == 0 {
 		return
 	}
 	y, x, src, scales = y[:(m-1)*ldy+n], x[:(m-1)*ldx+cols], src[:(n-1)*stride+cols], scales[:n]
 	from := 0
-	if f := use.dotInt8; f != nil {
+	if f := use.dotBytes[c]; f != nil {
 		from = f(y, ldy, x, ldx, m, cols, src, stride, scales, factor, n)
 	}
 	if from == cols {
@@ -125,9 +156,10 @@ func DotInt8(y []float32, ldy int, x []float32, ldx, m, cols int, src []byte, st
 	}
 	buf := scratch(cols - from)
 	defer release(buf)
+	values := c.Values()
 	for j, scale := range scales {
 		for k, q := range src[j*stride+from : j*stride+cols] {
-			(*buf)[k] = float32(float32(int8(q))*scale) * factor
+			(*buf)[k] = float32(values[q]*scale) * factor
 		}
 		dotsGo(y[j:], ldy, x[from:], ldx, m, *buf, cols, 1, cols-from)
 	}

@@ -22,7 +22,9 @@ var codedAVX2 = codedLoops{
 		CodingQ3_K: dotBlocks(256, 110, simd.DotQ3_Kx1AVX2), CodingQ4_K: dotBlocks(256, 144, simd.DotQ4_Kx1AVX2),
 		CodingQ5_K: dotBlocks(256, 176, simd.DotQ5_Kx1AVX2), CodingQ6_K: dotBlocks(256, 210, simd.DotQ6_Kx1AVX2),
 	},
-	dotInt8: dotBytes(simd.DotInt8x1AVX2),
+	dotBytes: [byteCodings]bytesDot{
+		CodingInt8: dotBytes(simd.DotInt8x1AVX2), CodingE4M3: dotFloats8(256, dotBytes(simd.DotE4M3x1AVX2)), CodingE5M2: dotFloats8(1, dotBytes(simd.DotE5M2x1AVX2)),
+	},
 }
 
 var codedAVX512 = codedLoops{
@@ -50,7 +52,11 @@ var codedAVX512 = codedLoops{
 		CodingQ5_K:   dotBlocks(256, 176, simd.DotQ5_Kx1AVX512, simd.DotQ5_Kx2AVX512, simd.DotQ5_Kx4AVX512),
 		CodingQ6_K:   dotBlocks(256, 210, simd.DotQ6_Kx1AVX512, simd.DotQ6_Kx2AVX512, simd.DotQ6_Kx4AVX512),
 	},
-	dotInt8: dotBytes(simd.DotInt8x1AVX512, simd.DotInt8x2AVX512, simd.DotInt8x4AVX512),
+	dotBytes: [byteCodings]bytesDot{
+		CodingInt8: dotBytes(simd.DotInt8x1AVX512, simd.DotInt8x2AVX512, simd.DotInt8x4AVX512),
+		CodingE4M3: dotFloats8(256, dotBytes(simd.DotE4M3x1AVX512, simd.DotE4M3x2AVX512, simd.DotE4M3x4AVX512)),
+		CodingE5M2: dotFloats8(1, dotBytes(simd.DotE5M2x1AVX512, simd.DotE5M2x2AVX512, simd.DotE5M2x4AVX512)),
+	},
 }
 
 func decodeBlocks(c Coding, loop func(dst *float32, src *byte, blocks int)) func(dst []float32, src []byte) {
@@ -75,7 +81,7 @@ func dotBlocks(elems, bytes int, loops ...codedLoop) func(y []float32, ldy int, 
 	}
 }
 
-func dotBytes(loops ...func(y *float32, ldy int, x *float32, ldx int, src *byte, skip, rows, blocks int, scales *float32, factor float32)) func(y []float32, ldy int, x []float32, ldx, m, cols int, src []byte, stride int, scales []float32, factor float32, n int) int {
+func dotBytes(loops ...func(y *float32, ldy int, x *float32, ldx int, src *byte, skip, rows, blocks int, scales *float32, factor float32)) bytesDot {
 	return func(y []float32, ldy int, x []float32, ldx, m, cols int, src []byte, stride int, scales []float32, factor float32, n int) int {
 		return inParts(len(loops), 64, m, cols, func(loop, i, c, part int) {
 			loops[loop](&y[i*ldy], 4*ldy, &x[i*ldx+c], 4*ldx, &src[c], stride-part, n, part/64, &scales[0], factor)
@@ -83,9 +89,23 @@ func dotBytes(loops ...func(y *float32, ldy int, x *float32, ldx int, src *byte,
 	}
 }
 
-// inParts calls f for rows i to i+1<<loop of m, and for each part of their columns: so many
-// of x stay in the nearest cache while all rows of a matrix use them. It returns the columns that
-// are whole steps.
+// bytesDot is ByteCoding.Dot of whole steps.
+type bytesDot = func(y []float32, ldy int, x []float32, ldx, m, cols int, src []byte, stride int, scales []float32, factor float32, n int) int
+
+// dotFloats8 is for loops that read 8-bit floats as float16 that are so many times smaller.
+// There is no factor then.
+func dotFloats8(times float32, dot bytesDot) bytesDot {
+	return func(y []float32, ldy int, x []float32, ldx, m, cols int, src []byte, stride int, scales []float32, factor float32, n int) int {
+		if factor != 1 {
+			return 0
+		}
+		return dot(y, ldy, x, ldx, m, cols, src, stride, scales, times, n)
+	}
+}
+
+// inParts calls f for rows i to i+1<<loop of m and, if they are several, for each part of their
+// columns: so many of x stay in the nearest cache while all rows of a matrix use them. It returns the
+// columns that are whole steps.
 func inParts(loops, step, m, cols int, f func(loop, i, c, part int)) int {
 	whole := cols / step * step
 	for i := 0; i < m; {
@@ -93,7 +113,10 @@ func inParts(loops, step, m, cols int, f func(loop, i, c, part int)) int {
 		for i+1<<loop > m {
 			loop--
 		}
-		width := max(64, splitFloats>>loop)
+		width := whole
+		if loop > 0 {
+			width = splitFloats >> loop
+		}
 		for c := 0; c < whole; c += width {
 			f(loop, i, c, min(width, whole-c))
 		}

@@ -160,40 +160,75 @@ func requireDots(t *testing.T, old, y []float32, ldy int, x []float32, ldx, m in
 	}
 }
 
-func TestDotInt8Variants(t *testing.T) {
-	rng := rand.New(rand.NewPCG(65, 66))
-	eachVariant(t, func(t *testing.T) {
-		for _, k := range []int{1, 63, 64, 65, 128, 200, 8192 + 70} {
-			for _, n := range []int{1, 2, 5} {
-				for m := range 8 {
-					if k > 4096 && m != 1 && m != 7 {
-						continue
-					}
-					ldx, stride, ldy := k+rng.IntN(3), k+rng.IntN(3), n+rng.IntN(3)
-					guarded(t, []int{4 * (max(0, m-1)*ldy + n), 4 * (max(0, m-1)*ldx + k), (n-1)*stride + k, 4 * n}, func(b [][]byte) {
-						y, x, scales := normals(rng, floatsOf(b[0])), normals(rng, floatsOf(b[1])), normals(rng, floatsOf(b[3]))
-						fillBytes(rng, b[2])
-						const factor = float32(1) / 127
-						w := make([]float32, n*k)
-						for i := range w {
-							w[i] = float32(float32(int8(b[2][i/k*stride+i%k]))*scales[i/k]) * factor
+func TestDotBytesVariants(t *testing.T) {
+	for c := range byteCodings {
+		rng := rand.New(rand.NewPCG(65, 66))
+		values := c.Values()
+		eachVariant(t, func(t *testing.T) {
+			for _, k := range []int{1, 63, 64, 65, 128, 200, 8192 + 70} {
+				for _, n := range []int{1, 2, 5} {
+					for m := range 8 {
+						if k > 4096 && m != 1 && m != 7 {
+							continue
 						}
-						old := append([]float32(nil), y...)
-						DotInt8(y, ldy, x, ldx, m, k, b[2], stride, scales, factor, n)
-						requireDots(t, old, y, ldy, x, ldx, m, w, w, n, k)
-					})
+						ldx, stride, ldy := k+rng.IntN(3), k+rng.IntN(3), n+rng.IntN(3)
+						guarded(t, []int{4 * (max(0, m-1)*ldy + n), 4 * (max(0, m-1)*ldx + k), (n-1)*stride + k, 4 * n}, func(b [][]byte) {
+							y, x, scales := normals(rng, floatsOf(b[0])), normals(rng, floatsOf(b[1])), normals(rng, floatsOf(b[3]))
+							fillBytes(rng, b[2])
+							for i, q := range b[2] {
+								if v := values[q]; v-v != 0 {
+									b[2][i] = 1 // subnormal
+								}
+							}
+							factor := []float32{1, float32(1) / 127}[n%2]
+							w := make([]float32, n*k)
+							for i := range w {
+								w[i] = float32(values[b[2][i/k*stride+i%k]]*scales[i/k]) * factor
+							}
+							old := append([]float32(nil), y...)
+							c.Dot(y, ldy, x, ldx, m, k, b[2], stride, scales, factor, n)
+							requireDots(t, old, y, ldy, x, ldx, m, w, w, n, k)
+						})
+					}
 				}
 			}
-		}
-		dot := func(y, x, src, scales int) {
-			DotInt8(make([]float32, y), 2, make([]float32, x), 64, 2, 64, make([]byte, src), 64, make([]float32, scales), 1, 2)
-		}
-		dot(4, 128, 128, 2)
-		require.Panics(t, func() { dot(3, 128, 128, 2) })
-		require.Panics(t, func() { dot(4, 127, 128, 2) })
-		require.Panics(t, func() { dot(4, 128, 127, 2) })
-		require.Panics(t, func() { dot(4, 128, 128, 1) })
-	})
+			dot := func(y, x, src, scales int) {
+				c.Dot(make([]float32, y), 2, make([]float32, x), 64, 2, 64, make([]byte, src), 64, make([]float32, scales), 1, 2)
+			}
+			dot(4, 128, 128, 2)
+			require.Panics(t, func() { dot(3, 128, 128, 2) })
+			require.Panics(t, func() { dot(4, 127, 128, 2) })
+			require.Panics(t, func() { dot(4, 128, 127, 2) })
+			require.Panics(t, func() { dot(4, 128, 128, 1) })
+		})
+	}
+}
+
+// Each byte alone, among zeros: its value as the table has it, NaN and infinities too.
+func TestDotEachByte(t *testing.T) {
+	for c := range byteCodings {
+		values := c.Values()
+		eachVariant(t, func(t *testing.T) {
+			for q := range 256 {
+				for _, m := range []int{1, 2, 4} {
+					src, x, y := make([]byte, 128), make([]float32, 64*m), make([]float32, 2*m)
+					src[64+q%64] = byte(q)
+					for i := range x {
+						x[i] = 1
+					}
+					c.Dot(y, 2, x, 64, m, 64, src, 64, []float32{1, 1}, 1, 2)
+					for i := range m {
+						require.Zero(t, y[2*i], "the row before is whole")
+						if v := values[q]; v == v {
+							require.Equal(t, v, y[2*i+1], "byte %#x", q)
+						} else {
+							require.True(t, y[2*i+1] != y[2*i+1], "byte %#x is %v, want NaN", q, y[2*i+1])
+						}
+					}
+				}
+			}
+		})
+	}
 }
 
 // storedIn is a matrix of rows in a coding.

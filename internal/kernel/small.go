@@ -1,5 +1,7 @@
 package kernel
 
+import "runtime"
+
 // smallM is the number of rows of x up to which a product is taken as dot
 // products with the rows of w as they are decoded, and not by the blocks that a
 // large product is made of: the weight is then used too few times to be packed.
@@ -15,7 +17,7 @@ type Dots interface {
 }
 
 const (
-	// dotBatch is how many rows one call of Dots gets.
+	// dotBatch is how many rows one call of Dots gets at most.
 	dotBatch = 64
 	// smallRows and smallCols are the part of a weight that is decoded at a time. It
 	// stays in the nearest cache.
@@ -41,7 +43,9 @@ func mulTSmall(y, x []float32, m int, w Matrix) error {
 		})
 	case Dots:
 		if m <= use.codeRows {
-			return batches(dotBatch, func(at, n int) error { return w.DotRows(y[at:], rows, x, m, at, n) })
+			// So few that processors end together.
+			size := min(dotBatch, max(8, rows/(8*runtime.GOMAXPROCS(0))))
+			return batches(size, func(at, n int) error { return w.DotRows(y[at:], rows, x, m, at, n) })
 		}
 	}
 	if t, ok := w.(Tiles); ok {

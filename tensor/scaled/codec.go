@@ -8,7 +8,6 @@ import (
 
 	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/tensor"
-	"github.com/seed18967229/nibble/tensor/floats"
 )
 
 // Codecs returns the codecs of FP8 and INT8.
@@ -31,42 +30,14 @@ func (c codec) Open(info tensor.Info, data tensor.Bytes) (tensor.Rows, error) {
 	if _, err := data.Slice(nil, info.Size()-1, 1); err != nil {
 		return nil, tensor.Truncated(err, fmt.Sprintf("the last of %d bytes", info.Size()))
 	}
-	w := &weight{Header: h, info: info, data: data, values: tables()[h.Element]}
+	w := &weight{Header: h, info: info, data: data, values: codings[h.Element].Values()}
 	_, w.down, w.across = h.grid(info.Shape)
 	w.elementsAt = headerSize + 4*h.Scales(info.Shape)
 	if mem, ok := data.(tensor.Memory); ok && len(info.Shape) > 0 {
-		t := tiled{w, mem}
-		if h.Element == tensor.I8 {
-			return dotted{t}, nil
-		}
-		return t, nil
+		return tiled{w, mem}, nil
 	}
 	return w, nil
 }
-
-// tables are the values of all codes of an element, by its dtype.
-var tables = sync.OnceValue(func() map[tensor.DType]*[256]float32 {
-	plain := tensor.NewCodecs(floats.Codecs()...)
-	m := make(map[tensor.DType]*[256]float32)
-	var codes [256]byte
-	for i := range codes {
-		codes[i] = byte(i)
-	}
-	for _, e := range elements {
-		t := new([256]float32)
-		if e.dtype == tensor.I8 {
-			for i := range t {
-				t[i] = float32(int8(i))
-			}
-		} else if rows, err := plain.Open(tensor.Info{DType: e.dtype, Shape: tensor.Shape{256}}, tensor.Memory(codes[:])); err != nil {
-			panic(err) // floats has the 8-bit floats
-		} else if err := rows.ReadRows(t[:], 0); err != nil {
-			panic(err)
-		}
-		m[e.dtype] = t
-	}
-	return m
-})
 
 // weight is an opened tensor.
 type weight struct {
@@ -169,11 +140,13 @@ func (w tiled) scales(row int64) []byte {
 	return w.mem[headerSize+4*w.scaleRow(row)*w.across:][:4*w.across]
 }
 
-// dotted is one of integers.
-type dotted struct{ tiled }
+// codings are how the kernels know an element.
+var codings = map[tensor.DType]kernel.ByteCoding{
+	tensor.F8_E4M3: kernel.CodingE4M3, tensor.F8_E5M2: kernel.CodingE5M2, tensor.I8: kernel.CodingInt8,
+}
 
 // DotRows implements tensor.Dotter.
-func (w dotted) DotRows(y []float32, ldy int, x []float32, m, row, n int) error {
+func (w tiled) DotRows(y []float32, ldy int, x []float32, m, row, n int) error {
 	all := w.info.Shape.Cols()
 	if err := tensor.CheckRows(w.info, n*int(all), int64(row)); err != nil || n == 0 || all == 0 {
 		return err
@@ -185,7 +158,7 @@ func (w dotted) DotRows(y []float32, ldy int, x []float32, m, row, n int) error 
 		}
 		cols := int(min(w.BlockCols, all-col))
 		src := w.mem[w.elementsAt+int64(row)*all+col:]
-		kernel.DotInt8(y, ldy, x[col:], int(all), m, cols, src, int(all), scales, w.Factor, n)
+		codings[w.Element].Dot(y, ldy, x[col:], int(all), m, cols, src, int(all), scales, w.Factor, n)
 	}
 	return nil
 }

@@ -280,7 +280,7 @@ func (w *attentionWidth) addRows() {
 	for _, c := range []struct {
 		name  string
 		count int
-	}{{"eight", 8}, {"one", 1}} {
+	}{{"eight", 8}, {"four", 4}, {"one", 1}} {
 		Label(c.name)
 		CMPQ(d, Imm(uint64(c.count*w.lanes)))
 		JB(LabelRef(c.name + "End"))

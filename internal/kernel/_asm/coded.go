@@ -22,6 +22,9 @@ type coded struct {
 	unroll int
 	scaled bool
 
+	// rowScale says that each row has a scale.
+	rowScale bool
+
 	// decodes says that there is a loop that only decodes.
 	decodes bool
 
@@ -39,7 +42,9 @@ func codedLoops() {
 		{name: "F32", elems: 64, bytes: 256, block: (*decoder).f32},
 		{name: "F16", elems: 64, bytes: 128, block: (*decoder).f16},
 		{name: "BF16", elems: 64, bytes: 128, block: (*decoder).bf16},
-		{name: "Int8", elems: 64, bytes: 64, constants: (*decoder).perRow, block: (*decoder).int8},
+		{name: "Int8", elems: 64, bytes: 64, rowScale: true, constants: (*decoder).perRow, block: (*decoder).int8},
+		{name: "E4M3", elems: 64, bytes: 64, rowScale: true, constants: (*decoder).perRowE4M3, block: (*decoder).e4M3},
+		{name: "E5M2", elems: 64, bytes: 64, rowScale: true, constants: (*decoder).perRow, block: (*decoder).e5M2},
 		{name: "Q8_0", elems: 32, bytes: 34, unroll: 4, scaled: true, block: (*decoder).q8_0},
 		{name: "Q4_0", elems: 32, bytes: 18, unroll: 4, scaled: true, decodes: true, constants: (*decoder).eights, block: (*decoder).q4_0},
 		{name: "Q5_0", elems: 32, bytes: 22, unroll: 4, scaled: true, decodes: true, block: (*decoder).q5_0},
@@ -84,6 +89,7 @@ type decoder struct {
 
 	// Of some formats.
 	table         reg.VecVirtual
+	nan           reg.VecVirtual // magnitudes of E4M3, the largest of each lane
 	scale, factor reg.VecVirtual
 	values        [16]int8
 
@@ -135,7 +141,7 @@ func (f *coded) decode(l lanes) {
 func (f *coded) dot(l lanes, rows int) {
 	name := fmt.Sprintf("Dot%sx%d", f.name, rows)
 	extra := ""
-	if f.name == "Int8" {
+	if f.rowScale {
 		extra = ", scales *float32, factor float32"
 	}
 	l.begin(name, "func(y *float32, ldy int, x *float32, ldx int, src *byte, skip, rows, blocks int"+extra+")",
@@ -169,10 +175,16 @@ func (f *coded) dot(l lanes, rows int) {
 			VXORPS(a, a, a)
 		}
 	}
-	if f.name == "Int8" {
+	if d.nan != nil {
+		VPXOR(d.nan.AsX(), d.nan.AsX(), d.nan.AsX())
+	}
+	if f.rowScale {
 		p := GP64()
 		MOVQ(param("scales"), p)
 		VBROADCASTSS(Mem{Base: p}, d.scale)
+		if f.name != "Int8" {
+			VMULPS(d.factor, d.scale, d.scale)
+		}
 		ADDQ(Imm(4), p)
 		MOVQ(p, param("scales"))
 	}
@@ -194,6 +206,9 @@ func (f *coded) dot(l lanes, rows int) {
 			w = w256
 		}
 		z := sumLanes(own[0], w)
+		if d.nan != nil {
+			d.spoil(z)
+		}
 		VADDSS(Mem{Base: yp}, z, z)
 		VMOVSS(z, Mem{Base: yp})
 		if r < rows-1 {
@@ -219,8 +234,23 @@ func (f *coded) start(d *decoder) {
 // blocks is the loop over blocks, as many as left says.
 func (f *coded) blocks(d *decoder, left reg.GPVirtual) {
 	turn := func(blocks int) {
+		soon, distance := d.src, aheadCodes
+		if d.rows > 1 {
+			// More is done with a byte, and near the end of a part of a row the next is not what
+			// lies behind it.
+			distance /= d.rows
+			soon = GP64()
+			skip, err := Param("skip").Resolve()
+			if err != nil {
+				panic(err)
+			}
+			MOVQ(skip.Addr, soon)
+			ADDQ(d.src, soon)
+			CMPQ(left, U32((distance+f.bytes-1)/f.bytes))
+			CMOVQGT(d.src, soon)
+		}
 		for at := 0; at < blocks*f.bytes; at += 64 {
-			PREFETCHT0(Mem{Base: d.src, Disp: aheadCodes + at})
+			PREFETCHT0(Mem{Base: soon, Disp: distance + at})
 		}
 		d.together = f.scaled && blocks > 1
 		if d.together {
@@ -289,6 +319,75 @@ func (d *decoder) int8(src Mem, at int) {
 		VMULPS(d.factor, v, v)
 		d.put(at+i, v)
 	}
+}
+
+// perRowE4M3 is perRow, with what finds NaNs.
+func (d *decoder) perRowE4M3() {
+	d.perRow()
+	d.nan = d.l.reg()
+}
+
+// eight decodes 8-bit floats by way of float16, of which they are a part: words of theirs become
+// those by shift. The factor is that of float16 for them.
+func (d *decoder) eight(at int, src Mem, shift uint64, keep uint32) {
+	for i := 0; i < 64; i += d.l.floats() {
+		v := d.l.reg()
+		h := v.AsX()
+		if d.l.wide() {
+			h = v.AsY()
+		}
+		VPMOVSXBW(src.Offset(i), h)
+		VPSLLW(Imm(shift), h, h)
+		if keep != 0 {
+			if d.l.wide() {
+				VPANDD_BCST(d.l.data(floatOf(keep)), h, h)
+			} else {
+				VPAND(d.l.data(floatOf(keep)), h, h)
+			}
+		}
+		VCVTPH2PS(h, v)
+		VMULPS(d.scale, v, v)
+		d.put(at+i, v)
+	}
+}
+
+func (d *decoder) e5M2(src Mem, at int) { d.eight(at, src, 8, 0) }
+
+// e4M3 has the sign in two bits of a word, of which it keeps one. The largest magnitude, which
+// a float16 has a number for, is NaN: it is looked for when the row ends.
+func (d *decoder) e4M3(src Mem, at int) {
+	for i := 0; i < 64; i += d.l.bytes {
+		t := d.l.reg()
+		if d.l.wide() {
+			VMOVDQU32(src, t)
+			VPANDD_BCST(d.l.data(floatOf(repeated(0x7f))), t, t)
+		} else {
+			VMOVDQU(src.Offset(i), t)
+			VPAND(d.l.data(floatOf(repeated(0x7f))), t, t)
+		}
+		VPMAXUB(t, d.nan, d.nan)
+	}
+	d.eight(at, src, 7, 0xbf80bf80)
+}
+
+// spoil makes a sum NaN if one of its terms was.
+func (d *decoder) spoil(z reg.VecVirtual) {
+	label := fmt.Sprintf("finite%d", d.number)
+	d.number++
+	if d.l.wide() {
+		k, t := K(), ZMM()
+		VPBROADCASTD(d.l.data(floatOf(repeated(0x7f))), t)
+		VPCMPEQB(t, d.nan, k)
+		KORTESTQ(k, k)
+	} else {
+		t, m := YMM(), GP32()
+		VPCMPEQB(d.l.data(floatOf(repeated(0x7f))), d.nan, t)
+		VPMOVMSKB(t, m)
+		TESTL(m, m)
+	}
+	JZ(LabelRef(label))
+	VADDSS(d.l.data(floatOf(0x7fc00000)), z, z)
+	Label(label)
 }
 
 // half has a float16 in all lanes.

@@ -249,6 +249,41 @@ eightStore:
 	JMP     eight
 
 eightEnd:
+four:
+	CMPQ    BX, $0x20
+	JB      fourEnd
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	MOVQ    w+8(FP), SI
+	MOVQ    rows+32(FP), R8
+	MOVQ    CX, DI
+
+fourRows:
+	TESTQ        R8, R8
+	JZ           fourStore
+	VBROADCASTSS (SI), Y4
+	VFMADD231PS  (DI), Y4, Y0
+	VFMADD231PS  32(DI), Y4, Y1
+	VFMADD231PS  64(DI), Y4, Y2
+	VFMADD231PS  96(DI), Y4, Y3
+	ADDQ         $0x04, SI
+	ADDQ         DX, DI
+	DECQ         R8
+	JMP          fourRows
+
+fourStore:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VMOVUPS Y2, 64(AX)
+	VMOVUPS Y3, 96(AX)
+	ADDQ    $0x00000080, CX
+	ADDQ    $0x00000080, AX
+	SUBQ    $0x00000020, BX
+	JMP     four
+
+fourEnd:
 one:
 	CMPQ    BX, $0x08
 	JB      oneEnd
@@ -541,6 +576,41 @@ eightStore:
 	JMP     eight
 
 eightEnd:
+four:
+	CMPQ    CX, $0x40
+	JB      fourEnd
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	MOVQ    w+8(FP), SI
+	MOVQ    rows+32(FP), R8
+	MOVQ    DX, DI
+
+fourRows:
+	TESTQ        R8, R8
+	JZ           fourStore
+	VBROADCASTSS (SI), Z4
+	VFMADD231PS  (DI), Z4, Z0
+	VFMADD231PS  64(DI), Z4, Z1
+	VFMADD231PS  128(DI), Z4, Z2
+	VFMADD231PS  192(DI), Z4, Z3
+	ADDQ         $0x04, SI
+	ADDQ         BX, DI
+	DECQ         R8
+	JMP          fourRows
+
+fourStore:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z2, 128(AX)
+	VMOVUPS Z3, 192(AX)
+	ADDQ    $0x00000100, DX
+	ADDQ    $0x00000100, AX
+	SUBQ    $0x00000040, CX
+	JMP     four
+
+fourEnd:
 one:
 	CMPQ    CX, $0x10
 	JB      oneEnd

@@ -84,6 +84,46 @@ func DotInt8x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip i
 //go:noescape
 func DotInt8x1AVX2(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
 
+// DotE4M3x1AVX512 adds to y the dot products of 1 rows of x, ldx bytes apart, with rows of blocks of E4M3, with skip bytes between; rows of y are ldy bytes apart.
+//
+//go:noescape
+func DotE4M3x1AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+
+// DotE4M3x2AVX512 adds to y the dot products of 2 rows of x, ldx bytes apart, with rows of blocks of E4M3, with skip bytes between; rows of y are ldy bytes apart.
+//
+//go:noescape
+func DotE4M3x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+
+// DotE4M3x4AVX512 adds to y the dot products of 4 rows of x, ldx bytes apart, with rows of blocks of E4M3, with skip bytes between; rows of y are ldy bytes apart.
+//
+//go:noescape
+func DotE4M3x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+
+// DotE4M3x1AVX2 adds to y the dot products of 1 rows of x, ldx bytes apart, with rows of blocks of E4M3, with skip bytes between; rows of y are ldy bytes apart.
+//
+//go:noescape
+func DotE4M3x1AVX2(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+
+// DotE5M2x1AVX512 adds to y the dot products of 1 rows of x, ldx bytes apart, with rows of blocks of E5M2, with skip bytes between; rows of y are ldy bytes apart.
+//
+//go:noescape
+func DotE5M2x1AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+
+// DotE5M2x2AVX512 adds to y the dot products of 2 rows of x, ldx bytes apart, with rows of blocks of E5M2, with skip bytes between; rows of y are ldy bytes apart.
+//
+//go:noescape
+func DotE5M2x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+
+// DotE5M2x4AVX512 adds to y the dot products of 4 rows of x, ldx bytes apart, with rows of blocks of E5M2, with skip bytes between; rows of y are ldy bytes apart.
+//
+//go:noescape
+func DotE5M2x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+
+// DotE5M2x1AVX2 adds to y the dot products of 1 rows of x, ldx bytes apart, with rows of blocks of E5M2, with skip bytes between; rows of y are ldy bytes apart.
+//
+//go:noescape
+func DotE5M2x1AVX2(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+
 // DotQ8_0x1AVX512 adds to y the dot products of 1 rows of x, ldx bytes apart, with rows of blocks of Q8_0, with skip bytes between; rows of y are ldy bytes apart.
 //
 //go:noescape

@@ -62,7 +62,7 @@ end:
 	RET
 
 // func DotF32x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotF32x2AVX512(SB), NOSPLIT, $0-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -84,10 +84,14 @@ row:
 last:
 	TESTQ       BX, BX
 	JZ          end
-	PREFETCHT0  3072(CX)
-	PREFETCHT0  3136(CX)
-	PREFETCHT0  3200(CX)
-	PREFETCHT0  3264(CX)
+	MOVQ        skip+40(FP), R8
+	ADDQ        CX, R8
+	CMPQ        BX, $0x00000006
+	CMOVQGT     CX, R8
+	PREFETCHT0  1536(R8)
+	PREFETCHT0  1600(R8)
+	PREFETCHT0  1664(R8)
+	PREFETCHT0  1728(R8)
 	VMOVUPS     (CX), Z8
 	VFMADD231PS (AX), Z8, Z0
 	VFMADD231PS (AX)(DI*1), Z8, Z4
@@ -142,7 +146,7 @@ end:
 	RET
 
 // func DotF32x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotF32x4AVX512(SB), NOSPLIT, $0-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -173,10 +177,14 @@ row:
 last:
 	TESTQ       BX, BX
 	JZ          end
-	PREFETCHT0  3072(CX)
-	PREFETCHT0  3136(CX)
-	PREFETCHT0  3200(CX)
-	PREFETCHT0  3264(CX)
+	MOVQ        skip+40(FP), R9
+	ADDQ        CX, R9
+	CMPQ        BX, $0x00000003
+	CMOVQGT     CX, R9
+	PREFETCHT0  768(R9)
+	PREFETCHT0  832(R9)
+	PREFETCHT0  896(R9)
+	PREFETCHT0  960(R9)
 	VMOVUPS     (CX), Z16
 	VFMADD231PS (AX), Z16, Z0
 	VFMADD231PS (AX)(DI*1), Z16, Z4
@@ -393,7 +401,7 @@ end:
 	RET
 
 // func DotF16x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotF16x2AVX512(SB), NOSPLIT, $0-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -415,8 +423,12 @@ row:
 last:
 	TESTQ       BX, BX
 	JZ          end
-	PREFETCHT0  3072(CX)
-	PREFETCHT0  3136(CX)
+	MOVQ        skip+40(FP), R8
+	ADDQ        CX, R8
+	CMPQ        BX, $0x0000000c
+	CMOVQGT     CX, R8
+	PREFETCHT0  1536(R8)
+	PREFETCHT0  1600(R8)
 	VCVTPH2PS   (CX), Z8
 	VFMADD231PS (AX), Z8, Z0
 	VFMADD231PS (AX)(DI*1), Z8, Z4
@@ -471,7 +483,7 @@ end:
 	RET
 
 // func DotF16x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotF16x4AVX512(SB), NOSPLIT, $0-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -502,8 +514,12 @@ row:
 last:
 	TESTQ       BX, BX
 	JZ          end
-	PREFETCHT0  3072(CX)
-	PREFETCHT0  3136(CX)
+	MOVQ        skip+40(FP), R9
+	ADDQ        CX, R9
+	CMPQ        BX, $0x00000006
+	CMOVQGT     CX, R9
+	PREFETCHT0  768(R9)
+	PREFETCHT0  832(R9)
 	VCVTPH2PS   (CX), Z16
 	VFMADD231PS (AX), Z16, Z0
 	VFMADD231PS (AX)(DI*1), Z16, Z4
@@ -722,7 +738,7 @@ end:
 	RET
 
 // func DotBF16x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotBF16x2AVX512(SB), NOSPLIT, $0-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -744,8 +760,12 @@ row:
 last:
 	TESTQ       BX, BX
 	JZ          end
-	PREFETCHT0  3072(CX)
-	PREFETCHT0  3136(CX)
+	MOVQ        skip+40(FP), R8
+	ADDQ        CX, R8
+	CMPQ        BX, $0x0000000c
+	CMOVQGT     CX, R8
+	PREFETCHT0  1536(R8)
+	PREFETCHT0  1600(R8)
 	VPMOVZXWD   (CX), Z8
 	VPSLLD      $0x10, Z8, Z8
 	VFMADD231PS (AX), Z8, Z0
@@ -804,7 +824,7 @@ end:
 	RET
 
 // func DotBF16x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotBF16x4AVX512(SB), NOSPLIT, $0-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -835,8 +855,12 @@ row:
 last:
 	TESTQ       BX, BX
 	JZ          end
-	PREFETCHT0  3072(CX)
-	PREFETCHT0  3136(CX)
+	MOVQ        skip+40(FP), R9
+	ADDQ        CX, R9
+	CMPQ        BX, $0x00000006
+	CMOVQGT     CX, R9
+	PREFETCHT0  768(R9)
+	PREFETCHT0  832(R9)
 	VPMOVZXWD   (CX), Z16
 	VPSLLD      $0x10, Z16, Z16
 	VFMADD231PS (AX), Z16, Z0
@@ -1079,7 +1103,7 @@ end:
 	RET
 
 // func DotInt8x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotInt8x2AVX512(SB), NOSPLIT, $0-76
 	MOVQ         src+32(FP), CX
 	MOVQ         y+0(FP), DX
@@ -1106,7 +1130,11 @@ row:
 last:
 	TESTQ       BX, BX
 	JZ          end
-	PREFETCHT0  3072(CX)
+	MOVQ        skip+40(FP), R8
+	ADDQ        CX, R8
+	CMPQ        BX, $0x00000018
+	CMOVQGT     CX, R8
+	PREFETCHT0  1536(R8)
 	VPMOVSXBD   (CX), Z10
 	VCVTDQ2PS   Z10, Z10
 	VMULPS      Z0, Z10, Z10
@@ -1173,7 +1201,7 @@ end:
 	RET
 
 // func DotInt8x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
-// Requires: AVX, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotInt8x4AVX512(SB), NOSPLIT, $0-76
 	MOVQ         src+32(FP), CX
 	MOVQ         y+0(FP), DX
@@ -1209,7 +1237,11 @@ row:
 last:
 	TESTQ       BX, BX
 	JZ          end
-	PREFETCHT0  3072(CX)
+	MOVQ        skip+40(FP), R9
+	ADDQ        CX, R9
+	CMPQ        BX, $0x0000000c
+	CMOVQGT     CX, R9
+	PREFETCHT0  768(R9)
 	VPMOVSXBD   (CX), Z18
 	VCVTDQ2PS   Z18, Z18
 	VMULPS      Z0, Z18, Z18
@@ -1408,6 +1440,957 @@ end:
 	VZEROUPPER
 	RET
 
+// func DotE4M3x1AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·DotE4M3x1AVX512(SB), NOSPLIT, $0-76
+	MOVQ         src+32(FP), CX
+	MOVQ         y+0(FP), DX
+	MOVQ         rows+48(FP), SI
+	VBROADCASTSS factor+72(FP), Z1
+
+row:
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXOR        X2, X2, X2
+	MOVQ         scales+64(FP), AX
+	VBROADCASTSS (AX), Z0
+	VMULPS       Z1, Z0, Z0
+	ADDQ         $0x04, AX
+	MOVQ         AX, scales+64(FP)
+	MOVQ         x+16(FP), AX
+	MOVQ         blocks+56(FP), BX
+
+last:
+	TESTQ       BX, BX
+	JZ          end
+	PREFETCHT0  3072(CX)
+	VMOVDQU32   (CX), Z7
+	VPANDD.BCST f7f7f7f7f<>+0(SB), Z7, Z7
+	VPMAXUB     Z7, Z2, Z2
+	VPMOVSXBW   (CX), Y7
+	VPSLLW      $0x07, Y7, Y7
+	VPANDD.BCST fbf80bf80<>+0(SB), Y7, Y7
+	VCVTPH2PS   Y7, Z7
+	VMULPS      Z0, Z7, Z7
+	VFMADD231PS (AX), Z7, Z3
+	VPMOVSXBW   16(CX), Y7
+	VPSLLW      $0x07, Y7, Y7
+	VPANDD.BCST fbf80bf80<>+0(SB), Y7, Y7
+	VCVTPH2PS   Y7, Z7
+	VMULPS      Z0, Z7, Z7
+	VFMADD231PS 64(AX), Z7, Z4
+	VPMOVSXBW   32(CX), Y7
+	VPSLLW      $0x07, Y7, Y7
+	VPANDD.BCST fbf80bf80<>+0(SB), Y7, Y7
+	VCVTPH2PS   Y7, Z7
+	VMULPS      Z0, Z7, Z7
+	VFMADD231PS 128(AX), Z7, Z5
+	VPMOVSXBW   48(CX), Y7
+	VPSLLW      $0x07, Y7, Y7
+	VPANDD.BCST fbf80bf80<>+0(SB), Y7, Y7
+	VCVTPH2PS   Y7, Z7
+	VMULPS      Z0, Z7, Z7
+	VFMADD231PS 192(AX), Z7, Z6
+	ADDQ        $+64, CX
+	ADDQ        $+256, AX
+	DECQ        BX
+	JMP         last
+
+end:
+	MOVQ          DX, AX
+	VADDPS        Z5, Z3, Z3
+	VADDPS        Z6, Z4, Z4
+	VADDPS        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y7
+	VADDPS        Y7, Y3, Y7
+	VEXTRACTF32X4 $0x01, Y7, X0
+	VADDPS        X0, X7, X0
+	VPERMILPS     $0x0e, X0, X7
+	VADDPS        X7, X0, X0
+	VMOVSHDUP     X0, X7
+	VADDSS        X7, X0, X0
+	VPBROADCASTD  f7f7f7f7f<>+0(SB), Z7
+	VPCMPEQB      Z7, Z2, K1
+	KORTESTQ      K1, K1
+	JZ            finite0
+	VADDSS        f7fc00000<>+0(SB), X0, X0
+
+finite0:
+	VADDSS (AX), X0, X0
+	VMOVSS X0, (AX)
+	ADDQ   $0x04, DX
+	ADDQ   skip+40(FP), CX
+	DECQ   SI
+	JNZ    row
+	VZEROUPPER
+	RET
+
+DATA f7f7f7f7f<>+0(SB)/4, $0x7f7f7f7f
+DATA f7f7f7f7f<>+4(SB)/4, $0x7f7f7f7f
+DATA f7f7f7f7f<>+8(SB)/4, $0x7f7f7f7f
+DATA f7f7f7f7f<>+12(SB)/4, $0x7f7f7f7f
+DATA f7f7f7f7f<>+16(SB)/4, $0x7f7f7f7f
+DATA f7f7f7f7f<>+20(SB)/4, $0x7f7f7f7f
+DATA f7f7f7f7f<>+24(SB)/4, $0x7f7f7f7f
+DATA f7f7f7f7f<>+28(SB)/4, $0x7f7f7f7f
+GLOBL f7f7f7f7f<>(SB), RODATA|NOPTR, $32
+
+DATA fbf80bf80<>+0(SB)/4, $0xbf80bf80
+DATA fbf80bf80<>+4(SB)/4, $0xbf80bf80
+DATA fbf80bf80<>+8(SB)/4, $0xbf80bf80
+DATA fbf80bf80<>+12(SB)/4, $0xbf80bf80
+DATA fbf80bf80<>+16(SB)/4, $0xbf80bf80
+DATA fbf80bf80<>+20(SB)/4, $0xbf80bf80
+DATA fbf80bf80<>+24(SB)/4, $0xbf80bf80
+DATA fbf80bf80<>+28(SB)/4, $0xbf80bf80
+GLOBL fbf80bf80<>(SB), RODATA|NOPTR, $32
+
+DATA f7fc00000<>+0(SB)/4, $0x7fc00000
+DATA f7fc00000<>+4(SB)/4, $0x7fc00000
+DATA f7fc00000<>+8(SB)/4, $0x7fc00000
+DATA f7fc00000<>+12(SB)/4, $0x7fc00000
+DATA f7fc00000<>+16(SB)/4, $0x7fc00000
+DATA f7fc00000<>+20(SB)/4, $0x7fc00000
+DATA f7fc00000<>+24(SB)/4, $0x7fc00000
+DATA f7fc00000<>+28(SB)/4, $0x7fc00000
+GLOBL f7fc00000<>(SB), RODATA|NOPTR, $32
+
+// func DotE4M3x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·DotE4M3x2AVX512(SB), NOSPLIT, $0-76
+	MOVQ         src+32(FP), CX
+	MOVQ         y+0(FP), DX
+	MOVQ         rows+48(FP), SI
+	MOVQ         ldx+24(FP), DI
+	VBROADCASTSS factor+72(FP), Z1
+
+row:
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXOR        X2, X2, X2
+	MOVQ         scales+64(FP), AX
+	VBROADCASTSS (AX), Z0
+	VMULPS       Z1, Z0, Z0
+	ADDQ         $0x04, AX
+	MOVQ         AX, scales+64(FP)
+	MOVQ         x+16(FP), AX
+	MOVQ         blocks+56(FP), BX
+
+last:
+	TESTQ       BX, BX
+	JZ          end
+	MOVQ        skip+40(FP), R8
+	ADDQ        CX, R8
+	CMPQ        BX, $0x00000018
+	CMOVQGT     CX, R8
+	PREFETCHT0  1536(R8)
+	VMOVDQU32   (CX), Z11
+	VPANDD.BCST f7f7f7f7f<>+0(SB), Z11, Z11
+	VPMAXUB     Z11, Z2, Z2
+	VPMOVSXBW   (CX), Y11
+	VPSLLW      $0x07, Y11, Y11
+	VPANDD.BCST fbf80bf80<>+0(SB), Y11, Y11
+	VCVTPH2PS   Y11, Z11
+	VMULPS      Z0, Z11, Z11
+	VFMADD231PS (AX), Z11, Z3
+	VFMADD231PS (AX)(DI*1), Z11, Z7
+	VPMOVSXBW   16(CX), Y11
+	VPSLLW      $0x07, Y11, Y11
+	VPANDD.BCST fbf80bf80<>+0(SB), Y11, Y11
+	VCVTPH2PS   Y11, Z11
+	VMULPS      Z0, Z11, Z11
+	VFMADD231PS 64(AX), Z11, Z4
+	VFMADD231PS 64(AX)(DI*1), Z11, Z8
+	VPMOVSXBW   32(CX), Y11
+	VPSLLW      $0x07, Y11, Y11
+	VPANDD.BCST fbf80bf80<>+0(SB), Y11, Y11
+	VCVTPH2PS   Y11, Z11
+	VMULPS      Z0, Z11, Z11
+	VFMADD231PS 128(AX), Z11, Z5
+	VFMADD231PS 128(AX)(DI*1), Z11, Z9
+	VPMOVSXBW   48(CX), Y11
+	VPSLLW      $0x07, Y11, Y11
+	VPANDD.BCST fbf80bf80<>+0(SB), Y11, Y11
+	VCVTPH2PS   Y11, Z11
+	VMULPS      Z0, Z11, Z11
+	VFMADD231PS 192(AX), Z11, Z6
+	VFMADD231PS 192(AX)(DI*1), Z11, Z10
+	ADDQ        $+64, CX
+	ADDQ        $+256, AX
+	DECQ        BX
+	JMP         last
+
+end:
+	MOVQ          DX, AX
+	VADDPS        Z5, Z3, Z3
+	VADDPS        Z6, Z4, Z4
+	VADDPS        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y11
+	VADDPS        Y11, Y3, Y11
+	VEXTRACTF32X4 $0x01, Y11, X0
+	VADDPS        X0, X11, X0
+	VPERMILPS     $0x0e, X0, X11
+	VADDPS        X11, X0, X0
+	VMOVSHDUP     X0, X11
+	VADDSS        X11, X0, X0
+	VPBROADCASTD  f7f7f7f7f<>+0(SB), Z11
+	VPCMPEQB      Z11, Z2, K1
+	KORTESTQ      K1, K1
+	JZ            finite0
+	VADDSS        f7fc00000<>+0(SB), X0, X0
+
+finite0:
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          ldy+8(FP), AX
+	VADDPS        Z9, Z7, Z7
+	VADDPS        Z10, Z8, Z8
+	VADDPS        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z7, Y11
+	VADDPS        Y11, Y7, Y11
+	VEXTRACTF32X4 $0x01, Y11, X0
+	VADDPS        X0, X11, X0
+	VPERMILPS     $0x0e, X0, X11
+	VADDPS        X11, X0, X0
+	VMOVSHDUP     X0, X11
+	VADDSS        X11, X0, X0
+	VPBROADCASTD  f7f7f7f7f<>+0(SB), Z11
+	VPCMPEQB      Z11, Z2, K1
+	KORTESTQ      K1, K1
+	JZ            finite1
+	VADDSS        f7fc00000<>+0(SB), X0, X0
+
+finite1:
+	VADDSS (AX), X0, X0
+	VMOVSS X0, (AX)
+	ADDQ   $0x04, DX
+	ADDQ   skip+40(FP), CX
+	DECQ   SI
+	JNZ    row
+	VZEROUPPER
+	RET
+
+// func DotE4M3x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·DotE4M3x4AVX512(SB), NOSPLIT, $0-76
+	MOVQ         src+32(FP), CX
+	MOVQ         y+0(FP), DX
+	MOVQ         rows+48(FP), SI
+	MOVQ         ldx+24(FP), DI
+	LEAQ         (DI)(DI*2), R8
+	VBROADCASTSS factor+72(FP), Z1
+
+row:
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	VPXORD       Z14, Z14, Z14
+	VPXORD       Z15, Z15, Z15
+	VPXORD       Z16, Z16, Z16
+	VPXORD       Z17, Z17, Z17
+	VPXORD       Z18, Z18, Z18
+	VPXOR        X2, X2, X2
+	MOVQ         scales+64(FP), AX
+	VBROADCASTSS (AX), Z0
+	VMULPS       Z1, Z0, Z0
+	ADDQ         $0x04, AX
+	MOVQ         AX, scales+64(FP)
+	MOVQ         x+16(FP), AX
+	MOVQ         blocks+56(FP), BX
+
+last:
+	TESTQ       BX, BX
+	JZ          end
+	MOVQ        skip+40(FP), R9
+	ADDQ        CX, R9
+	CMPQ        BX, $0x0000000c
+	CMOVQGT     CX, R9
+	PREFETCHT0  768(R9)
+	VMOVDQU32   (CX), Z19
+	VPANDD.BCST f7f7f7f7f<>+0(SB), Z19, Z19
+	VPMAXUB     Z19, Z2, Z2
+	VPMOVSXBW   (CX), Y19
+	VPSLLW      $0x07, Y19, Y19
+	VPANDD.BCST fbf80bf80<>+0(SB), Y19, Y19
+	VCVTPH2PS   Y19, Z19
+	VMULPS      Z0, Z19, Z19
+	VFMADD231PS (AX), Z19, Z3
+	VFMADD231PS (AX)(DI*1), Z19, Z7
+	VFMADD231PS (AX)(DI*2), Z19, Z11
+	VFMADD231PS (AX)(R8*1), Z19, Z15
+	VPMOVSXBW   16(CX), Y19
+	VPSLLW      $0x07, Y19, Y19
+	VPANDD.BCST fbf80bf80<>+0(SB), Y19, Y19
+	VCVTPH2PS   Y19, Z19
+	VMULPS      Z0, Z19, Z19
+	VFMADD231PS 64(AX), Z19, Z4
+	VFMADD231PS 64(AX)(DI*1), Z19, Z8
+	VFMADD231PS 64(AX)(DI*2), Z19, Z12
+	VFMADD231PS 64(AX)(R8*1), Z19, Z16
+	VPMOVSXBW   32(CX), Y19
+	VPSLLW      $0x07, Y19, Y19
+	VPANDD.BCST fbf80bf80<>+0(SB), Y19, Y19
+	VCVTPH2PS   Y19, Z19
+	VMULPS      Z0, Z19, Z19
+	VFMADD231PS 128(AX), Z19, Z5
+	VFMADD231PS 128(AX)(DI*1), Z19, Z9
+	VFMADD231PS 128(AX)(DI*2), Z19, Z13
+	VFMADD231PS 128(AX)(R8*1), Z19, Z17
+	VPMOVSXBW   48(CX), Y19
+	VPSLLW      $0x07, Y19, Y19
+	VPANDD.BCST fbf80bf80<>+0(SB), Y19, Y19
+	VCVTPH2PS   Y19, Z19
+	VMULPS      Z0, Z19, Z19
+	VFMADD231PS 192(AX), Z19, Z6
+	VFMADD231PS 192(AX)(DI*1), Z19, Z10
+	VFMADD231PS 192(AX)(DI*2), Z19, Z14
+	VFMADD231PS 192(AX)(R8*1), Z19, Z18
+	ADDQ        $+64, CX
+	ADDQ        $+256, AX
+	DECQ        BX
+	JMP         last
+
+end:
+	MOVQ          DX, AX
+	VADDPS        Z5, Z3, Z3
+	VADDPS        Z6, Z4, Z4
+	VADDPS        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y19
+	VADDPS        Y19, Y3, Y19
+	VEXTRACTF32X4 $0x01, Y19, X0
+	VADDPS        X0, X19, X0
+	VPERMILPS     $0x0e, X0, X19
+	VADDPS        X19, X0, X0
+	VMOVSHDUP     X0, X19
+	VADDSS        X19, X0, X0
+	VPBROADCASTD  f7f7f7f7f<>+0(SB), Z19
+	VPCMPEQB      Z19, Z2, K1
+	KORTESTQ      K1, K1
+	JZ            finite0
+	VADDSS        f7fc00000<>+0(SB), X0, X0
+
+finite0:
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          ldy+8(FP), AX
+	VADDPS        Z9, Z7, Z7
+	VADDPS        Z10, Z8, Z8
+	VADDPS        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z7, Y19
+	VADDPS        Y19, Y7, Y19
+	VEXTRACTF32X4 $0x01, Y19, X0
+	VADDPS        X0, X19, X0
+	VPERMILPS     $0x0e, X0, X19
+	VADDPS        X19, X0, X0
+	VMOVSHDUP     X0, X19
+	VADDSS        X19, X0, X0
+	VPBROADCASTD  f7f7f7f7f<>+0(SB), Z19
+	VPCMPEQB      Z19, Z2, K1
+	KORTESTQ      K1, K1
+	JZ            finite1
+	VADDSS        f7fc00000<>+0(SB), X0, X0
+
+finite1:
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          ldy+8(FP), AX
+	VADDPS        Z13, Z11, Z11
+	VADDPS        Z14, Z12, Z12
+	VADDPS        Z12, Z11, Z11
+	VEXTRACTF64X4 $0x01, Z11, Y19
+	VADDPS        Y19, Y11, Y19
+	VEXTRACTF32X4 $0x01, Y19, X0
+	VADDPS        X0, X19, X0
+	VPERMILPS     $0x0e, X0, X19
+	VADDPS        X19, X0, X0
+	VMOVSHDUP     X0, X19
+	VADDSS        X19, X0, X0
+	VPBROADCASTD  f7f7f7f7f<>+0(SB), Z19
+	VPCMPEQB      Z19, Z2, K1
+	KORTESTQ      K1, K1
+	JZ            finite2
+	VADDSS        f7fc00000<>+0(SB), X0, X0
+
+finite2:
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          ldy+8(FP), AX
+	VADDPS        Z17, Z15, Z15
+	VADDPS        Z18, Z16, Z16
+	VADDPS        Z16, Z15, Z15
+	VEXTRACTF64X4 $0x01, Z15, Y19
+	VADDPS        Y19, Y15, Y19
+	VEXTRACTF32X4 $0x01, Y19, X0
+	VADDPS        X0, X19, X0
+	VPERMILPS     $0x0e, X0, X19
+	VADDPS        X19, X0, X0
+	VMOVSHDUP     X0, X19
+	VADDSS        X19, X0, X0
+	VPBROADCASTD  f7f7f7f7f<>+0(SB), Z19
+	VPCMPEQB      Z19, Z2, K1
+	KORTESTQ      K1, K1
+	JZ            finite3
+	VADDSS        f7fc00000<>+0(SB), X0, X0
+
+finite3:
+	VADDSS (AX), X0, X0
+	VMOVSS X0, (AX)
+	ADDQ   $0x04, DX
+	ADDQ   skip+40(FP), CX
+	DECQ   SI
+	JNZ    row
+	VZEROUPPER
+	RET
+
+// func DotE4M3x1AVX2(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·DotE4M3x1AVX2(SB), NOSPLIT, $0-76
+	MOVQ         src+32(FP), CX
+	MOVQ         y+0(FP), DX
+	MOVQ         rows+48(FP), SI
+	VBROADCASTSS factor+72(FP), Y1
+
+row:
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VXORPS       Y10, Y10, Y10
+	VPXOR        X2, X2, X2
+	MOVQ         scales+64(FP), AX
+	VBROADCASTSS (AX), Y0
+	VMULPS       Y1, Y0, Y0
+	ADDQ         $0x04, AX
+	MOVQ         AX, scales+64(FP)
+	MOVQ         x+16(FP), AX
+	MOVQ         blocks+56(FP), BX
+
+last:
+	TESTQ       BX, BX
+	JZ          end
+	PREFETCHT0  3072(CX)
+	VMOVDQU     (CX), Y11
+	VPAND       f7f7f7f7f<>+0(SB), Y11, Y11
+	VPMAXUB     Y11, Y2, Y2
+	VMOVDQU     32(CX), Y11
+	VPAND       f7f7f7f7f<>+0(SB), Y11, Y11
+	VPMAXUB     Y11, Y2, Y2
+	VPMOVSXBW   (CX), X11
+	VPSLLW      $0x07, X11, X11
+	VPAND       fbf80bf80<>+0(SB), X11, X11
+	VCVTPH2PS   X11, Y11
+	VMULPS      Y0, Y11, Y11
+	VFMADD231PS (AX), Y11, Y3
+	VPMOVSXBW   8(CX), X11
+	VPSLLW      $0x07, X11, X11
+	VPAND       fbf80bf80<>+0(SB), X11, X11
+	VCVTPH2PS   X11, Y11
+	VMULPS      Y0, Y11, Y11
+	VFMADD231PS 32(AX), Y11, Y4
+	VPMOVSXBW   16(CX), X11
+	VPSLLW      $0x07, X11, X11
+	VPAND       fbf80bf80<>+0(SB), X11, X11
+	VCVTPH2PS   X11, Y11
+	VMULPS      Y0, Y11, Y11
+	VFMADD231PS 64(AX), Y11, Y5
+	VPMOVSXBW   24(CX), X11
+	VPSLLW      $0x07, X11, X11
+	VPAND       fbf80bf80<>+0(SB), X11, X11
+	VCVTPH2PS   X11, Y11
+	VMULPS      Y0, Y11, Y11
+	VFMADD231PS 96(AX), Y11, Y6
+	VPMOVSXBW   32(CX), X11
+	VPSLLW      $0x07, X11, X11
+	VPAND       fbf80bf80<>+0(SB), X11, X11
+	VCVTPH2PS   X11, Y11
+	VMULPS      Y0, Y11, Y11
+	VFMADD231PS 128(AX), Y11, Y7
+	VPMOVSXBW   40(CX), X11
+	VPSLLW      $0x07, X11, X11
+	VPAND       fbf80bf80<>+0(SB), X11, X11
+	VCVTPH2PS   X11, Y11
+	VMULPS      Y0, Y11, Y11
+	VFMADD231PS 160(AX), Y11, Y8
+	VPMOVSXBW   48(CX), X11
+	VPSLLW      $0x07, X11, X11
+	VPAND       fbf80bf80<>+0(SB), X11, X11
+	VCVTPH2PS   X11, Y11
+	VMULPS      Y0, Y11, Y11
+	VFMADD231PS 192(AX), Y11, Y9
+	VPMOVSXBW   56(CX), X11
+	VPSLLW      $0x07, X11, X11
+	VPAND       fbf80bf80<>+0(SB), X11, X11
+	VCVTPH2PS   X11, Y11
+	VMULPS      Y0, Y11, Y11
+	VFMADD231PS 224(AX), Y11, Y10
+	ADDQ        $+64, CX
+	ADDQ        $+256, AX
+	DECQ        BX
+	JMP         last
+
+end:
+	MOVQ         DX, AX
+	VADDPS       Y7, Y3, Y3
+	VADDPS       Y9, Y5, Y5
+	VADDPS       Y5, Y3, Y3
+	VADDPS       Y8, Y4, Y4
+	VADDPS       Y10, Y6, Y6
+	VADDPS       Y6, Y4, Y4
+	VADDPS       Y4, Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X0
+	VADDPS       X0, X3, X0
+	VPERMILPS    $0x0e, X0, X3
+	VADDPS       X3, X0, X0
+	VMOVSHDUP    X0, X3
+	VADDSS       X3, X0, X0
+	VPCMPEQB     f7f7f7f7f<>+0(SB), Y2, Y3
+	VPMOVMSKB    Y3, BX
+	TESTL        BX, BX
+	JZ           finite0
+	VADDSS       f7fc00000<>+0(SB), X0, X0
+
+finite0:
+	VADDSS (AX), X0, X0
+	VMOVSS X0, (AX)
+	ADDQ   $0x04, DX
+	ADDQ   skip+40(FP), CX
+	DECQ   SI
+	JNZ    row
+	VZEROUPPER
+	RET
+
+// func DotE5M2x1AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, MMX+
+TEXT ·DotE5M2x1AVX512(SB), NOSPLIT, $0-76
+	MOVQ         src+32(FP), CX
+	MOVQ         y+0(FP), DX
+	MOVQ         rows+48(FP), SI
+	VBROADCASTSS factor+72(FP), Z1
+
+row:
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	MOVQ         scales+64(FP), AX
+	VBROADCASTSS (AX), Z0
+	VMULPS       Z1, Z0, Z0
+	ADDQ         $0x04, AX
+	MOVQ         AX, scales+64(FP)
+	MOVQ         x+16(FP), AX
+	MOVQ         blocks+56(FP), BX
+
+last:
+	TESTQ       BX, BX
+	JZ          end
+	PREFETCHT0  3072(CX)
+	VPMOVSXBW   (CX), Y6
+	VPSLLW      $0x08, Y6, Y6
+	VCVTPH2PS   Y6, Z6
+	VMULPS      Z0, Z6, Z6
+	VFMADD231PS (AX), Z6, Z2
+	VPMOVSXBW   16(CX), Y6
+	VPSLLW      $0x08, Y6, Y6
+	VCVTPH2PS   Y6, Z6
+	VMULPS      Z0, Z6, Z6
+	VFMADD231PS 64(AX), Z6, Z3
+	VPMOVSXBW   32(CX), Y6
+	VPSLLW      $0x08, Y6, Y6
+	VCVTPH2PS   Y6, Z6
+	VMULPS      Z0, Z6, Z6
+	VFMADD231PS 128(AX), Z6, Z4
+	VPMOVSXBW   48(CX), Y6
+	VPSLLW      $0x08, Y6, Y6
+	VCVTPH2PS   Y6, Z6
+	VMULPS      Z0, Z6, Z6
+	VFMADD231PS 192(AX), Z6, Z5
+	ADDQ        $+64, CX
+	ADDQ        $+256, AX
+	DECQ        BX
+	JMP         last
+
+end:
+	MOVQ          DX, AX
+	VADDPS        Z4, Z2, Z2
+	VADDPS        Z5, Z3, Z3
+	VADDPS        Z3, Z2, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y6
+	VADDPS        Y6, Y2, Y6
+	VEXTRACTF32X4 $0x01, Y6, X0
+	VADDPS        X0, X6, X0
+	VPERMILPS     $0x0e, X0, X6
+	VADDPS        X6, X0, X0
+	VMOVSHDUP     X0, X6
+	VADDSS        X6, X0, X0
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x04, DX
+	ADDQ          skip+40(FP), CX
+	DECQ          SI
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func DotE5M2x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·DotE5M2x2AVX512(SB), NOSPLIT, $0-76
+	MOVQ         src+32(FP), CX
+	MOVQ         y+0(FP), DX
+	MOVQ         rows+48(FP), SI
+	MOVQ         ldx+24(FP), DI
+	VBROADCASTSS factor+72(FP), Z1
+
+row:
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	MOVQ         scales+64(FP), AX
+	VBROADCASTSS (AX), Z0
+	VMULPS       Z1, Z0, Z0
+	ADDQ         $0x04, AX
+	MOVQ         AX, scales+64(FP)
+	MOVQ         x+16(FP), AX
+	MOVQ         blocks+56(FP), BX
+
+last:
+	TESTQ       BX, BX
+	JZ          end
+	MOVQ        skip+40(FP), R8
+	ADDQ        CX, R8
+	CMPQ        BX, $0x00000018
+	CMOVQGT     CX, R8
+	PREFETCHT0  1536(R8)
+	VPMOVSXBW   (CX), Y10
+	VPSLLW      $0x08, Y10, Y10
+	VCVTPH2PS   Y10, Z10
+	VMULPS      Z0, Z10, Z10
+	VFMADD231PS (AX), Z10, Z2
+	VFMADD231PS (AX)(DI*1), Z10, Z6
+	VPMOVSXBW   16(CX), Y10
+	VPSLLW      $0x08, Y10, Y10
+	VCVTPH2PS   Y10, Z10
+	VMULPS      Z0, Z10, Z10
+	VFMADD231PS 64(AX), Z10, Z3
+	VFMADD231PS 64(AX)(DI*1), Z10, Z7
+	VPMOVSXBW   32(CX), Y10
+	VPSLLW      $0x08, Y10, Y10
+	VCVTPH2PS   Y10, Z10
+	VMULPS      Z0, Z10, Z10
+	VFMADD231PS 128(AX), Z10, Z4
+	VFMADD231PS 128(AX)(DI*1), Z10, Z8
+	VPMOVSXBW   48(CX), Y10
+	VPSLLW      $0x08, Y10, Y10
+	VCVTPH2PS   Y10, Z10
+	VMULPS      Z0, Z10, Z10
+	VFMADD231PS 192(AX), Z10, Z5
+	VFMADD231PS 192(AX)(DI*1), Z10, Z9
+	ADDQ        $+64, CX
+	ADDQ        $+256, AX
+	DECQ        BX
+	JMP         last
+
+end:
+	MOVQ          DX, AX
+	VADDPS        Z4, Z2, Z2
+	VADDPS        Z5, Z3, Z3
+	VADDPS        Z3, Z2, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y10
+	VADDPS        Y10, Y2, Y10
+	VEXTRACTF32X4 $0x01, Y10, X0
+	VADDPS        X0, X10, X0
+	VPERMILPS     $0x0e, X0, X10
+	VADDPS        X10, X0, X0
+	VMOVSHDUP     X0, X10
+	VADDSS        X10, X0, X0
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          ldy+8(FP), AX
+	VADDPS        Z8, Z6, Z6
+	VADDPS        Z9, Z7, Z7
+	VADDPS        Z7, Z6, Z6
+	VEXTRACTF64X4 $0x01, Z6, Y10
+	VADDPS        Y10, Y6, Y10
+	VEXTRACTF32X4 $0x01, Y10, X0
+	VADDPS        X0, X10, X0
+	VPERMILPS     $0x0e, X0, X10
+	VADDPS        X10, X0, X0
+	VMOVSHDUP     X0, X10
+	VADDSS        X10, X0, X0
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x04, DX
+	ADDQ          skip+40(FP), CX
+	DECQ          SI
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func DotE5M2x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·DotE5M2x4AVX512(SB), NOSPLIT, $0-76
+	MOVQ         src+32(FP), CX
+	MOVQ         y+0(FP), DX
+	MOVQ         rows+48(FP), SI
+	MOVQ         ldx+24(FP), DI
+	LEAQ         (DI)(DI*2), R8
+	VBROADCASTSS factor+72(FP), Z1
+
+row:
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	VPXORD       Z14, Z14, Z14
+	VPXORD       Z15, Z15, Z15
+	VPXORD       Z16, Z16, Z16
+	VPXORD       Z17, Z17, Z17
+	MOVQ         scales+64(FP), AX
+	VBROADCASTSS (AX), Z0
+	VMULPS       Z1, Z0, Z0
+	ADDQ         $0x04, AX
+	MOVQ         AX, scales+64(FP)
+	MOVQ         x+16(FP), AX
+	MOVQ         blocks+56(FP), BX
+
+last:
+	TESTQ       BX, BX
+	JZ          end
+	MOVQ        skip+40(FP), R9
+	ADDQ        CX, R9
+	CMPQ        BX, $0x0000000c
+	CMOVQGT     CX, R9
+	PREFETCHT0  768(R9)
+	VPMOVSXBW   (CX), Y18
+	VPSLLW      $0x08, Y18, Y18
+	VCVTPH2PS   Y18, Z18
+	VMULPS      Z0, Z18, Z18
+	VFMADD231PS (AX), Z18, Z2
+	VFMADD231PS (AX)(DI*1), Z18, Z6
+	VFMADD231PS (AX)(DI*2), Z18, Z10
+	VFMADD231PS (AX)(R8*1), Z18, Z14
+	VPMOVSXBW   16(CX), Y18
+	VPSLLW      $0x08, Y18, Y18
+	VCVTPH2PS   Y18, Z18
+	VMULPS      Z0, Z18, Z18
+	VFMADD231PS 64(AX), Z18, Z3
+	VFMADD231PS 64(AX)(DI*1), Z18, Z7
+	VFMADD231PS 64(AX)(DI*2), Z18, Z11
+	VFMADD231PS 64(AX)(R8*1), Z18, Z15
+	VPMOVSXBW   32(CX), Y18
+	VPSLLW      $0x08, Y18, Y18
+	VCVTPH2PS   Y18, Z18
+	VMULPS      Z0, Z18, Z18
+	VFMADD231PS 128(AX), Z18, Z4
+	VFMADD231PS 128(AX)(DI*1), Z18, Z8
+	VFMADD231PS 128(AX)(DI*2), Z18, Z12
+	VFMADD231PS 128(AX)(R8*1), Z18, Z16
+	VPMOVSXBW   48(CX), Y18
+	VPSLLW      $0x08, Y18, Y18
+	VCVTPH2PS   Y18, Z18
+	VMULPS      Z0, Z18, Z18
+	VFMADD231PS 192(AX), Z18, Z5
+	VFMADD231PS 192(AX)(DI*1), Z18, Z9
+	VFMADD231PS 192(AX)(DI*2), Z18, Z13
+	VFMADD231PS 192(AX)(R8*1), Z18, Z17
+	ADDQ        $+64, CX
+	ADDQ        $+256, AX
+	DECQ        BX
+	JMP         last
+
+end:
+	MOVQ          DX, AX
+	VADDPS        Z4, Z2, Z2
+	VADDPS        Z5, Z3, Z3
+	VADDPS        Z3, Z2, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y18
+	VADDPS        Y18, Y2, Y18
+	VEXTRACTF32X4 $0x01, Y18, X0
+	VADDPS        X0, X18, X0
+	VPERMILPS     $0x0e, X0, X18
+	VADDPS        X18, X0, X0
+	VMOVSHDUP     X0, X18
+	VADDSS        X18, X0, X0
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          ldy+8(FP), AX
+	VADDPS        Z8, Z6, Z6
+	VADDPS        Z9, Z7, Z7
+	VADDPS        Z7, Z6, Z6
+	VEXTRACTF64X4 $0x01, Z6, Y18
+	VADDPS        Y18, Y6, Y18
+	VEXTRACTF32X4 $0x01, Y18, X0
+	VADDPS        X0, X18, X0
+	VPERMILPS     $0x0e, X0, X18
+	VADDPS        X18, X0, X0
+	VMOVSHDUP     X0, X18
+	VADDSS        X18, X0, X0
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          ldy+8(FP), AX
+	VADDPS        Z12, Z10, Z10
+	VADDPS        Z13, Z11, Z11
+	VADDPS        Z11, Z10, Z10
+	VEXTRACTF64X4 $0x01, Z10, Y18
+	VADDPS        Y18, Y10, Y18
+	VEXTRACTF32X4 $0x01, Y18, X0
+	VADDPS        X0, X18, X0
+	VPERMILPS     $0x0e, X0, X18
+	VADDPS        X18, X0, X0
+	VMOVSHDUP     X0, X18
+	VADDSS        X18, X0, X0
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          ldy+8(FP), AX
+	VADDPS        Z16, Z14, Z14
+	VADDPS        Z17, Z15, Z15
+	VADDPS        Z15, Z14, Z14
+	VEXTRACTF64X4 $0x01, Z14, Y18
+	VADDPS        Y18, Y14, Y18
+	VEXTRACTF32X4 $0x01, Y18, X0
+	VADDPS        X0, X18, X0
+	VPERMILPS     $0x0e, X0, X18
+	VADDPS        X18, X0, X0
+	VMOVSHDUP     X0, X18
+	VADDSS        X18, X0, X0
+	VADDSS        (AX), X0, X0
+	VMOVSS        X0, (AX)
+	ADDQ          $0x04, DX
+	ADDQ          skip+40(FP), CX
+	DECQ          SI
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func DotE5M2x1AVX2(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int, scales *float32, factor float32)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·DotE5M2x1AVX2(SB), NOSPLIT, $0-76
+	MOVQ         src+32(FP), CX
+	MOVQ         y+0(FP), DX
+	MOVQ         rows+48(FP), SI
+	VBROADCASTSS factor+72(FP), Y1
+
+row:
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	MOVQ         scales+64(FP), AX
+	VBROADCASTSS (AX), Y0
+	VMULPS       Y1, Y0, Y0
+	ADDQ         $0x04, AX
+	MOVQ         AX, scales+64(FP)
+	MOVQ         x+16(FP), AX
+	MOVQ         blocks+56(FP), BX
+
+last:
+	TESTQ       BX, BX
+	JZ          end
+	PREFETCHT0  3072(CX)
+	VPMOVSXBW   (CX), X10
+	VPSLLW      $0x08, X10, X10
+	VCVTPH2PS   X10, Y10
+	VMULPS      Y0, Y10, Y10
+	VFMADD231PS (AX), Y10, Y2
+	VPMOVSXBW   8(CX), X10
+	VPSLLW      $0x08, X10, X10
+	VCVTPH2PS   X10, Y10
+	VMULPS      Y0, Y10, Y10
+	VFMADD231PS 32(AX), Y10, Y3
+	VPMOVSXBW   16(CX), X10
+	VPSLLW      $0x08, X10, X10
+	VCVTPH2PS   X10, Y10
+	VMULPS      Y0, Y10, Y10
+	VFMADD231PS 64(AX), Y10, Y4
+	VPMOVSXBW   24(CX), X10
+	VPSLLW      $0x08, X10, X10
+	VCVTPH2PS   X10, Y10
+	VMULPS      Y0, Y10, Y10
+	VFMADD231PS 96(AX), Y10, Y5
+	VPMOVSXBW   32(CX), X10
+	VPSLLW      $0x08, X10, X10
+	VCVTPH2PS   X10, Y10
+	VMULPS      Y0, Y10, Y10
+	VFMADD231PS 128(AX), Y10, Y6
+	VPMOVSXBW   40(CX), X10
+	VPSLLW      $0x08, X10, X10
+	VCVTPH2PS   X10, Y10
+	VMULPS      Y0, Y10, Y10
+	VFMADD231PS 160(AX), Y10, Y7
+	VPMOVSXBW   48(CX), X10
+	VPSLLW      $0x08, X10, X10
+	VCVTPH2PS   X10, Y10
+	VMULPS      Y0, Y10, Y10
+	VFMADD231PS 192(AX), Y10, Y8
+	VPMOVSXBW   56(CX), X10
+	VPSLLW      $0x08, X10, X10
+	VCVTPH2PS   X10, Y10
+	VMULPS      Y0, Y10, Y10
+	VFMADD231PS 224(AX), Y10, Y9
+	ADDQ        $+64, CX
+	ADDQ        $+256, AX
+	DECQ        BX
+	JMP         last
+
+end:
+	MOVQ         DX, AX
+	VADDPS       Y6, Y2, Y2
+	VADDPS       Y8, Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	VADDPS       Y7, Y3, Y3
+	VADDPS       Y9, Y5, Y5
+	VADDPS       Y5, Y3, Y3
+	VADDPS       Y3, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X0, X2, X0
+	VPERMILPS    $0x0e, X0, X2
+	VADDPS       X2, X0, X0
+	VMOVSHDUP    X0, X2
+	VADDSS       X2, X0, X0
+	VADDSS       (AX), X0, X0
+	VMOVSS       X0, (AX)
+	ADDQ         $0x04, DX
+	ADDQ         skip+40(FP), CX
+	DECQ         SI
+	JNZ          row
+	VZEROUPPER
+	RET
+
 // func DotQ8_0x1AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
 // Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
 TEXT ·DotQ8_0x1AVX512(SB), NOSPLIT, $448-64
@@ -1528,7 +2511,7 @@ end:
 	RET
 
 // func DotQ8_0x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ8_0x2AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -1552,9 +2535,13 @@ row:
 turn:
 	CMPQ         BX, $0x04
 	JL           last
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
-	PREFETCHT0   3200(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x0000002e
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
+	PREFETCHT0   1600(R9)
+	PREFETCHT0   1664(R9)
 	MOVWQZX      102(CX), R10
 	MOVQ         R10, R9
 	MOVWQZX      68(CX), R10
@@ -1621,7 +2608,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x0000002e
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
 	VPBROADCASTW (CX), Y8
 	VCVTPH2PS    Y8, Z8
 	VPMOVSXBD    2(CX), Z9
@@ -1676,7 +2667,7 @@ end:
 	RET
 
 // func DotQ8_0x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ8_0x4AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -1709,9 +2700,13 @@ row:
 turn:
 	CMPQ         BX, $0x04
 	JL           last
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
-	PREFETCHT0   3200(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x00000017
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
+	PREFETCHT0   832(R10)
+	PREFETCHT0   896(R10)
 	MOVWQZX      102(CX), R11
 	MOVQ         R11, R10
 	MOVWQZX      68(CX), R11
@@ -1794,7 +2789,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x00000017
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
 	VPBROADCASTW (CX), Y16
 	VCVTPH2PS    Y16, Z16
 	VPMOVSXBD    2(CX), Z17
@@ -2266,7 +3265,7 @@ end:
 	RET
 
 // func DotQ4_0x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ4_0x2AVX512(SB), NOSPLIT, $448-64
 	MOVQ    src+32(FP), CX
 	MOVQ    y+0(FP), DX
@@ -2291,8 +3290,12 @@ row:
 turn:
 	CMPQ         BX, $0x04
 	JL           last
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x00000056
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
+	PREFETCHT0   1600(R9)
 	MOVWQZX      54(CX), R10
 	MOVQ         R10, R9
 	MOVWQZX      36(CX), R10
@@ -2355,7 +3358,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x00000056
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
 	VPBROADCASTW (CX), Y9
 	VCVTPH2PS    Y9, Z9
 	VMULPS       Z9, Z0, Z9
@@ -2409,7 +3416,7 @@ end:
 	RET
 
 // func DotQ4_0x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ4_0x4AVX512(SB), NOSPLIT, $448-64
 	MOVQ    src+32(FP), CX
 	MOVQ    y+0(FP), DX
@@ -2443,8 +3450,12 @@ row:
 turn:
 	CMPQ         BX, $0x04
 	JL           last
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x0000002b
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
+	PREFETCHT0   832(R10)
 	MOVWQZX      54(CX), R11
 	MOVQ         R11, R10
 	MOVWQZX      36(CX), R11
@@ -2523,7 +3534,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x0000002b
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
 	VPBROADCASTW (CX), Y17
 	VCVTPH2PS    Y17, Z17
 	VMULPS       Z17, Z0, Z17
@@ -3393,7 +4408,7 @@ end:
 	RET
 
 // func DotQ5_0x2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ5_0x2AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -3417,8 +4432,12 @@ row:
 turn:
 	CMPQ         BX, $0x04
 	JL           last
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x00000046
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
+	PREFETCHT0   1600(R9)
 	MOVWQZX      66(CX), R10
 	MOVQ         R10, R9
 	MOVWQZX      44(CX), R10
@@ -3529,7 +4548,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x00000046
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
 	VPBROADCASTW (CX), Y8
 	VCVTPH2PS    Y8, Z8
 	VMOVDQU32    6(CX), X9
@@ -3595,7 +4618,7 @@ end:
 	RET
 
 // func DotQ5_0x4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ5_0x4AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -3628,8 +4651,12 @@ row:
 turn:
 	CMPQ         BX, $0x04
 	JL           last
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x00000023
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
+	PREFETCHT0   832(R10)
 	MOVWQZX      66(CX), R11
 	MOVQ         R11, R10
 	MOVWQZX      44(CX), R11
@@ -3756,7 +4783,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x00000023
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
 	VPBROADCASTW (CX), Y16
 	VCVTPH2PS    Y16, Z16
 	VMOVDQU32    6(CX), X17
@@ -4513,7 +5544,11 @@ row:
 turn:
 	CMPQ         BX, $0x02
 	JL           last
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x0000005b
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
 	MOVBLZX      (CX), R9
 	MOVL         $0x00200000, R10
 	MOVL         R9, R11
@@ -4566,7 +5601,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x0000005b
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
 	MOVBLZX      (CX), R9
 	MOVL         $0x00200000, R10
 	MOVL         R9, R11
@@ -4665,7 +5704,11 @@ row:
 turn:
 	CMPQ         BX, $0x02
 	JL           last
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x0000002e
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
 	MOVBLZX      (CX), R10
 	MOVL         $0x00200000, R11
 	MOVL         R10, R12
@@ -4726,7 +5769,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x0000002e
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
 	MOVBLZX      (CX), R10
 	MOVL         $0x00200000, R11
 	MOVL         R10, R12
@@ -5387,7 +6434,7 @@ end:
 	RET
 
 // func DotIQ4_NLx2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotIQ4_NLx2AVX512(SB), NOSPLIT, $448-64
 	MOVQ    src+32(FP), CX
 	MOVQ    y+0(FP), DX
@@ -5412,8 +6459,12 @@ row:
 turn:
 	CMPQ         BX, $0x04
 	JL           last
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x00000056
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
+	PREFETCHT0   1600(R9)
 	MOVWQZX      54(CX), R10
 	MOVQ         R10, R9
 	MOVWQZX      36(CX), R10
@@ -5476,7 +6527,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x00000056
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
 	VPBROADCASTW (CX), Y9
 	VCVTPH2PS    Y9, Z9
 	VMULPS       Z9, Z0, Z9
@@ -5530,7 +6585,7 @@ end:
 	RET
 
 // func DotIQ4_NLx4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotIQ4_NLx4AVX512(SB), NOSPLIT, $448-64
 	MOVQ    src+32(FP), CX
 	MOVQ    y+0(FP), DX
@@ -5564,8 +6619,12 @@ row:
 turn:
 	CMPQ         BX, $0x04
 	JL           last
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x0000002b
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
+	PREFETCHT0   832(R10)
 	MOVWQZX      54(CX), R11
 	MOVQ         R11, R10
 	MOVWQZX      36(CX), R11
@@ -5644,7 +6703,11 @@ turn:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x0000002b
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
 	VPBROADCASTW (CX), Y17
 	VCVTPH2PS    Y17, Z17
 	VMULPS       Z17, Z0, Z17
@@ -6402,7 +7465,7 @@ end:
 	RET
 
 // func DotIQ4_XSx2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotIQ4_XSx2AVX512(SB), NOSPLIT, $448-64
 	MOVQ    src+32(FP), CX
 	MOVQ    y+0(FP), DX
@@ -6427,9 +7490,13 @@ row:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
-	PREFETCHT0   3200(CX)
+	MOVQ         skip+40(FP), R9
+	ADDQ         CX, R9
+	CMPQ         BX, $0x0000000c
+	CMOVQGT      CX, R9
+	PREFETCHT0   1536(R9)
+	PREFETCHT0   1600(R9)
+	PREFETCHT0   1664(R9)
 	VPBROADCASTD 4(CX), Y9
 	VPBROADCASTW 2(CX), Y10
 	VPSRLVD      fourths<>+0(SB), Y9, Y9
@@ -6566,7 +7633,7 @@ end:
 	RET
 
 // func DotIQ4_XSx4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX2, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotIQ4_XSx4AVX512(SB), NOSPLIT, $448-64
 	MOVQ    src+32(FP), CX
 	MOVQ    y+0(FP), DX
@@ -6600,9 +7667,13 @@ row:
 last:
 	TESTQ        BX, BX
 	JZ           end
-	PREFETCHT0   3072(CX)
-	PREFETCHT0   3136(CX)
-	PREFETCHT0   3200(CX)
+	MOVQ         skip+40(FP), R10
+	ADDQ         CX, R10
+	CMPQ         BX, $0x00000006
+	CMOVQGT      CX, R10
+	PREFETCHT0   768(R10)
+	PREFETCHT0   832(R10)
+	PREFETCHT0   896(R10)
 	VPBROADCASTD 4(CX), Y17
 	VPBROADCASTW 2(CX), Y18
 	VPSRLVD      fourths<>+0(SB), Y17, Y17
@@ -7649,7 +8720,7 @@ end:
 	RET
 
 // func DotQ2_Kx2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ2_Kx2AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -7673,8 +8744,12 @@ row:
 last:
 	TESTQ            BX, BX
 	JZ               end
-	PREFETCHT0       3072(CX)
-	PREFETCHT0       3136(CX)
+	MOVQ             skip+40(FP), R9
+	ADDQ             CX, R9
+	CMPQ             BX, $0x00000013
+	CMOVQGT          CX, R9
+	PREFETCHT0       1536(R9)
+	PREFETCHT0       1600(R9)
 	VMOVDQU32        (CX), X8
 	VPSRLW           $0x04, X8, X9
 	VMOVDQU32        first16<>+0(SB), Z12
@@ -7845,7 +8920,7 @@ end:
 	RET
 
 // func DotQ2_Kx4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ2_Kx4AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -7878,8 +8953,12 @@ row:
 last:
 	TESTQ            BX, BX
 	JZ               end
-	PREFETCHT0       3072(CX)
-	PREFETCHT0       3136(CX)
+	MOVQ             skip+40(FP), R10
+	ADDQ             CX, R10
+	CMPQ             BX, $0x0000000a
+	CMOVQGT          CX, R10
+	PREFETCHT0       768(R10)
+	PREFETCHT0       832(R10)
 	VMOVDQU32        (CX), X16
 	VPSRLW           $0x04, X16, X17
 	VMOVDQU32        first16<>+0(SB), Z20
@@ -9222,7 +10301,7 @@ end:
 	RET
 
 // func DotQ3_Kx2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotQ3_Kx2AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -9246,8 +10325,12 @@ row:
 last:
 	TESTQ           BX, BX
 	JZ              end
-	PREFETCHT0      3072(CX)
-	PREFETCHT0      3136(CX)
+	MOVQ            skip+40(FP), R9
+	ADDQ            CX, R9
+	CMPQ            BX, $0x0000000e
+	CMOVQGT         CX, R9
+	PREFETCHT0      1536(R9)
+	PREFETCHT0      1600(R9)
 	MOVL            96(CX), R9
 	MOVL            100(CX), R10
 	MOVL            104(CX), R11
@@ -9477,7 +10560,7 @@ end:
 	RET
 
 // func DotQ3_Kx4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotQ3_Kx4AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -9510,8 +10593,12 @@ row:
 last:
 	TESTQ           BX, BX
 	JZ              end
-	PREFETCHT0      3072(CX)
-	PREFETCHT0      3136(CX)
+	MOVQ            skip+40(FP), R10
+	ADDQ            CX, R10
+	CMPQ            BX, $0x00000007
+	CMOVQGT         CX, R10
+	PREFETCHT0      768(R10)
+	PREFETCHT0      832(R10)
 	MOVL            96(CX), R10
 	MOVL            100(CX), R11
 	MOVL            104(CX), R12
@@ -10693,7 +11780,7 @@ end:
 	RET
 
 // func DotQ4_Kx2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ4_Kx2AVX512(SB), NOSPLIT, $448-64
 	MOVQ    src+32(FP), CX
 	MOVQ    y+0(FP), DX
@@ -10718,9 +11805,13 @@ row:
 last:
 	TESTQ            BX, BX
 	JZ               end
-	PREFETCHT0       3072(CX)
-	PREFETCHT0       3136(CX)
-	PREFETCHT0       3200(CX)
+	MOVQ             skip+40(FP), R9
+	ADDQ             CX, R9
+	CMPQ             BX, $0x0000000b
+	CMOVQGT          CX, R9
+	PREFETCHT0       1536(R9)
+	PREFETCHT0       1600(R9)
+	PREFETCHT0       1664(R9)
 	MOVL             4(CX), R9
 	MOVL             8(CX), R10
 	MOVL             12(CX), R11
@@ -10874,7 +11965,7 @@ end:
 	RET
 
 // func DotQ4_Kx4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ4_Kx4AVX512(SB), NOSPLIT, $448-64
 	MOVQ    src+32(FP), CX
 	MOVQ    y+0(FP), DX
@@ -10908,9 +11999,13 @@ row:
 last:
 	TESTQ            BX, BX
 	JZ               end
-	PREFETCHT0       3072(CX)
-	PREFETCHT0       3136(CX)
-	PREFETCHT0       3200(CX)
+	MOVQ             skip+40(FP), R10
+	ADDQ             CX, R10
+	CMPQ             BX, $0x00000006
+	CMOVQGT          CX, R10
+	PREFETCHT0       768(R10)
+	PREFETCHT0       832(R10)
+	PREFETCHT0       896(R10)
 	MOVL             4(CX), R10
 	MOVL             8(CX), R11
 	MOVL             12(CX), R12
@@ -12012,7 +13107,7 @@ end:
 	RET
 
 // func DotQ5_Kx2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ5_Kx2AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -12036,9 +13131,13 @@ row:
 last:
 	TESTQ            BX, BX
 	JZ               end
-	PREFETCHT0       3072(CX)
-	PREFETCHT0       3136(CX)
-	PREFETCHT0       3200(CX)
+	MOVQ             skip+40(FP), R9
+	ADDQ             CX, R9
+	CMPQ             BX, $0x00000009
+	CMOVQGT          CX, R9
+	PREFETCHT0       1536(R9)
+	PREFETCHT0       1600(R9)
+	PREFETCHT0       1664(R9)
 	MOVL             4(CX), R9
 	MOVL             8(CX), R10
 	MOVL             12(CX), R11
@@ -12230,7 +13329,7 @@ end:
 	RET
 
 // func DotQ5_Kx4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL, F16C, MMX+
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, CMOV, F16C, MMX+
 TEXT ·DotQ5_Kx4AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -12263,9 +13362,13 @@ row:
 last:
 	TESTQ            BX, BX
 	JZ               end
-	PREFETCHT0       3072(CX)
-	PREFETCHT0       3136(CX)
-	PREFETCHT0       3200(CX)
+	MOVQ             skip+40(FP), R10
+	ADDQ             CX, R10
+	CMPQ             BX, $0x00000005
+	CMOVQGT          CX, R10
+	PREFETCHT0       768(R10)
+	PREFETCHT0       832(R10)
+	PREFETCHT0       896(R10)
 	MOVL             4(CX), R10
 	MOVL             8(CX), R11
 	MOVL             12(CX), R12
@@ -13487,7 +14590,7 @@ end:
 	RET
 
 // func DotQ6_Kx2AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotQ6_Kx2AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -13511,10 +14614,14 @@ row:
 last:
 	TESTQ           BX, BX
 	JZ              end
-	PREFETCHT0      3072(CX)
-	PREFETCHT0      3136(CX)
-	PREFETCHT0      3200(CX)
-	PREFETCHT0      3264(CX)
+	MOVQ            skip+40(FP), R9
+	ADDQ            CX, R9
+	CMPQ            BX, $0x00000008
+	CMOVQGT         CX, R9
+	PREFETCHT0      1536(R9)
+	PREFETCHT0      1600(R9)
+	PREFETCHT0      1664(R9)
+	PREFETCHT0      1728(R9)
 	VPMOVSXBD       192(CX), Z8
 	VCVTDQ2PS       Z8, Z8
 	VPBROADCASTW    208(CX), Y9
@@ -13691,7 +14798,7 @@ end:
 	RET
 
 // func DotQ6_Kx4AVX512(y *float32, ldy int, x *float32, ldx int, src *byte, skip int, rows int, blocks int)
-// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·DotQ6_Kx4AVX512(SB), NOSPLIT, $448-64
 	MOVQ src+32(FP), CX
 	MOVQ y+0(FP), DX
@@ -13724,10 +14831,14 @@ row:
 last:
 	TESTQ           BX, BX
 	JZ              end
-	PREFETCHT0      3072(CX)
-	PREFETCHT0      3136(CX)
-	PREFETCHT0      3200(CX)
-	PREFETCHT0      3264(CX)
+	MOVQ            skip+40(FP), R10
+	ADDQ            CX, R10
+	CMPQ            BX, $0x00000004
+	CMOVQGT         CX, R10
+	PREFETCHT0      768(R10)
+	PREFETCHT0      832(R10)
+	PREFETCHT0      896(R10)
+	PREFETCHT0      960(R10)
 	VPMOVSXBD       192(CX), Z16
 	VCVTDQ2PS       Z16, Z16
 	VPBROADCASTW    208(CX), Y17
