@@ -55,6 +55,9 @@ func TestTrainOnChats(t *testing.T) {
 	require.Equal(t, plain.NumTokens, packed.NumTokens, "the same tokens are trained")
 	require.InDelta(t, *plain.FirstEval, *packed.FirstEval, 1e-9)
 
+	_, notes = run("named", "--chat-template", "chatml", "--epochs", "0.2")
+	require.Contains(t, notes, "chat rows")
+
 	_, notes = run("mixed", "--data", at("data/train.jsonl:0.34"), "--mask-history")
 	require.Contains(t, notes, "an epoch has 33 examples")
 
@@ -108,7 +111,6 @@ func TestBadDataFlags(t *testing.T) {
 		`--packing is "wrapped", want one of: none, bfd`:                {"--packing=wrapped"},
 		"--val-split is -1":              {"--val-split", "-1"},
 		"--chat-template-kwargs":         {"--chat-template-kwargs", "{"},
-		"--chat-template: open":          {"--chat-template", "none.jinja"},
 		"the model has no chat template": {"--apply-chat-template"},
 		`--separator`:                    {"--separator", `\q`},
 		"a weight of -1":                 {"--data", filepath.Join(dir, "data:-1")},
@@ -118,4 +120,8 @@ func TestBadDataFlags(t *testing.T) {
 		require.Equal(t, exitUsage, o.code, "%v\n%s", args, o.stderr)
 		require.Contains(t, o.stderr, says)
 	}
+	o := nibble(t, trainIn(dir, "out", "--chat-template", "none.jinja")...)
+	require.Equal(t, exitFailed, o.code)
+	require.Contains(t, o.stderr, "give a file, or one of: ")
+	require.Contains(t, o.stderr, "chatml")
 }
