@@ -39,7 +39,7 @@ func (r *rowFlags) flags(f *pflag.FlagSet) {
 	f.StringVar(&r.fields.System, "system-field", "", "key of a system prompt that stands beside the turns")
 	f.StringVar(&r.fields.Tools, "tools-field", "", "key of the tools that a template is told of")
 	f.StringVar(&r.separator, "separator", "", `what stands between a prompt and its completion, as \n; part of the prompt`)
-	f.StringVar(&r.template, "chat-template", "", "chat template that is used and not the model's usual one: a file (Jinja), or the name of another that the model has")
+	f.StringVar(&r.template, "chat-template", "", "chat template that is used and not the model's: a file (Jinja), the name of another that the model has, or "+strings.Join(chat.Names(), ", "))
 	f.StringVar(&r.vars, "chat-template-kwargs", "", `what the chat template is told besides, as JSON: {"enable_thinking": false}`)
 	f.BoolVar(&r.apply, "apply-chat-template", false, "make a chat of prompt and completion, and of instructions; rows of messages are one")
 	f.BoolVar(&r.special, "parse-special", true, "read the text of special tokens in rows as these tokens")
@@ -60,7 +60,7 @@ func (r *rowFlags) options(m *model, length int) (data.Options, error) {
 	}
 	o := data.Options{
 		Tokenizer: tok, MaxSeqLength: length, Mask: r.mask, MaskHistory: r.history, Format: r.format, Fields: r.fields,
-		ParseSpecial: r.special, ApplyTemplate: r.apply, Now: time.Now(),
+		ParseSpecial: r.special, ApplyTemplate: r.apply, Now: today(),
 	}
 	if r.format != "" && !slices.Contains(data.Formats(), r.format) {
 		return o, badUsage(fmt.Errorf("--data-format is %q, want one of: %s", r.format, strings.Join(data.Formats(), ", ")))
@@ -97,12 +97,16 @@ func (r *rowFlags) chatTemplate(m *model, v *vocab.Vocab) (*chat.Template, error
 	if r.template != "" {
 		of = "--chat-template " + r.template
 		at := slices.IndexFunc(v.ChatTemplates, func(t vocab.ChatTemplate) bool { return t.Name == r.template })
-		if at >= 0 {
+		named, ok := chat.Named(r.template)
+		switch {
+		case at >= 0:
 			source = v.ChatTemplates[at].Template
-		} else {
+		case ok:
+			return named, nil
+		default:
 			b, err := os.ReadFile(r.template)
 			if err != nil {
-				return nil, hint.Add(fmt.Errorf("--chat-template: %w", err), "give a file, or the name of one of the model's templates: %s", templateNames(v))
+				return nil, hint.Add(fmt.Errorf("--chat-template: %w", err), "give a file, or one of: %s", strings.Join(templateNames(v), ", "))
 			}
 			source = string(b)
 		}
@@ -112,21 +116,18 @@ func (r *rowFlags) chatTemplate(m *model, v *vocab.Vocab) (*chat.Template, error
 	}
 	t, err := chat.Parse(source)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", of, err)
+		return nil, hint.Add(fmt.Errorf("%s: %w", of, err), "give another with --chat-template")
 	}
 	return t, nil
 }
 
-// templateNames lists the templates that a model has beside the usual one.
-func templateNames(v *vocab.Vocab) string {
-	var names []string
+// templateNames lists the templates that a model has beside the usual one, and those
+// that nibble has.
+func templateNames(v *vocab.Vocab) (names []string) {
 	for _, t := range v.ChatTemplates {
 		names = append(names, t.Name)
 	}
-	if len(names) == 0 {
-		return "it has none with a name"
-	}
-	return strings.Join(names, ", ")
+	return append(names, chat.Names()...)
 }
 
 // unescape reads \n, \t and such as a shell does not.
@@ -214,7 +215,10 @@ func (a *app) openData(o *trainOptions, m *model) (*data.Set, error) {
 	}
 	opt.Packing, opt.ValSplit, opt.Seed = o.packing == bfdPacking, o.valSplit, o.Seed
 	if opt.ScratchDir = o.scratch; opt.ScratchDir == "" {
-		opt.ScratchDir = fsx.Existing(o.out)
+		dir := fsx.Existing(o.out)
+		if st, err := os.Stat(dir); err == nil && st.IsDir() {
+			opt.ScratchDir = dir
+		}
 	}
 	if opt.Now, err = o.began(); err != nil {
 		return nil, err
@@ -225,11 +229,17 @@ func (a *app) openData(o *trainOptions, m *model) (*data.Set, error) {
 	return data.OpenAll(sources, opt)
 }
 
-// began returns what chat templates are told that the time is: now, or, where a run is
+// today is the time for chat templates. It is the same all day, so that the same run is.
+func today() time.Time {
+	y, m, d := time.Now().Date()
+	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
+}
+
+// began returns what chat templates are told that the time is: today, or, where a run is
 // resumed, what they were told when it began.
 func (o *trainOptions) began() (time.Time, error) {
 	if o.resume == "" {
-		return time.Now(), nil
+		return today(), nil
 	}
 	c, files, err := openCheckpoint(o.resume)
 	if err != nil {
@@ -237,9 +247,11 @@ func (o *trainOptions) began() (time.Time, error) {
 	}
 	defer files.Close()
 	for _, d := range c.State.Data {
-		return d.Now, nil
+		if !d.Now.IsZero() {
+			return d.Now, nil
+		}
 	}
-	return time.Now(), nil
+	return today(), nil
 }
 
 // fileBar shows how much of each file has been read.

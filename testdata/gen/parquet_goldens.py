@@ -91,7 +91,7 @@ def chats(n):
     return [
         {
             "id": i,
-            "messages": [{"role": role, "content": text(4)} for role in ["system", "user", "assistant", "user", "assistant"][: random.randint(1, 5)]],
+            "messages": [{"role": role, "content": text(4)} for role in ["system", "user", "assistant", "user", "assistant"][: random.randint(3, 5)]],
             "tags": random.choice([None, [], ["a"], ["a", None, "b"]]),
             "score": random.choice([None, 0.5, 1.25, i / 3]),
         }

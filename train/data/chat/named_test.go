@@ -91,3 +91,41 @@ func TestNamedTemplates(t *testing.T) {
 	_, ok := chat.Named("prelude")
 	require.False(t, ok)
 }
+
+// Of templates with markers, the bytes that transformers' return_assistant_tokens_mask has.
+func TestMarkersAreTransformersMask(t *testing.T) {
+	var rows []struct {
+		Template, Source, Context, Text string
+		Spans                           [][2]int
+	}
+	load(t, "markers.json", &rows)
+	_, contexts := material(t)
+	for _, row := range rows {
+		tm, ok := chat.Named(row.Template)
+		if row.Source != "" {
+			parsed, err := chat.Parse(row.Source)
+			require.NoError(t, err)
+			tm, ok = parsed, true
+		}
+		require.True(t, ok, row.Template)
+		name := row.Template + " " + row.Context
+		for _, c := range contexts {
+			if c.Name != row.Context {
+				continue
+			}
+			text, spans, err := tm.Spans(chat.Input{Messages: c.input(t).Messages, BOS: "<s>", EOS: "</s>"})
+			require.NoError(t, err, name)
+			require.Equal(t, row.Text, text, name)
+			var got [][2]int
+			for _, s := range spans {
+				if n := len(got); n > 0 && got[n-1][1] == s.From {
+					got[n-1][1] = s.To
+				} else {
+					got = append(got, [2]int{s.From, s.To})
+				}
+			}
+			require.ElementsMatch(t, row.Spans, got, name)
+		}
+	}
+	require.Greater(t, len(rows), 100)
+}
