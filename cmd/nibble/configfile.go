@@ -34,7 +34,9 @@ func applyConfig(path string, flags *pflag.FlagSet) (set []string, err error) {
 			continue
 		}
 		value, err := flagText(e.Value)
-		if err == nil {
+		if list, ok := f.Value.(*pathsFlag); ok && err == nil {
+			err = list.setAll(e.Value)
+		} else if err == nil {
 			err = f.Value.Set(value)
 		}
 		if err != nil {

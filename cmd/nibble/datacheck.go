@@ -254,6 +254,10 @@ func (d *doctor) template() {
 	if slices.ContainsFunc(d.r.Checks, func(f finding) bool { return f.Name == "chat template" }) {
 		return // it cannot be read
 	}
+	if err := d.o.NoTemplate; err != nil {
+		d.find("chat template", unless(!used, failed), hint.Of(err), "%v", err)
+		return
+	}
 	if d.o.Template == nil {
 		d.find("chat template", unless(!used, failed), "give one with --chat-template FILE: that of the instruct model of the same family",
 			"the model has none%s", map[bool]string{true: ", and the rows are chats", false: "; these rows need none"}[used])

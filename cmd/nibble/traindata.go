@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/spf13/pflag"
 
+	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/train/data"
@@ -38,7 +39,7 @@ func (r *rowFlags) flags(f *pflag.FlagSet) {
 	f.StringVar(&r.fields.System, "system-field", "", "key of a system prompt that stands beside the turns")
 	f.StringVar(&r.fields.Tools, "tools-field", "", "key of the tools that a template is told of")
 	f.StringVar(&r.separator, "separator", "", `what stands between a prompt and its completion, as \n; part of the prompt`)
-	f.StringVar(&r.template, "chat-template", "", "file with a chat template (Jinja) that is used and not the model's")
+	f.StringVar(&r.template, "chat-template", "", "chat template that is used and not the model's: a file (Jinja), the name of another that the model has, or "+strings.Join(chat.Names(), ", "))
 	f.StringVar(&r.vars, "chat-template-kwargs", "", `what the chat template is told besides, as JSON: {"enable_thinking": false}`)
 	f.BoolVar(&r.apply, "apply-chat-template", false, "make a chat of prompt and completion, and of instructions; rows of messages are one")
 	f.BoolVar(&r.special, "parse-special", true, "read the text of special tokens in rows as these tokens")
@@ -59,7 +60,7 @@ func (r *rowFlags) options(m *model, length int) (data.Options, error) {
 	}
 	o := data.Options{
 		Tokenizer: tok, MaxSeqLength: length, Mask: r.mask, MaskHistory: r.history, Format: r.format, Fields: r.fields,
-		ParseSpecial: r.special, ApplyTemplate: r.apply, Now: time.Now(),
+		ParseSpecial: r.special, ApplyTemplate: r.apply, Now: today(),
 	}
 	if r.format != "" && !slices.Contains(data.Formats(), r.format) {
 		return o, badUsage(fmt.Errorf("--data-format is %q, want one of: %s", r.format, strings.Join(data.Formats(), ", ")))
@@ -77,26 +78,56 @@ func (r *rowFlags) options(m *model, length int) (data.Options, error) {
 			return o, badUsage(hint.Add(fmt.Errorf("--chat-template-kwargs: %w", err), `write an object in JSON, as {"enable_thinking": false}`))
 		}
 	}
-	source := v.ChatTemplate
-	if r.template != "" {
-		b, err := os.ReadFile(r.template)
-		if err != nil {
-			return o, hint.Add(fmt.Errorf("--chat-template: %w", err), "give a file with the template")
+	if o.Template, err = r.chatTemplate(m, v); err != nil {
+		if r.template != "" || r.apply {
+			return o, err
 		}
-		source = string(b)
-	}
-	if source != "" {
-		if o.Template, err = chat.Parse(source); err != nil {
-			if r.template != "" {
-				return o, fmt.Errorf("%s: %w", r.template, err)
-			}
-			return o, fmt.Errorf("%s: %w", m.Path, err)
-		}
+		o.NoTemplate = err // which only chats need
 	}
 	if r.apply && o.Template == nil {
 		return o, badUsage(hint.Add(errors.New("--apply-chat-template, and the model has no chat template"), "give one with --chat-template"))
 	}
 	return o, nil
+}
+
+// chatTemplate returns the template that is asked for, else the model's, nil if it has
+// none.
+func (r *rowFlags) chatTemplate(m *model, v *vocab.Vocab) (*chat.Template, error) {
+	source, of := v.ChatTemplate, m.Path
+	if r.template != "" {
+		of = "--chat-template " + r.template
+		at := slices.IndexFunc(v.ChatTemplates, func(t vocab.ChatTemplate) bool { return t.Name == r.template })
+		named, ok := chat.Named(r.template)
+		switch {
+		case at >= 0:
+			source = v.ChatTemplates[at].Template
+		case ok:
+			return named, nil
+		default:
+			b, err := os.ReadFile(r.template)
+			if err != nil {
+				return nil, hint.Add(fmt.Errorf("--chat-template: %w", err), "give a file, or one of: %s", strings.Join(templateNames(v), ", "))
+			}
+			source = string(b)
+		}
+	}
+	if source == "" {
+		return nil, nil
+	}
+	t, err := chat.Parse(source)
+	if err != nil {
+		return nil, hint.Add(fmt.Errorf("%s: %w", of, err), "give another with --chat-template")
+	}
+	return t, nil
+}
+
+// templateNames lists the templates that a model has beside the usual one, and those
+// that nibble has.
+func templateNames(v *vocab.Vocab) (names []string) {
+	for _, t := range v.ChatTemplates {
+		names = append(names, t.Name)
+	}
+	return append(names, chat.Names()...)
 }
 
 // unescape reads \n, \t and such as a shell does not.
@@ -122,11 +153,40 @@ const (
 )
 
 func (d *dataFlags) flags(f *pflag.FlagSet) {
-	f.StringArrayVar(&d.paths, "data", nil, "folder with train (and valid, test) as .jsonl, .json, .csv, .tsv, .parquet or .txt, or one such file; PATH:2 goes through it twice in an epoch; may be repeated")
+	f.Var((*pathsFlag)(&d.paths), "data", "folder with train (and valid, test) as .jsonl, .json, .csv, .tsv, .parquet or .txt, or one such file; PATH:2 goes through it twice in an epoch; may be repeated")
 	f.Float64Var(&d.valSplit, "val-split", 0, "take a validation set from the training data if there is none: a share below 1, or a number of examples")
 	f.StringVar(&d.packing, "packing", noPacking, "none, or bfd: put several rows, which do not see each other, into examples of up to --max-seq-length tokens (best fit decreasing)")
 	f.Lookup("packing").NoOptDefVal = bfdPacking
 	d.rowFlags.flags(f)
+}
+
+// pathsFlag is a flag that may be given several times, in a file as a list. A comma is
+// part of a path.
+type pathsFlag []string
+
+func (p *pathsFlag) String() string { return strings.Join(*p, ", ") }
+
+func (p *pathsFlag) Set(s string) error {
+	*p = append(*p, s)
+	return nil
+}
+
+func (p *pathsFlag) Type() string { return "path" }
+
+// setAll takes a value or a list of values of a YAML file.
+func (p *pathsFlag) setAll(v any) error {
+	list, ok := v.([]any)
+	if !ok {
+		list = []any{v}
+	}
+	for _, x := range list {
+		s, err := flagText(x)
+		if err != nil {
+			return err
+		}
+		*p = append(*p, s)
+	}
+	return nil
 }
 
 // sources are the data sets that are named.
@@ -168,7 +228,10 @@ func (a *app) openData(o *trainOptions, m *model) (*data.Set, error) {
 	}
 	opt.Packing, opt.ValSplit, opt.Seed = o.packing == bfdPacking, o.valSplit, o.Seed
 	if opt.ScratchDir = o.scratch; opt.ScratchDir == "" {
-		opt.ScratchDir = fsx.Existing(o.out)
+		dir := fsx.Existing(o.out)
+		if st, err := os.Stat(dir); err == nil && st.IsDir() {
+			opt.ScratchDir = dir
+		}
 	}
 	if opt.Now, err = o.began(); err != nil {
 		return nil, err
@@ -179,11 +242,17 @@ func (a *app) openData(o *trainOptions, m *model) (*data.Set, error) {
 	return data.OpenAll(sources, opt)
 }
 
-// began returns what chat templates are told that the time is: now, or, where a run is
+// today is the time for chat templates. It is the same all day, so that the same run is.
+func today() time.Time {
+	y, m, d := time.Now().Date()
+	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
+}
+
+// began returns what chat templates are told that the time is: today, or, where a run is
 // resumed, what they were told when it began.
 func (o *trainOptions) began() (time.Time, error) {
 	if o.resume == "" {
-		return time.Now(), nil
+		return today(), nil
 	}
 	c, files, err := openCheckpoint(o.resume)
 	if err != nil {
@@ -191,9 +260,11 @@ func (o *trainOptions) began() (time.Time, error) {
 	}
 	defer files.Close()
 	for _, d := range c.State.Data {
-		return d.Now, nil
+		if !d.Now.IsZero() {
+			return d.Now, nil
+		}
 	}
-	return time.Now(), nil
+	return today(), nil
 }
 
 // fileBar shows how much of each file has been read.
@@ -232,6 +303,9 @@ func (a *app) describeData(set *data.Set, o *trainOptions) {
 			line += fmt.Sprintf("; %s longer rows left out, with %s tokens", thousands(int64(s.Dropped)), thousands(s.Cut))
 		}
 		a.note("%s", line)
+		if s.Tight > 0 {
+			a.note(`  in %s of them the completion follows the prompt without a space or line end; --separator '\n' puts one there, --apply-chat-template makes chats of them`, thousands(int64(s.Tight)))
+		}
 	}
 	if o.valSplit > 0 {
 		if n := slices.ContainsFunc(set.Files, func(f *data.File) bool { return f.Part == "valid" }); n {

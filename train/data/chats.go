@@ -165,6 +165,9 @@ func (o *Options) conversation(l *layout, row object, prompt, completion jsontex
 // render makes the text of a chat. The row may have a system prompt and tools beside the
 // turns, at these parts of it; -1 is none. Turns before from are not trained.
 func (o *Options) render(l *layout, row object, turns []message, systemAt, toolsAt, from int) (document, error) {
+	if o.Template == nil && o.NoTemplate != nil {
+		return document{}, o.NoTemplate
+	}
 	if o.Template == nil {
 		return document{}, hint.Add(fmt.Errorf("%w: a chat, and the model has no chat template", tensor.ErrUnsupported), "give one with --chat-template")
 	}

@@ -65,8 +65,10 @@ type Options struct {
 	// tokenizers do. What a chat template makes is always read so, plain text never.
 	ParseSpecial bool
 
-	// Template makes text of chats; nil is none. TemplateVars and Now are for it.
+	// Template makes text of chats; nil is none, NoTemplate says why. TemplateVars and
+	// Now are for it.
 	Template     *chat.Template
+	NoTemplate   error
 	TemplateVars map[string]any
 	Now          time.Time
 
@@ -107,7 +109,7 @@ type File struct {
 
 	store *store
 	src   examples
-	text  bool
+	now   time.Time // that chat templates were told; zero if there was none
 }
 
 // Set is the data of one run. Valid and Test are nil if there is none.
@@ -273,18 +275,21 @@ func (f *File) open(o *Options) error {
 }
 
 func (f *File) read(r *records.Reader, o *Options) error {
-	if f.text = r.Text(); f.text {
+	if r.Text() {
 		w, stats, err := o.readWindows(r, f.store)
 		if err != nil {
 			return err
 		}
 		f.What, f.src, f.Stats = "text", w, stats
 	} else {
-		stats, l, err := o.readRows(r, f.store)
+		stats, x, err := o.readRows(r, f.store)
 		if err != nil {
 			return err
 		}
-		f.What, f.src, f.Stats = l.describe(), rows{f.store}, stats
+		f.What, f.src, f.Stats = x.layout.describe(), rows{f.store}, stats
+		if x.chats {
+			f.now = o.Now
+		}
 	}
 	if n := f.src.len(); n > math.MaxInt32 {
 		return fmt.Errorf("%s: %w: %d examples; at most %d are counted", f.Path, tensor.ErrUnsupported, n, math.MaxInt32)
@@ -303,6 +308,10 @@ type Stats struct {
 	Dropped   int   // rows that were left out because they were too long
 	Cut       int64 // the tokens that were cut off or left out
 	Longest   int   // the most tokens in one example
+
+	// Tight counts prompts that meet their completion without space between them, which
+	// may be meant or not.
+	Tight int
 }
 
 func (s *Stats) add(t Stats) {
@@ -312,6 +321,7 @@ func (s *Stats) add(t Stats) {
 	s.Truncated += t.Truncated
 	s.Dropped += t.Dropped
 	s.Cut += t.Cut
+	s.Tight += t.Tight
 	s.Longest = max(s.Longest, t.Longest)
 }
 

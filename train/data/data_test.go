@@ -403,10 +403,21 @@ func FuzzRows(f *testing.F) {
 	f.Add([]byte(`{"text": "Once upon a time"}`), 9, uint8(0))
 	f.Add([]byte(`{"prompt": "Once\n", "completion": " upon"}`+"\r\n\n"), 3, uint8(2))
 	f.Add([]byte("\ufeff{\"messages\": []}\n[1"), 2, uint8(1))
+	f.Add([]byte(`{"messages": [{"role": "user", "content": "Once"}, {"role": "assistant", "content": "upon"}], "tools": "[{}]"}`), 60, uint8(8))
+	f.Add([]byte(`{"conversations": [{"from": "function_call", "value": "{\"name\": \"f\"}"}], "system": "x"}`), 60, uint8(8))
+	f.Add([]byte(`{"instruction": "a", "input": "b", "output": "c", "history": [["d", "e"]]}`), 400, uint8(28))
+	f.Add([]byte(`{"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]}`), 60, uint8(64+8))
 	tok := stories(f)
-	f.Fuzz(func(t *testing.T, text []byte, size int, mask uint8) {
-		o := data.Options{Tokenizer: tok, MaxSeqLength: size, Mask: data.Mask(mask % 3)}
-		for _, name := range []string{"x.jsonl", "x"} {
+	template := parseTemplate(f, plainChat)
+	f.Fuzz(func(t *testing.T, text []byte, size int, how uint8) {
+		o := data.Options{
+			Tokenizer: tok, MaxSeqLength: size, Mask: data.Mask(how & 3 % 3), ApplyTemplate: how&4 != 0, Overlong: data.Overlong(how >> 4 & 3 % 3),
+			MaskHistory: how&64 != 0, ParseSpecial: how&128 != 0,
+		}
+		if how&8 != 0 {
+			o.Template = template
+		}
+		for _, name := range []string{"x.jsonl", "x.json", "x"} {
 			d, err := load(t, name, string(text), o)
 			if err != nil {
 				require.False(t, strings.ContainsFunc(err.Error(), unicode.IsControl), "%q", err)

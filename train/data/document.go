@@ -3,6 +3,8 @@ package data
 import (
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/seed18967229/nibble/internal/hint"
@@ -17,6 +19,9 @@ type document struct {
 	// trained are the parts that loss is taken on, in order, if masked; else it is all.
 	trained []chat.Span
 	masked  bool
+
+	// tight says that a prompt and what follows it meet without space between them.
+	tight bool
 
 	// rendered says that a chat template made the text. It has the special tokens that
 	// it needs, BOS perhaps excepted.
@@ -69,11 +74,18 @@ func makePair(o *Options, l *layout, row object) (document, error) {
 
 // pair is a prompt and what is to come after it, as one text.
 func (o *Options) pair(prompt, completion string) document {
-	d := document{text: prompt + completion}
+	d := document{text: prompt + completion, tight: !spaced(prompt, completion)}
 	if o.Mask != NoMask {
 		d.masked, d.trained = true, []chat.Span{{From: len(prompt), To: len(d.text)}}
 	}
 	return d
+}
+
+// spaced reports whether there is space where two texts meet, or nothing that meets.
+func spaced(a, b string) bool {
+	end, _ := utf8.DecodeLastRuneInString(a)
+	begin, _ := utf8.DecodeRuneInString(b)
+	return a == "" || b == "" || unicode.IsSpace(end) || unicode.IsSpace(begin)
 }
 
 // The template of Stanford Alpaca, with and without an input.
@@ -114,7 +126,9 @@ func makeAlpaca(o *Options, l *layout, row object) (document, error) {
 	if input != "" {
 		prompt = fmt.Sprintf(alpacaWithInput, instruction, input)
 	}
-	return o.pair(prompt, o.withoutEOS(text[outputAt])), nil
+	d := o.pair(prompt, o.withoutEOS(text[outputAt]))
+	d.tight = false // as Stanford has it
+	return d, nil
 }
 
 // history returns the turns before the last that a row of LLaMA-Factory's has: pairs of
