@@ -82,7 +82,7 @@ func (d *doctor) find(name, status, todo, found string, args ...any) {
 
 // broken notes an error as what was found.
 func (d *doctor) broken(name string, err error) {
-	d.find(name, failed, hint.Of(err), "%s", err.Error())
+	d.find(name, failed, cmp.Or(hint.Of(err), "mend it, or leave it out"), "%s", err.Error())
 }
 
 // shareText writes n of all.

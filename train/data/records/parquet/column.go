@@ -41,6 +41,7 @@ const (
 // column reads one column of a row group, value by value.
 type column struct {
 	*node
+	*unpacker
 	in    *bufio.Reader
 	chunk chunk
 	dict  *dict
@@ -55,7 +56,7 @@ type column struct {
 	datum    datum // if def says that there is one
 }
 
-func newColumn(n *node, c chunk, r io.ReaderAt, size int64) (*column, error) {
+func newColumn(n *node, c chunk, r io.ReaderAt, size int64, u *unpacker) (*column, error) {
 	end, ok := safeio.Add(max(0, c.start), max(0, c.size))
 	if c.start < int64(len(magic)) || c.size < 0 || c.values < 0 || !ok || end > size-8 {
 		return nil, n.fail(fmt.Errorf("%w: %d values in %d bytes at %d of a file of %d", tensor.ErrMalformed, c.values, c.size, c.start, size))
@@ -63,7 +64,7 @@ func newColumn(n *node, c chunk, r io.ReaderAt, size int64) (*column, error) {
 	if c.physical != n.physical {
 		return nil, n.fail(fmt.Errorf("%w: the physical type %d, and %d in the schema", tensor.ErrMalformed, c.physical, n.physical))
 	}
-	return &column{node: n, chunk: c, left: c.values, in: bufio.NewReaderSize(io.NewSectionReader(r, c.start, c.size), maxHeader)}, nil
+	return &column{node: n, unpacker: u, chunk: c, left: c.values, in: bufio.NewReaderSize(io.NewSectionReader(r, c.start, c.size), maxHeader)}, nil
 }
 
 // fail puts the column's name first.
@@ -279,28 +280,38 @@ func (c *column) begin(h pageHeader, b []byte) error {
 	return err
 }
 
-// codecs unpack pages, by their numbers in the format.
+// unpacker unpacks the pages of a file, one at a time. What it needs for that is kept.
+type unpacker struct{ zstd *zstd.Decoder }
+
+// codecs are what pages may be packed with, by their numbers in the format.
 var codecs = map[int64]struct {
 	name   string
-	unpack func(b []byte, size int64) ([]byte, error)
+	unpack func(u *unpacker, b []byte, size int64) ([]byte, error)
 }{
-	0: {"none", func(b []byte, _ int64) ([]byte, error) { return b, nil }},
-	1: {"snappy", unpackSnappy},
-	2: {"gzip", func(b []byte, size int64) ([]byte, error) {
+	0: {"none", func(_ *unpacker, b []byte, _ int64) ([]byte, error) { return b, nil }},
+	1: {"snappy", (*unpacker).snappy},
+	2: {"gzip", func(_ *unpacker, b []byte, size int64) ([]byte, error) {
 		z, err := gzip.NewReader(bytes.NewReader(b))
 		if err != nil {
 			return nil, err
 		}
 		return safeio.ReadN(z, uint64(size))
 	}},
-	6: {"zstd", func(b []byte, size int64) ([]byte, error) {
-		z, err := zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+	6: {"zstd", (*unpacker).zstandard},
+}
+
+func (u *unpacker) zstandard(b []byte, size int64) ([]byte, error) {
+	if u.zstd == nil {
+		var err error
+		u.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, err
 		}
-		defer z.Close()
-		return safeio.ReadN(z, uint64(size))
-	}},
+	}
+	if err := u.zstd.Reset(bytes.NewReader(b)); err != nil {
+		return nil, err
+	}
+	return safeio.ReadN(u.zstd, uint64(size))
 }
 
 // maxWindow is the most memory that zstd may ask for. Pages are small.
@@ -312,7 +323,7 @@ func (c *column) unpack(b []byte, size int64) ([]byte, error) {
 	if !ok {
 		return nil, hint.Add(fmt.Errorf("%w: pages packed with the codec %d", tensor.ErrUnsupported, c.chunk.codec), "write the file again packed with snappy or zstd")
 	}
-	out, err := codec.unpack(b, size)
+	out, err := codec.unpack(c.unpacker, b, size)
 	if err != nil {
 		return nil, fmt.Errorf("%w: a page cannot be unpacked (%s): %v", tensor.ErrMalformed, codec.name, err)
 	}
@@ -322,9 +333,9 @@ func (c *column) unpack(b []byte, size int64) ([]byte, error) {
 	return out, nil
 }
 
-// unpackSnappy checks the size that b declares: no three bytes of Snappy stand for
-// more than 64.
-func unpackSnappy(b []byte, size int64) ([]byte, error) {
+// snappy checks the size that b declares: no three bytes of Snappy stand for more than
+// 64.
+func (u *unpacker) snappy(b []byte, size int64) ([]byte, error) {
 	n, err := s2.DecodedLen(b)
 	if err != nil {
 		return nil, err

@@ -12,6 +12,11 @@ import (
 // MaxRow is the greatest length of a row as JSON.
 const MaxRow = 64 << 20
 
+// maxRowsPerByte bounds how many rows a file can have for its size. A value that
+// repeats takes no room, so that a few bytes can stand for rows without end; text that
+// is worth reading takes some bytes a row.
+const maxRowsPerByte = 256
+
 // File is an open file. It is not safe for concurrent use.
 type File struct {
 	r      io.ReaderAt
@@ -24,6 +29,8 @@ type File struct {
 	row     int64 // rows returned
 	columns []*column
 	buf     []byte
+
+	unpacker unpacker
 }
 
 // Open reads the footer of a file of the given size. Errors wrap
@@ -46,6 +53,9 @@ func Open(r io.ReaderAt, size int64) (*File, error) {
 			return nil, fmt.Errorf("%w: row group %d of %d rows", tensor.ErrMalformed, i, g.rows)
 		}
 		rows += g.rows
+	}
+	if rows/maxRowsPerByte > size {
+		return nil, hint.Add(fmt.Errorf("%w: %d rows in a file of %d bytes", tensor.ErrMalformed, rows, size), "no data is so small: the file repeats itself without end")
 	}
 	if rows != foot.rows {
 		return nil, fmt.Errorf("%w: %d rows, and %d in the row groups", tensor.ErrMalformed, foot.rows, rows)
@@ -100,7 +110,7 @@ func (f *File) openGroup() error {
 	f.left = g.rows
 	f.columns = f.columns[:0]
 	for i, n := range f.schema.leaves {
-		c, err := newColumn(n, g.columns[i], f.r, f.size)
+		c, err := newColumn(n, g.columns[i], f.r, f.size, &f.unpacker)
 		if err == nil {
 			err = c.advance()
 		}
