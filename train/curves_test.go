@@ -116,7 +116,7 @@ func TestLossCurvesAgreeWithPyTorch(t *testing.T) {
 			require.Len(t, want.Losses, 50)
 			var list []data.Example
 			for _, x := range examples[s.Model] {
-				list = append(list, data.Example{Tokens: x.Tokens, LossFrom: x.LossFrom})
+				list = append(list, lossFrom(x.Tokens, x.LossFrom))
 			}
 			base := bases[s.Model+" "+s.Base]
 			if _, principal := cfg.PiSSA(); principal {
@@ -177,6 +177,15 @@ func principalStart(t *testing.T, base Base, cfg Config) Start {
 		params = append(params, &optim.Param{Name: info.Name, Shape: info.Shape, Data: values[info.Name]})
 	}
 	return Start{Adapter: optim.Values(params), Subtract: true}
+}
+
+// lossFrom is an example with loss on the tokens from one on.
+func lossFrom(tokens []int32, from int) data.Example {
+	loss := make([]bool, len(tokens))
+	for j := range loss {
+		loss[j] = j >= from
+	}
+	return data.Example{Tokens: tokens, Loss: loss}
 }
 
 // shuffled is examples that a run takes in the order of the list, over and over.

@@ -62,7 +62,7 @@ func openGolden(t *testing.T, name string, weights string) *golden {
 		b := &model.Batch{}
 		for _, s := range micro {
 			b.Add(s.Tokens, s.LossFrom)
-			g.list = append(g.list, data.Example{Tokens: s.Tokens, LossFrom: s.LossFrom})
+			g.list = append(g.list, lossFrom(s.Tokens, s.LossFrom))
 		}
 		g.batches = append(g.batches, b)
 	}

@@ -1,6 +1,9 @@
 package train
 
-import "github.com/seed18967229/nibble/tensor"
+import (
+	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/train/data"
+)
 
 // Output is where a run puts what it makes.
 type Output interface {
@@ -86,6 +89,9 @@ type State struct {
 
 	// TrainExamples is the number of examples in the training data.
 	TrainExamples int `json:"train_examples"`
+
+	// Data are the fingerprints of the files of the training data.
+	Data []data.Fingerprint `json:"data,omitempty"`
 
 	// EvalLoss is the last loss on the validation data.
 	EvalLoss *float64 `json:"eval_loss,omitempty"`

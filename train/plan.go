@@ -57,6 +57,9 @@ type Resources struct {
 	Cache int64
 	Fill  bool
 
+	// Data is how much the training data takes, in any case.
+	Data int64
+
 	// Disk is what Scratch has room for, which is a directory.
 	Disk    int64
 	Scratch string
@@ -77,6 +80,7 @@ func NewPlan(base Base, cfg *Config, longest int, r Resources) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.fixed = append(s.fixed, PlanLine{"where examples are, and their order", r.Data})
 	rates := r.Speed.Or(usual)
 	var best *Plan
 	least := int64(math.MaxInt64)

@@ -20,7 +20,8 @@ import (
 	"github.com/seed18967229/nibble/train/pages"
 )
 
-// Examples is a set of examples that are made when they are asked for.
+// Examples is a set of examples that are made when they are asked for. Those of a
+// data.Dataset may be others in another epoch.
 type Examples interface {
 	Len() int
 	Example(i int) (data.Example, error)
@@ -90,6 +91,9 @@ func New(base Base, cfg Config, train, valid Examples, plan *Plan, out Output) (
 		asked: func() bool { return false },
 		state: State{TrainExamples: train.Len(), Config: cfg},
 	}
+	if d, ok := train.(*data.Dataset); ok {
+		r.state.Data = d.Fingerprints()
+	}
 	r.steps, r.examples = cfg.steps(train.Len())
 	r.lr = cfg.schedule(r.steps)
 	return r, nil
@@ -124,6 +128,9 @@ func (r *Run) Resume(c Checkpoint) error {
 	if err := r.cfg.SameRun(&c.State.Config); err != nil {
 		return err
 	}
+	if err := data.Same(r.state.Data, c.State.Data); err != nil {
+		return err
+	}
 	if c.State.TrainExamples != r.train.Len() {
 		return hint.Add(fmt.Errorf("the training data has %d examples, but had %d when the run began", r.train.Len(), c.State.TrainExamples),
 			"resume with the data of the first run, or start a new one")
@@ -137,7 +144,9 @@ func (r *Run) Resume(c Checkpoint) error {
 	}
 	r.filled = true
 	r.log = slices.Clone(c.Log)
+	now := r.state.Data
 	r.state = c.State
+	r.state.Data = now
 	r.state.Config = r.cfg
 	return nil
 }
@@ -322,16 +331,25 @@ func (r *Run) batches() (out []*model.Batch, taken int, err error) {
 	for taken < int(left) {
 		b := &model.Batch{}
 		for range min(r.cfg.BatchSize, int(left)-taken) {
-			ex, err := r.train.Example(r.order.at(r.state.Examples + int64(taken)))
+			ex, err := r.example(r.state.Examples + int64(taken))
 			if err != nil {
 				return nil, 0, err
 			}
-			b.Add(ex.Tokens, ex.LossFrom)
+			b.AddDocuments(ex.Tokens, ex.Loss, ex.Ends)
 			taken++
 		}
 		out = append(out, b)
 	}
 	return out, taken, nil
+}
+
+// example returns the training example at a position of the whole run.
+func (r *Run) example(pos int64) (data.Example, error) {
+	epoch, i := r.order.at(pos)
+	if d, ok := r.train.(*data.Dataset); ok {
+		return d.ExampleOf(epoch, i)
+	}
+	return r.train.Example(i)
 }
 
 // order is the sequence in which examples are taken: each epoch a permutation
@@ -343,13 +361,13 @@ type order struct {
 	perm  []int32
 }
 
-// at returns the example at a position of the whole run.
-func (o *order) at(pos int64) int {
-	epoch := pos / int64(o.n)
+// at returns the epoch and the example at a position of the whole run.
+func (o *order) at(pos int64) (epoch int64, i int) {
+	epoch = pos / int64(o.n)
 	if o.perm == nil || o.epoch != epoch {
 		o.perm, o.epoch = data.Permutation(o.seed, epoch, o.n), epoch
 	}
-	return int(o.perm[pos%int64(o.n)])
+	return epoch, int(o.perm[pos%int64(o.n)])
 }
 
 // Evaluate returns the mean loss over the labels of the first ValBatches
@@ -365,7 +383,7 @@ func (r *Run) Evaluate(ctx context.Context, set Examples) (float64, error) {
 	sum, labels, err := engine.Evaluate(ctx, r.engine, n, r.cfg.BatchSize*r.cfg.GradAccumulationSteps, func(b *model.Batch, i int) error {
 		ex, err := set.Example(i)
 		if err == nil {
-			b.Add(ex.Tokens, ex.LossFrom)
+			b.AddDocuments(ex.Tokens, ex.Loss, ex.Ends)
 		}
 		return err
 	})

@@ -27,12 +27,11 @@ func tiny(t *testing.T) (Base, fixed) {
 	rng := rand.New(rand.NewPCG(9, 9))
 	var list fixed
 	for range 13 {
-		ex := data.Example{Tokens: make([]int32, 2+rng.IntN(9))}
-		for i := range ex.Tokens {
-			ex.Tokens[i] = int32(rng.IntN(int(a.VocabSize)))
+		tokens := make([]int32, 2+rng.IntN(9))
+		for i := range tokens {
+			tokens[i] = int32(rng.IntN(int(a.VocabSize)))
 		}
-		ex.LossFrom = rng.IntN(len(ex.Tokens))
-		list = append(list, ex)
+		list = append(list, lossFrom(tokens, rng.IntN(len(tokens))))
 	}
 	return Base{a, tensortest.NewModel(t, a, 1), codecs}, list
 }
@@ -256,15 +255,20 @@ func TestEpochs(t *testing.T) {
 	// Each epoch takes every example once, in an order of its own.
 	o := order{seed: 3, n: 13}
 	var first, second []int
-	for i := range int64(13) {
-		first = append(first, o.at(i))
+	at := func(pos int64) int {
+		epoch, i := o.at(pos)
+		require.Equal(t, pos/13, epoch)
+		return i
 	}
 	for i := range int64(13) {
-		second = append(second, o.at(13+i))
+		first = append(first, at(i))
+	}
+	for i := range int64(13) {
+		second = append(second, at(13+i))
 	}
 	require.ElementsMatch(t, first, second)
 	require.NotEqual(t, first, second)
-	require.Equal(t, first[5], o.at(5), "going back finds the same")
+	require.Equal(t, first[5], at(5), "going back finds the same")
 }
 
 func TestInterrupt(t *testing.T) {
@@ -399,7 +403,7 @@ func TestStopsThatLoseNothing(t *testing.T) {
 		require.Contains(t, out.saves, 4)
 	})
 	t.Run("nothing to train on", func(t *testing.T) {
-		err := run(tinyConfig(), base, fixed{{Tokens: []int32{1, 2}, LossFrom: 2}}, &kept{})
+		err := run(tinyConfig(), base, fixed{lossFrom([]int32{1, 2}, 2)}, &kept{})
 		require.ErrorIs(t, err, tensor.ErrMalformed)
 		require.ErrorContains(t, err, "token to be trained on")
 	})

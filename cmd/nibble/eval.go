@@ -22,6 +22,7 @@ type evalOptions struct {
 	base                 string // to compare with, "" for nothing
 	length               int
 	batch                int
+	rowFlags
 }
 
 func (a *app) evalCommand() *cobra.Command {
@@ -44,8 +45,9 @@ base's (mean Kullback-Leibler divergence in nats, after llama-perplexity
 the probability of the right token is off. Both models go through the same windows
 at the same time. A text that has fewer than two windows is scored as a whole.
 
-Of a .jsonl data set every example is scored, completions only where there is a
-prompt. Of a folder the test data is taken, else valid, else train.`,
+Of rows, which may be all that nibble train takes, every example is scored:
+completions and the assistant's turns only, where there are prompts. Of a folder
+the test data is taken, else valid, else train.`,
 		Example: `  nibble eval --model stories260K --adapter adapters --data shakespeare/valid.txt
   nibble eval --model stories260K-nf4 --kl-base stories260K --data shakespeare/valid.txt`,
 		Args: exactArgs(0),
@@ -55,9 +57,10 @@ prompt. Of a folder the test data is taken, else valid, else train.`,
 	f.StringVar(&o.model, "model", "", "the model")
 	f.StringVar(&o.adapter, "adapter", "", "a PEFT adapter on top of it")
 	f.StringVar(&o.base, "kl-base", "", "a model to compare the predictions with")
-	f.StringVar(&o.data, "data", "", "text file, .jsonl file or folder")
+	f.StringVar(&o.data, "data", "", "text file, file of rows or folder")
 	f.IntVar(&o.length, "max-seq-length", 512, "tokens of a window or example; lowered to the model's context")
 	f.IntVar(&o.batch, "batch-size", 8, "windows or examples that go through the model at a time")
+	o.rowFlags.flags(f)
 	need(cmd, "model", "data")
 	return cmd
 }
@@ -140,7 +143,11 @@ func (a *app) eval(ctx context.Context, o *evalOptions) error {
 		}
 		defer ev.base.Close()
 	}
-	set, err := data.Open(o.data, data.Options{Tokenizer: tok, MaxSeqLength: o.length})
+	opt, err := o.rowFlags.options(m, o.length)
+	if err != nil {
+		return err
+	}
+	set, err := data.Open(o.data, opt)
 	if err != nil {
 		return err
 	}
@@ -162,7 +169,7 @@ func (a *app) eval(ctx context.Context, o *evalOptions) error {
 	passes := []pass{{what: "eval", n: d.Len(), add: func(b *trainmodel.Batch, i int) error {
 		ex, err := d.Example(i)
 		if err == nil {
-			b.Add(ex.Tokens, ex.LossFrom)
+			b.AddDocuments(ex.Tokens, ex.Loss, ex.Ends)
 		}
 		return err
 	}}}

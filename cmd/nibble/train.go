@@ -34,10 +34,12 @@ func (a *app) trainCommand() *cobra.Command {
 and backward; a quantized base makes it QLoRA. The result is a PEFT adapter, or
 with --fine-tune-type full a model directory.
 
---data is a folder with train.jsonl (and valid.jsonl) or train.txt, or one such
-file. A line of a .jsonl is {"text"} or {"prompt", "completion"}; with a prompt,
-loss is taken on the completion only. Text is cut into windows of
---max-seq-length tokens.
+--data is a folder with a file train (and valid, test) or one file: JSON Lines,
+JSON, CSV, TSV, Parquet or text, also packed as .gz or .zst. Rows are {"text"},
+{"prompt", "completion"}, chats ({"messages"} or {"conversations"}) or
+{"instruction", "input", "output"}, which the first row of each file tells.
+Loss is taken on completions and on the assistant's turns only. Text is cut into
+windows of --max-seq-length tokens.
 
 --preset gives the settings that others trained with, --config any of these flags
 as YAML; the file wins over the preset, and the command line over both.
@@ -57,21 +59,6 @@ the same result.`,
 		return missing(cmd, "model", "data", "output-dir")
 	}
 	return cmd
-}
-
-// describeData says what the data holds and what was cut off.
-func (a *app) describeData(set *data.Set) {
-	for _, d := range []*data.Dataset{set.Train, set.Valid} {
-		if d == nil {
-			continue
-		}
-		s := d.Stats()
-		line := fmt.Sprintf("%s: %s examples, %s tokens, loss on %s", d.Path(), thousands(int64(s.Examples)), thousands(s.Tokens), thousands(s.Labels))
-		if s.Truncated > 0 {
-			line += fmt.Sprintf("; %s examples lost %s tokens to --max-seq-length", thousands(int64(s.Truncated)), thousands(s.Cut))
-		}
-		a.note("%s", line)
-	}
 }
 
 type trainResult struct {
@@ -150,26 +137,26 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	if err := o.checkAdapters(m); err != nil {
 		return err
 	}
-	v, tok, err := m.tokenizer()
-	if err != nil {
-		return err
-	}
-	if err := o.setSampler(v, tok); err != nil {
-		return err
-	}
 	if context := int(m.arch.MaxPositionEmbeddings); o.MaxSeqLength > context {
 		a.note("examples are cut at %d tokens, the model's context", context)
 		o.MaxSeqLength = context
 	}
-	set, err := data.Open(o.data, data.Options{Tokenizer: tok, MaxSeqLength: o.MaxSeqLength, Mask: o.mask})
+	set, err := a.openData(o, m)
 	if err != nil {
 		return err
 	}
 	defer set.Close()
-	a.describeData(set)
-	longest := set.Train.Stats().Longest
-	if set.Valid != nil {
-		longest = max(longest, set.Valid.Stats().Longest)
+	a.describeData(set, o)
+	v, tok, err := m.tokenizer()
+	if err != nil {
+		return err
+	}
+	talk, err := o.talk(m, v, set)
+	if err != nil {
+		return err
+	}
+	if err := o.setSampler(v, tok, talk); err != nil {
+		return err
 	}
 	if err := o.CheckData(set.Valid != nil); err != nil {
 		return badUsage(err)
@@ -177,7 +164,7 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	if o.EarlyStoppingPatience > 0 && !o.LoadBestModelAtEnd {
 		a.note("without --load-best-model-at-end the result of a run that ends early is that of its last step, not of its best")
 	}
-	plan, err := a.plan(ctx, m, longest, o)
+	plan, err := a.plan(ctx, m, set, o)
 	if err != nil {
 		return err
 	}
@@ -186,7 +173,7 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 		return err
 	}
 	if o.dryRun {
-		p, err := newPreview(v, tok, set, plan, o)
+		p, err := newPreview(tok, set, plan, talk, o)
 		if err != nil {
 			return err
 		}
@@ -196,7 +183,7 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	if err != nil {
 		return err
 	}
-	r.Exports, err = a.export(ctx, exportable, o, newModelfile(m, v, o))
+	r.Exports, err = a.export(ctx, exportable, o, newModelfile(m, v, talk, o))
 	return errors.Join(a.print(r), err)
 }
 

@@ -117,7 +117,6 @@ func TestExportsThatCannotBe(t *testing.T) {
 		"which is not given":           {"--export-dir", filepath.Join(dir, "x")},
 		"is a file":                    {"--export", "merged", "--export-dir", filepath.Join(dir, "file", "x")},
 		"the result is that already":   {"--export", "adapter-gguf", "--adapter-format", "gguf"},
-		"need validation data":         {"--load-best-model-at-end", "--data", filepath.Join(dir, "data/train.jsonl")},
 		"--sample-max-tokens is 0":     {"--sample-max-tokens", "0"},
 		"a prompt to be continued has": {"--sample-prompt", strings.Repeat("Once upon a time ", 10)},
 		"no prompt in it":              {"--sample-prompts", filepath.Join(dir, "blank")},
@@ -127,6 +126,11 @@ func TestExportsThatCannotBe(t *testing.T) {
 		require.Contains(t, o.stderr, want)
 		require.NoDirExists(t, filepath.Join(dir, "out"), want)
 	}
+	alone := trainIn(dir, "out", "--load-best-model-at-end")
+	alone[4] = filepath.Join(dir, "data/train.jsonl")
+	require.Contains(t, nibble(t, alone...).stderr, "need validation data")
+	require.NoDirExists(t, filepath.Join(dir, "out"))
+
 	// A tokenizer that GGUF cannot hold is found before the run, not after it.
 	broken := filepath.Join(dir, "stories260K", "config.json")
 	text := readFile(t, broken)

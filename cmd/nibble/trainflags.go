@@ -19,17 +19,17 @@ import (
 
 // trainOptions are the flags of train.
 type trainOptions struct {
-	model, data, out, resume, config string
-	preset, adapter, adapterFormat   string
-	scratch                          string
-	cache                            sizeFlag
-	mask                             data.Mask
-	report                           int
-	dryRun                           bool
-	prompts                          string // file of sample prompts
-	exports                          []string
-	exportDir                        string
-	line                             []string // the command, for the card
+	model, out, resume, config     string
+	preset, adapter, adapterFormat string
+	scratch                        string
+	cache                          sizeFlag
+	report                         int
+	dryRun                         bool
+	dataFlags
+	prompts   string // file of sample prompts
+	exports   []string
+	exportDir string
+	line      []string // the command, for the card
 	train.Config
 
 	// setBy says what set each flag that was set: the command line, a file or a preset.
@@ -39,7 +39,7 @@ type trainOptions struct {
 func (o *trainOptions) flags(f *pflag.FlagSet) {
 	c := &o.Config
 	f.StringVar(&o.model, "model", "", "the base model")
-	f.StringVar(&o.data, "data", "", "folder with train.jsonl or train.txt, or one file")
+	o.dataFlags.flags(f)
 	f.StringVar(&o.out, "output-dir", "", "where the adapter, checkpoints and logs go")
 	f.StringVar(&o.config, "config", "", "YAML file with any of these flags")
 	f.StringVar(&o.preset, "preset", "", "settings of "+strings.Join(presetNames(), ", ")+"; what is given beside it wins")
@@ -55,9 +55,7 @@ func (o *trainOptions) flags(f *pflag.FlagSet) {
 	f.Float64Var(&c.Epochs, "epochs", c.Epochs, "times through the data")
 	f.IntVar(&c.BatchSize, "batch-size", c.BatchSize, "examples in a micro-batch")
 	f.IntVar(&c.GradAccumulationSteps, "grad-accumulation-steps", c.GradAccumulationSteps, "micro-batches in a step; the base is read once for all of them")
-	f.IntVar(&c.MaxSeqLength, "max-seq-length", c.MaxSeqLength, "tokens of an example; longer ones are cut")
-	f.Var((*maskFlag)(&o.mask), "mask-prompt", "take loss on completions only; =false takes it on prompts too (default: where there are prompts)")
-	f.Lookup("mask-prompt").NoOptDefVal = "true"
+	f.IntVar(&c.MaxSeqLength, "max-seq-length", c.MaxSeqLength, "tokens of an example; --overlong says what becomes of longer ones")
 
 	f.StringVar(&c.Optimizer, "optimizer", c.Optimizer, strings.Join(optim.Names(), ", ")+", or a name that transformers has for one of them")
 	f.Float64Var(&c.LearningRate, "learning-rate", c.LearningRate, "highest learning rate")

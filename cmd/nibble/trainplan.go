@@ -18,6 +18,7 @@ import (
 	"github.com/seed18967229/nibble/internal/speed"
 	"github.com/seed18967229/nibble/tensor"
 	"github.com/seed18967229/nibble/train"
+	"github.com/seed18967229/nibble/train/data"
 	"github.com/seed18967229/nibble/train/stream"
 )
 
@@ -27,9 +28,10 @@ const largeStep = 1e12
 
 // plan plans the run within what --memory, --cache and --scratch-dir give, or, where
 // nothing is said, three quarters of the memory that is free.
-func (a *app) plan(ctx context.Context, m *model, longest int, o *trainOptions) (*train.Plan, error) {
+func (a *app) plan(ctx context.Context, m *model, set *data.Set, o *trainOptions) (*train.Plan, error) {
 	given := o.cache != math.MaxInt64
-	r := train.Resources{Memory: int64(a.memory), Cache: int64(o.cache), Fill: a.memory > 0 || given, Scratch: o.scratch}
+	r := train.Resources{Memory: int64(a.memory), Cache: int64(o.cache), Fill: a.memory > 0 || given, Scratch: o.scratch, Data: set.Memory()}
+	longest := set.Longest()
 	if a.memory == 0 {
 		r.Memory = memory.Available() / 4 * 3
 	}

@@ -86,13 +86,15 @@ func render(tok *tokenizer.Tokenizer, tokens []int32, loss []bool) *renderedExam
 // lossOn says of each token of an example whether loss is taken on it.
 func lossOn(x data.Example) []bool {
 	loss := make([]bool, len(x.Tokens))
-	for i := max(1, x.LossFrom); i < len(loss); i++ {
-		loss[i] = true
-	}
+	x.Documents(func(from, to int) {
+		for i := from + 1; i < to; i++ {
+			loss[i] = x.Loss == nil || x.Loss[i]
+		}
+	})
 	return loss
 }
 
-func newPreview(v *vocab.Vocab, tok *tokenizer.Tokenizer, set *data.Set, plan *train.Plan, o *trainOptions) (*preview, error) {
+func newPreview(tok *tokenizer.Tokenizer, set *data.Set, plan *train.Plan, talk *talk, o *trainOptions) (*preview, error) {
 	valid := 0
 	if set.Valid != nil {
 		valid = set.Valid.Len()
@@ -107,9 +109,9 @@ func newPreview(v *vocab.Vocab, tok *tokenizer.Tokenizer, set *data.Set, plan *t
 		return nil, err
 	}
 	p.Example = render(tok, x.Tokens, lossOn(x))
-	if t, known := templateOf(v); known {
+	if t, known := talk.ollama(); known {
 		p.ChatTemplate = t.Name
-	} else if v.ChatTemplate != "" {
+	} else if talk.template != nil {
 		p.ChatTemplate = "other"
 	}
 	return p, nil

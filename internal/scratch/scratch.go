@@ -83,9 +83,11 @@ func New(f *os.File, dir string, size int64) *File {
 	return x
 }
 
-// full says what was being done and, if it is the disk's size, what helps.
-func (f *File) full(doing string, err error) error {
-	err = fmt.Errorf("scratch file in %s: %s: %w", f.dir, doing, underlying(err))
+func (f *File) full(doing string, err error) error { return full(f.dir, doing, err) }
+
+// full says what was being done in dir and, if it is the disk's size, what helps.
+func full(dir, doing string, err error) error {
+	err = fmt.Errorf("scratch file in %s: %s: %w", dir, doing, underlying(err))
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EFBIG) || errors.Is(err, syscall.EDQUOT) {
 		return hint.Add(err, "free space there, name a directory on another disk, or give more --memory so that less is on disk")
 	}

@@ -21,3 +21,14 @@ func TestDiskFull(t *testing.T) {
 	require.ErrorContains(t, err, "scratch file in /scratch: writing 4.00 KiB")
 	require.Contains(t, hint.Of(err), "another disk")
 }
+
+func TestStreamOnAFullDisk(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	require.NoError(t, err)
+	s := &Stream{file: full, dir: "/scratch"}
+	_, err = s.Write([]byte("x"))
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.ErrorContains(t, err, "scratch file in /scratch: writing: ")
+	require.Contains(t, hint.Of(err), "another disk")
+	require.NoError(t, s.Close())
+}

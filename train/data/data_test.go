@@ -84,6 +84,15 @@ func all(t testing.TB, d *data.Dataset) []data.Example {
 	return out
 }
 
+// lossFrom returns the first token that an example has loss on.
+func lossFrom(e data.Example) int {
+	from := 0
+	if e.Loss != nil {
+		from = slices.Index(e.Loss, true)
+	}
+	return from
+}
+
 func TestWikiSQL(t *testing.T) {
 	tok := stories(t)
 	s, err := data.Open("testdata/wikisql", data.Options{Tokenizer: tok, MaxSeqLength: 512})
@@ -132,9 +141,9 @@ func TestPromptAndCompletion(t *testing.T) {
 	require.NoError(t, err)
 	for i, e := range all(t, d) {
 		require.Equal(t, tok.EncodeWith(questions[i]+answers[i], tokenizer.Options{BOS: true, EOS: true}), e.Tokens)
-		require.Equal(t, questions[i], tok.Decode(e.Tokens[:e.LossFrom]))
+		require.Equal(t, questions[i], tok.Decode(e.Tokens[:lossFrom(e)]))
 		require.Equal(t, questions[i]+answers[i], tok.Decode(e.Tokens))
-		require.Equal(t, len(e.Tokens)-e.LossFrom, e.Labels())
+		require.Equal(t, len(e.Tokens)-lossFrom(e), e.Labels())
 	}
 
 	unmasked, err := load(t, "rows.jsonl", b.String(), data.Options{Tokenizer: tok, MaxSeqLength: 512, Mask: data.NoMask})
@@ -144,7 +153,7 @@ func TestPromptAndCompletion(t *testing.T) {
 		masked, err := d.Example(i)
 		require.NoError(t, err)
 		require.Equal(t, masked.Tokens, e.Tokens)
-		require.Zero(t, e.LossFrom)
+		require.Zero(t, lossFrom(e))
 		require.Equal(t, len(e.Tokens)-1, e.Labels())
 	}
 }
@@ -185,7 +194,7 @@ func TestRows(t *testing.T) {
 				pieces = append(pieces, tok.Piece(id))
 			}
 			require.Equal(t, c.want, strings.Join(pieces, "|"))
-			require.Equal(t, c.from, e.LossFrom)
+			require.Equal(t, c.from, lossFrom(e))
 			require.Equal(t, len(e.Tokens)-max(1, c.from), e.Labels())
 		})
 	}
@@ -218,22 +227,43 @@ func TestLineEnds(t *testing.T) {
 	}
 }
 
-func TestTruncation(t *testing.T) {
-	text := `{"text": "Once upon a time"}
+func TestOverlong(t *testing.T) {
+	texts := `{"text": "Once upon a time"}
 {"text": "Once"}
+`
+	pairs := `{"prompt": "Once", "completion": " upon"}
 {"prompt": "Once upon", "completion": " a time"}
 `
-	d, err := load(t, "x.jsonl", text, data.Options{Tokenizer: stories(t), MaxSeqLength: 4})
+	o := data.Options{Tokenizer: stories(t), MaxSeqLength: 4}
+	d, err := load(t, "x.jsonl", texts, o)
 	require.NoError(t, err)
-	for _, e := range all(t, d) {
-		require.LessOrEqual(t, len(e.Tokens), 4)
-	}
-	require.Equal(t, data.Stats{Examples: 3, Tokens: 11, Labels: 3 + 2 + 1, Truncated: 2, Cut: 4, Longest: 4}, d.Stats())
+	all(t, d)
+	require.Equal(t, data.Stats{Examples: 2, Tokens: 7, Labels: 3 + 2, Truncated: 1, Cut: 2, Longest: 4}, d.Stats())
+	d, err = load(t, "x.jsonl", pairs, o)
+	require.NoError(t, err)
+	all(t, d)
+	require.Equal(t, data.Stats{Examples: 2, Tokens: 8, Labels: 2 + 1, Truncated: 1, Cut: 2, Longest: 4}, d.Stats())
 
-	_, err = load(t, "x.jsonl", text, data.Options{Tokenizer: stories(t), MaxSeqLength: 3})
+	o.MaxSeqLength = 3
+	_, err = load(t, "x.jsonl", pairs, o)
 	require.ErrorIs(t, err, tensor.ErrMalformed)
-	require.ErrorContains(t, err, "x.jsonl:3: malformed input: no token to train on: the prompt has 3 tokens and examples are cut at 3")
+	require.ErrorContains(t, err, "x.jsonl:2: malformed input: no token to train on: the prompt has 3 tokens and examples are cut at 3")
 	require.Contains(t, hint.Of(err), "--max-seq-length above 3")
+
+	o.Overlong = data.Drop
+	d, err = load(t, "x.jsonl", texts, o)
+	require.NoError(t, err)
+	require.Equal(t, data.Stats{Examples: 1, Tokens: 3, Labels: 2, Dropped: 1, Cut: 6, Longest: 3}, d.Stats())
+	all(t, d)
+	_, err = load(t, "x.jsonl", pairs, o)
+	require.ErrorIs(t, err, tensor.ErrMalformed)
+	require.ErrorContains(t, err, "x.jsonl: malformed input: all 2 examples have more than 3 tokens")
+
+	o.Overlong = data.Refuse
+	_, err = load(t, "x.jsonl", texts, o)
+	require.ErrorIs(t, err, tensor.ErrMalformed)
+	require.ErrorContains(t, err, "x.jsonl:1: malformed input: the example has 6 tokens, over the limit of 3")
+	require.Contains(t, hint.Of(err), "--max-seq-length to 6")
 }
 
 func TestRowErrors(t *testing.T) {
@@ -249,18 +279,14 @@ func TestRowErrors(t *testing.T) {
 		"list":            {`["Once"]`, tensor.ErrMalformed, `not an object: ["Once"]`},
 		"string":          {`"Once"`, tensor.ErrMalformed, "not an object"},
 		"null":            {`null`, tensor.ErrMalformed, "not an object"},
-		"empty object":    {`{}`, tensor.ErrMalformed, "no text and no prompt, but nothing"},
-		"unknown keys":    {`{"question": "a", "answer": "b"}`, tensor.ErrMalformed, `no text and no prompt, but "answer", "question"`},
+		"empty object":    {`{}`, tensor.ErrMalformed, "but nothing"},
+		"unknown keys":    {`{"quest": "a", "answer": "b"}`, tensor.ErrMalformed, `"answer", "quest"`},
 		"many keys":       {`{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1}`, tensor.ErrMalformed, `"e", ...: {"a":1`},
 		"spelling":        {`{"Text": "a"}`, tensor.ErrMalformed, `but "Text"`},
-		"number":          {`{"text": 3}`, tensor.ErrMalformed, "another type"},
-		"list of texts":   {`{"prompt": "a", "completion": ["b"]}`, tensor.ErrMalformed, "another type"},
-		"null text":       {`{"text": null}`, tensor.ErrMalformed, "no text"},
+		"number":          {`{"text": 3}`, tensor.ErrMalformed, `"text" is a number, want a text`},
+		"list of texts":   {`{"text": ["b"]}`, tensor.ErrMalformed, `"text" is a list, want a text`},
+		"null text":       {`{"text": null}`, tensor.ErrMalformed, "nothing"},
 		"twice":           {`{"text": "a", "text": "b"}`, tensor.ErrMalformed, "duplicate"},
-		"both":            {`{"text": "a", "completion": "b"}`, tensor.ErrMalformed, "both a text and a prompt or completion"},
-		"prompt":          {`{"prompt": "a"}`, tensor.ErrMalformed, "a prompt without a completion"},
-		"completion":      {`{"completion": "a"}`, tensor.ErrMalformed, "a completion without a prompt"},
-		"messages":        {`{"messages": [{"role": "user"}]}`, tensor.ErrUnsupported, "chat messages"},
 		"empty text":      {`{"text": ""}`, tensor.ErrMalformed, "the text is empty"},
 		"only bos":        {`{"text": "<s></s>"}`, tensor.ErrMalformed, "the text is empty"},
 		"not UTF-8":       {"{\"text\": \"a\xff\"}", tensor.ErrMalformed, "UTF-8"},
@@ -322,7 +348,7 @@ func TestLongLines(t *testing.T) {
 func TestMaskWithoutPrompt(t *testing.T) {
 	o := data.Options{Tokenizer: stories(t), MaxSeqLength: 9, Mask: data.MaskPrompt}
 	for file, text := range map[string]string{
-		"x.jsonl": `{"prompt": "a", "completion": "b"}` + "\n" + `{"text": "a"}`,
+		"x.jsonl": `{"text": "a"}`,
 		"x.txt":   "Once upon a time",
 	} {
 		_, err := load(t, file, text, o)
@@ -332,7 +358,7 @@ func TestMaskWithoutPrompt(t *testing.T) {
 	}
 	d, err := load(t, "x.jsonl", `{"prompt": "a", "completion": "b"}`, o)
 	require.NoError(t, err)
-	require.Equal(t, 2, all(t, d)[0].LossFrom)
+	require.Equal(t, 2, lossFrom(all(t, d)[0]))
 }
 
 func TestConcurrentUse(t *testing.T) {
@@ -356,29 +382,42 @@ func TestConcurrentUse(t *testing.T) {
 	wg.Wait()
 }
 
-func TestFileThatChanges(t *testing.T) {
+// A file is read once.
+func TestFileThatGoesAway(t *testing.T) {
 	path := write(t, "x.jsonl", `{"text": "Once"}`+"\n"+`{"text": "upon"}`)
-	s, err := data.Open(path, data.Options{Tokenizer: stories(t), MaxSeqLength: 9})
+	dir := t.TempDir()
+	s, err := data.Open(path, data.Options{Tokenizer: stories(t), MaxSeqLength: 9, ScratchDir: dir})
 	require.NoError(t, err)
-	defer s.Close()
-	require.NoError(t, os.WriteFile(path, []byte(`{"text": "Onze"}`+"\n"+`{"text": 3}     `), 0o644))
-	_, err = s.Train.Example(0)
+	require.NoError(t, os.Remove(path))
+	require.Len(t, all(t, s.Train), 2)
+	require.NoError(t, s.Close())
+	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
-	_, err = s.Train.Example(1)
-	require.ErrorContains(t, err, "the file changed while it was used: row 2")
-	require.NoError(t, os.Truncate(path, 20))
-	_, err = s.Train.Example(1)
-	require.ErrorContains(t, err, "the file changed while it was used")
+	require.Empty(t, left)
+
+	_, err = data.Open(write(t, "x.jsonl", `{"text": "Once"}`), data.Options{Tokenizer: stories(t), MaxSeqLength: 9, ScratchDir: filepath.Join(dir, "none")})
+	require.ErrorContains(t, err, "scratch directory")
 }
 
 func FuzzRows(f *testing.F) {
 	f.Add([]byte(`{"text": "Once upon a time"}`), 9, uint8(0))
 	f.Add([]byte(`{"prompt": "Once\n", "completion": " upon"}`+"\r\n\n"), 3, uint8(2))
 	f.Add([]byte("\ufeff{\"messages\": []}\n[1"), 2, uint8(1))
+	f.Add([]byte(`{"messages": [{"role": "user", "content": "Once"}, {"role": "assistant", "content": "upon"}], "tools": "[{}]"}`), 60, uint8(8))
+	f.Add([]byte(`{"conversations": [{"from": "function_call", "value": "{\"name\": \"f\"}"}], "system": "x"}`), 60, uint8(8))
+	f.Add([]byte(`{"instruction": "a", "input": "b", "output": "c", "history": [["d", "e"]]}`), 400, uint8(28))
+	f.Add([]byte(`{"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]}`), 60, uint8(64+8))
 	tok := stories(f)
-	f.Fuzz(func(t *testing.T, text []byte, size int, mask uint8) {
-		o := data.Options{Tokenizer: tok, MaxSeqLength: size, Mask: data.Mask(mask % 3)}
-		for _, name := range []string{"x.jsonl", "x"} {
+	template := parseTemplate(f, plainChat)
+	f.Fuzz(func(t *testing.T, text []byte, size int, how uint8) {
+		o := data.Options{
+			Tokenizer: tok, MaxSeqLength: size, Mask: data.Mask(how & 3 % 3), ApplyTemplate: how&4 != 0, Overlong: data.Overlong(how >> 4 & 3 % 3),
+			MaskHistory: how&64 != 0, ParseSpecial: how&128 != 0,
+		}
+		if how&8 != 0 {
+			o.Template = template
+		}
+		for _, name := range []string{"x.jsonl", "x.json", "x"} {
 			d, err := load(t, name, string(text), o)
 			if err != nil {
 				require.False(t, strings.ContainsFunc(err.Error(), unicode.IsControl), "%q", err)

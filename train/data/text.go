@@ -1,16 +1,12 @@
 package data
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"math"
-	"os"
-	"unicode/utf8"
 
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/train/data/records"
 	"github.com/seed18967229/nibble/train/data/tokenizer"
 )
 
@@ -20,142 +16,77 @@ import (
 // the vocabulary wants one, so that it looks like the beginning of a sequence, as
 // llama.cpp's perplexity does; else with the last token of the window before it.
 type windows struct {
-	tokens []int32
-	bos    []int32 // BOS or nothing
-	size   int     // tokens to predict in a window
+	*store
+	bos  []int32 // BOS or nothing
+	size int     // tokens to predict in a window
 }
 
-// Close implements examples.
-func (w *windows) Close() error { return nil }
-
 // labels returns the number of tokens that are predicted.
-func (w *windows) labels() int { return len(w.tokens) - 1 + len(w.bos) }
+func (w *windows) labels() int64 { return w.tokens - 1 + int64(len(w.bos)) }
 
-// len returns the number of windows.
-func (w *windows) len() int { return (w.labels() + w.size - 1) / w.size }
+func (w *windows) len() int { return int((w.labels() + int64(w.size) - 1) / int64(w.size)) }
 
-// example implements examples.
+func (w *windows) length(i int) int {
+	return int(min(int64(w.size), w.labels()-int64(i)*int64(w.size))) + 1
+}
+
 func (w *windows) example(i int) (Example, error) {
-	at := i * w.size
-	own := w.tokens[at:min(len(w.tokens), at+w.size+1-len(w.bos))]
+	from := int64(i) * int64(w.size)
+	own, _, err := w.read(from, from+int64(w.length(i)-len(w.bos)))
+	if err != nil {
+		return Example{}, err
+	}
 	tokens := make([]int32, 0, len(w.bos)+len(own))
 	return Example{Tokens: append(append(tokens, w.bos...), own...)}, nil
 }
 
-// openText reads a file of plain text and closes it.
-func openText(f *os.File, start int64, path string, o Options) (*windows, Stats, error) {
+func (w *windows) memory() int64 { return 0 }
+
+// readWindows puts the tokens of plain text into a store.
+func (o *Options) readWindows(r *records.Reader, s *store) (*windows, Stats, error) {
 	if o.Mask == MaskPrompt {
-		return nil, Stats{}, hint.Add(fmt.Errorf("%s: %w: the prompt is to be masked and plain text has none", path, tensor.ErrMalformed),
-			`leave --mask-prompt out, or use rows with "prompt" and "completion"`)
+		return nil, Stats{}, hint.Add(fmt.Errorf("%s: %w: the prompt is to be masked and plain text has none", r.Path(), tensor.ErrMalformed), noPrompt)
 	}
-	w := &windows{size: o.MaxSeqLength - 1}
+	w := &windows{store: s, size: o.MaxSeqLength - 1}
 	if v := o.Tokenizer.Vocab(); v.AddBOS {
 		w.bos = []int32{v.BOS}
 	}
-	var err error
-	if w.tokens, err = readText(io.NewSectionReader(f, start, math.MaxInt64-start), path, o.Tokenizer); err != nil {
+	if err := readText(r, o.Tokenizer, func(ids []int32) error {
+		if o.Progress != nil {
+			o.Progress(r.Path(), r.Position(), r.Size())
+		}
+		return s.append(ids, nil)
+	}); err != nil {
 		return nil, Stats{}, err
 	}
 	if w.labels() < 1 {
-		return nil, Stats{}, hint.Add(fmt.Errorf("%s: %w: %d tokens are not enough to predict one", path, tensor.ErrMalformed, len(w.tokens)), "give more text")
+		return nil, Stats{}, hint.Add(fmt.Errorf("%s: %w: %d tokens are not enough to predict one", r.Path(), tensor.ErrMalformed, s.tokens), "give more text")
 	}
-	n := w.len()
-	labels := int64(w.labels())
-	return w, Stats{Examples: n, Tokens: labels + int64(n), Labels: labels, Longest: min(w.labels(), w.size) + 1}, f.Close()
+	n, labels := w.len(), w.labels()
+	return w, Stats{Examples: n, Tokens: labels + int64(n), Labels: labels, Longest: int(min(labels, int64(w.size))) + 1}, nil
 }
 
 // ReadText returns the tokens of a text file, without BOS and EOS. A byte order
 // mark at its beginning is not part of the text; line ends are kept as they are.
 // Errors are as those of Open; rows are no text, and tensor.ErrUnsupported.
 func ReadText(path string, t *tokenizer.Tokenizer) ([]int32, error) {
-	f, err := os.Open(path)
+	r, err := records.Open(path, records.Options{})
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	kind, bom, err := sniff(f, path)
-	if err != nil {
-		return nil, err
-	}
-	if kind == rowFile {
-		return nil, hint.Add(fmt.Errorf("%s: %w: rows of JSON where plain text is needed", path, tensor.ErrUnsupported),
-			"jq -r .text FILE.jsonl makes text of rows that have one")
-	}
-	return readText(io.NewSectionReader(f, bom, math.MaxInt64-bom), path, t)
-}
-
-func readText(r io.Reader, path string, t *tokenizer.Tokenizer) ([]int32, error) {
+	defer r.Close()
 	var tokens []int32
-	err := t.EncodeReader(&utf8Reader{r: r, path: path, line: 1}, func(ids []int32) error {
+	err = readText(r, t, func(ids []int32) error {
 		tokens = append(tokens, ids...)
 		return nil
 	})
-	if errors.Is(err, tensor.ErrUnsupported) {
-		err = hint.Add(fmt.Errorf("%s: %w", path, err), "text has spaces or line ends now and then; is this file text?")
-	}
 	return tokens, err
 }
 
-// utf8Reader passes text on and fails where it is not UTF-8 or has a NUL.
-type utf8Reader struct {
-	r    io.Reader
-	path string
-	line int
-	rest []byte // the beginning of a character
-}
-
-func (u *utf8Reader) Read(p []byte) (int, error) {
-	n, err := u.r.Read(p)
-	if bad := u.check(p[:n], err == io.EOF); bad != nil {
-		return 0, bad
+func readText(r *records.Reader, t *tokenizer.Tokenizer, yield func([]int32) error) error {
+	err := t.EncodeReader(r, yield)
+	if errors.Is(err, tensor.ErrUnsupported) && r.Text() {
+		err = hint.Add(fmt.Errorf("%s: %w", r.Path(), err), "text has spaces or line ends now and then; is this file text?")
 	}
-	return n, err
-}
-
-// check looks at the next part of the text, with what the part before left.
-func (u *utf8Reader) check(p []byte, last bool) error {
-	data := append(u.rest, p...)
-	n := len(data)
-	if !last {
-		n -= incomplete(data)
-	}
-	if i := unsound(data[:n]); i < n {
-		what := "text that is not UTF-8"
-		if data[i] == 0 {
-			what = "a NUL byte in text"
-		}
-		line := u.line + bytes.Count(data[:i], []byte("\n"))
-		return hint.Add(fmt.Errorf("%s:%d: %w: %s", u.path, line, tensor.ErrMalformed, what), "save the file as UTF-8 text")
-	}
-	u.line += bytes.Count(data[:n], []byte("\n"))
-	u.rest = append(u.rest[:0], data[n:]...)
-	return nil
-}
-
-// unsound returns where the first byte of text is that is NUL or not part of
-// UTF-8, len(text) if there is none.
-func unsound(text []byte) int {
-	i := 0
-	for i < len(text) {
-		r, n := utf8.DecodeRune(text[i:])
-		if r == 0 || r == utf8.RuneError && n == 1 {
-			break
-		}
-		i += n
-	}
-	return i
-}
-
-// incomplete returns how many bytes at the end of p begin a character that is
-// not complete.
-func incomplete(p []byte) int {
-	for n := 1; n <= min(len(p), utf8.UTFMax-1); n++ {
-		if utf8.RuneStart(p[len(p)-n]) {
-			if utf8.FullRune(p[len(p)-n:]) {
-				return 0
-			}
-			return n
-		}
-	}
-	return 0
+	return err
 }

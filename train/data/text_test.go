@@ -35,7 +35,7 @@ func TestWindows(t *testing.T) {
 				} else {
 					require.Equal(t, got[len(got)-1], e.Tokens[0])
 				}
-				require.Zero(t, e.LossFrom)
+				require.Nil(t, e.Loss)
 				got = append(got, e.Tokens[1:]...)
 			}
 			require.True(t, slices.Equal(want, got), size)

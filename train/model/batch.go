@@ -36,6 +36,27 @@ func (b *Batch) Add(tokens []int32, lossFrom int) {
 	}
 }
 
+// AddDocuments appends the documents of one example, each as a sequence of its own: they
+// do not see each other, and each begins at position 0. Document d is
+// tokens[ends[d-1]:ends[d]]; without ends there is one. Loss is taken on predicting
+// tokens[j] if loss[j], of all if loss is nil.
+func (b *Batch) AddDocuments(tokens []int32, loss []bool, ends []int) {
+	if len(ends) == 0 {
+		ends = []int{len(tokens)}
+	}
+	from := 0
+	for _, to := range ends {
+		at := len(b.Labels)
+		b.Add(tokens[from:to], 0)
+		for i := range b.Labels[at:] {
+			if loss != nil && !loss[from+i+1] {
+				b.Labels[at+i] = -1
+			}
+		}
+		from = to
+	}
+}
+
 // AddWhole is Add, but the last token goes through the model too, though nothing
 // is to be predicted after it.
 func (b *Batch) AddWhole(tokens []int32, lossFrom int) {

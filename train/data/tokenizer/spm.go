@@ -118,8 +118,8 @@ func (t *spm) encode(text string, special bool) []int32 {
 	return append(make([]int32, 0, len(e.ids)), e.ids...)
 }
 
-func (t *spm) offsets(text string) (ids []int32, ends []int) {
-	e := t.encoder(false)
+func (t *spm) offsets(text string, special bool) (ids []int32, ends []int) {
+	e := t.encoder(special)
 	defer t.release(e)
 	e.track = true
 	e.write(text, true)

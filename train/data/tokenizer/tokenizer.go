@@ -22,7 +22,7 @@ type engine interface {
 	// encode returns the tokens of a text. Special ones are found in it if special
 	// is true, other added tokens always.
 	encode(text string, special bool) []int32
-	offsets(text string) (ids []int32, ends []int)
+	offsets(text string, special bool) (ids []int32, ends []int)
 	read(r io.Reader, yield func(ids []int32) error) error
 	decoder() decoder
 }
@@ -106,7 +106,13 @@ func (t *Tokenizer) EncodeWith(text string, o Options) []int32 {
 // (Of several tokens that are the bytes of one character, each has the end of
 // the character. A token that is only the space put in front has 0.)
 func (t *Tokenizer) EncodeOffsets(text string) (ids []int32, ends []int) {
-	return t.engine.offsets(text)
+	return t.engine.offsets(text, false)
+}
+
+// EncodeOffsetsWith is EncodeOffsets of a text in which special tokens are found, if
+// special is true, as EncodeWith finds them with ParseSpecial.
+func (t *Tokenizer) EncodeOffsetsWith(text string, special bool) (ids []int32, ends []int) {
+	return t.engine.offsets(text, special)
 }
 
 // EncodeReader passes the tokens of a text to yield, in order and in parts that

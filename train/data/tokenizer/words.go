@@ -16,7 +16,9 @@ type words struct{ t *bpe.Tokenizer }
 
 func (w words) encode(text string, special bool) []int32 { return w.t.Encode(text, special) }
 
-func (w words) offsets(text string) ([]int32, []int) { return w.t.EncodeOffsets(text, false) }
+func (w words) offsets(text string, special bool) ([]int32, []int) {
+	return w.t.EncodeOffsets(text, special)
+}
 
 func (w words) decoder() decoder { return w.t.NewStream(true) }
 

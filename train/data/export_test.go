@@ -1,0 +1,4 @@
+package data
+
+// Pack is best fit decreasing.
+var Pack = pack
