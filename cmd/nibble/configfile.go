@@ -44,6 +44,9 @@ func applyConfig(path string, flags *pflag.FlagSet) (set []string, err error) {
 
 // setFlag sets a flag to a YAML value. A list becomes a list, whatever is in its elements.
 func setFlag(f *pflag.Flag, v any) error {
+	if paths, ok := f.Value.(*pathsFlag); ok {
+		return paths.setAll(v)
+	}
 	items, ok := v.([]any)
 	list, takes := f.Value.(pflag.SliceValue)
 	if !ok || !takes {

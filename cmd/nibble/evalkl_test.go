@@ -110,7 +110,7 @@ func TestEvalKLPasses(t *testing.T) {
 	require.Equal(t, same.KL.Perplexity, same.KL.BasePerplexity)
 
 	rows := filepath.Join(dir, "rows.jsonl")
-	put(t, rows, `{"prompt": "Once upon", "completion": " a time there was a cat"}`+"\n"+`{"text": "The sun was red."}`+"\n")
+	put(t, rows, `{"prompt": "Once upon", "completion": " a time there was a cat"}`+"\n"+`{"prompt": "The sun", "completion": " was red."}`+"\n")
 	short := filepath.Join(dir, "short.txt")
 	put(t, short, "Once upon a time there was a little girl.")
 	for _, path := range []string{rows, short} {

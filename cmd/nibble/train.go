@@ -172,6 +172,9 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	if err != nil {
 		return err
 	}
+	if len(exportable) > 0 && talk.given {
+		a.note("what is exported has the chat template of %s, and not that of --chat-template; a Modelfile has the latter", o.model)
+	}
 	if o.dryRun {
 		p, err := newPreview(tok, set, plan, talk, o)
 		if err != nil {

@@ -60,7 +60,7 @@ func (r *rowFlags) options(m *model, length int) (data.Options, error) {
 	}
 	o := data.Options{
 		Tokenizer: tok, MaxSeqLength: length, Mask: r.mask, MaskHistory: r.history, Format: r.format, Fields: r.fields,
-		ParseSpecial: r.special, ApplyTemplate: r.apply, Now: time.Now(),
+		ParseSpecial: r.special, ApplyTemplate: r.apply, Now: today(),
 	}
 	if r.format != "" && !slices.Contains(data.Formats(), r.format) {
 		return o, badUsage(fmt.Errorf("--data-format is %q, want one of: %s", r.format, strings.Join(data.Formats(), ", ")))
@@ -102,7 +102,7 @@ func (r *rowFlags) chatTemplate(m *model, v *vocab.Vocab) (*chat.Template, error
 		} else {
 			b, err := os.ReadFile(r.template)
 			if err != nil {
-				return nil, hint.Add(fmt.Errorf("--chat-template: %w", err), "give a file, or the name of one of the model's templates: %s", templateNames(v))
+				return nil, badUsage(hint.Add(fmt.Errorf("--chat-template: %w", err), "give a file, or the name of one of the model's templates: %s", templateNames(v)))
 			}
 			source = string(b)
 		}
@@ -152,11 +152,40 @@ const (
 )
 
 func (d *dataFlags) flags(f *pflag.FlagSet) {
-	f.StringArrayVar(&d.paths, "data", nil, "folder with train (and valid, test) as .jsonl, .json, .csv, .tsv, .parquet or .txt, or one such file; PATH:2 goes through it twice in an epoch; may be repeated")
+	f.Var((*pathsFlag)(&d.paths), "data", "folder with train (and valid, test) as .jsonl, .json, .csv, .tsv, .parquet or .txt, or one such file; PATH:2 goes through it twice in an epoch; may be repeated")
 	f.Float64Var(&d.valSplit, "val-split", 0, "take a validation set from the training data if there is none: a share below 1, or a number of examples")
 	f.StringVar(&d.packing, "packing", noPacking, "none, or bfd: put several rows, which do not see each other, into examples of up to --max-seq-length tokens (best fit decreasing)")
 	f.Lookup("packing").NoOptDefVal = bfdPacking
 	d.rowFlags.flags(f)
+}
+
+// pathsFlag is a flag that may be given several times, in a file as a list. A comma is
+// part of a path.
+type pathsFlag []string
+
+func (p *pathsFlag) String() string { return strings.Join(*p, ", ") }
+
+func (p *pathsFlag) Set(s string) error {
+	*p = append(*p, s)
+	return nil
+}
+
+func (p *pathsFlag) Type() string { return "path" }
+
+// setAll takes a value or a list of values of a YAML file.
+func (p *pathsFlag) setAll(v any) error {
+	list, ok := v.([]any)
+	if !ok {
+		list = []any{v}
+	}
+	for _, x := range list {
+		s, err := flagText(x)
+		if err != nil {
+			return err
+		}
+		*p = append(*p, s)
+	}
+	return nil
 }
 
 // sources are the data sets that are named.
@@ -198,7 +227,10 @@ func (a *app) openData(o *trainOptions, m *model) (*data.Set, error) {
 	}
 	opt.Packing, opt.ValSplit, opt.Seed = o.packing == bfdPacking, o.valSplit, o.Seed
 	if opt.ScratchDir = o.scratch; opt.ScratchDir == "" {
-		opt.ScratchDir = fsx.Existing(o.out)
+		dir := fsx.Existing(o.out)
+		if st, err := os.Stat(dir); err == nil && st.IsDir() {
+			opt.ScratchDir = dir
+		}
 	}
 	if opt.Now, err = o.began(); err != nil {
 		return nil, err
@@ -209,11 +241,17 @@ func (a *app) openData(o *trainOptions, m *model) (*data.Set, error) {
 	return data.OpenAll(sources, opt)
 }
 
-// began returns what chat templates are told that the time is: now, or, where a run is
+// today is the time for chat templates. It is the same all day, so that the same run is.
+func today() time.Time {
+	y, m, d := time.Now().Date()
+	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
+}
+
+// began returns what chat templates are told that the time is: today, or, where a run is
 // resumed, what they were told when it began.
 func (o *trainOptions) began() (time.Time, error) {
 	if o.resume == "" {
-		return time.Now(), nil
+		return today(), nil
 	}
 	c, files, err := openCheckpoint(o.resume)
 	if err != nil {
@@ -221,9 +259,11 @@ func (o *trainOptions) began() (time.Time, error) {
 	}
 	defer files.Close()
 	for _, d := range c.State.Data {
-		return d.Now, nil
+		if !d.Now.IsZero() {
+			return d.Now, nil
+		}
 	}
-	return time.Now(), nil
+	return today(), nil
 }
 
 // fileBar shows how much of each file has been read.

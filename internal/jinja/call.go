@@ -148,7 +148,8 @@ func (r *run) call(f Value, a values) Value {
 }
 
 func (r *run) callMacro(m *macro, a values) Value {
-	defer r.deeper()()
+	r.enter()
+	defer r.leave()
 	s := &scope{outer: m.scope}
 	rest := a.named
 	take := func(name string) (Value, bool) {
@@ -168,6 +169,7 @@ func (r *run) callMacro(m *macro, a values) Value {
 			s.set(p, v)
 		} else {
 			missing[p] = true
+			s.set(p, &undefined{hint: "parameter " + repr(p) + " was not provided", name: p})
 		}
 	}
 	if m.caller {
@@ -200,8 +202,6 @@ func (r *run) callMacro(m *macro, a values) Value {
 		}
 		if d := i - len(m.params) + len(m.defaults); d >= 0 {
 			s.set(p, r.eval(m.defaults[d], s))
-		} else {
-			s.set(p, &undefined{hint: "parameter " + repr(p) + " was not provided", name: p})
 		}
 	}
 	return r.capture(func() { r.exec(m.body, s) })

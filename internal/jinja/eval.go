@@ -3,13 +3,15 @@ package jinja
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
 func (r *run) eval(x expr, s *scope) Value {
 	r.step(1)
-	defer r.deeper()()
+	r.enter()
+	defer r.leave()
 	r.at = x.pos()
 	switch x := x.(type) {
 	case *literal:
@@ -109,6 +111,9 @@ func (r *run) hash(key Value) any {
 	if t, ok := key.(*Tuple); ok {
 		r.step(int64(len(t.Items)) * 64)
 	}
+	if s, ok := stringOf(key); ok {
+		r.scan(len(s))
+	}
 	h, ok := hash(key)
 	if !ok {
 		r.fail("unhashable type: '%s'", typeName(key))
@@ -206,14 +211,14 @@ func (r *run) attribute(v Value, name string) Value {
 }
 
 // changing are the methods of lists and dicts that change them, which the sandbox does not give out.
-var changing = map[string]string{
-	"list": " append clear pop reverse insert sort extend remove ",
-	"dict": " clear pop popitem setdefault update ",
+var changing = map[string][]string{
+	"list": {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"},
+	"dict": {"clear", "pop", "popitem", "setdefault", "update"},
 }
 
 // own is an attribute that a value has by its type.
 func (r *run) own(v Value, name string) (Value, bool) {
-	if strings.Contains(changing[typeName(v)], " "+name+" ") || strings.HasPrefix(name, "__") && strings.HasSuffix(name, "__") && len(name) > 4 {
+	if slices.Contains(changing[typeName(v)], name) || strings.HasPrefix(name, "__") && strings.HasSuffix(name, "__") && len(name) > 4 {
 		return &undefined{hint: "access to attribute " + repr(name) + " of " + repr(typeName(v)) + " object is unsafe."}, true
 	}
 	switch v := v.(type) {
@@ -249,6 +254,9 @@ func (r *run) element(v, key Value) Value {
 	case *undefined:
 		r.fail("%s", v.message())
 	case *Dict:
+		if s, ok := stringOf(key); ok {
+			r.scan(len(s))
+		}
 		if x, ok := v.get(key); ok {
 			return x
 		}
@@ -371,7 +379,7 @@ func (r *run) slice(v, start, stop, step Value) Value {
 		r.fail("unhashable type: 'slice'")
 	case rangeOf:
 		from, to, by := r.bounds(start, stop, step, v.n)
-		return rangeOf{v.start + from*v.step, v.step * by, count(from, to, by)}
+		return rangeOf{v.start + from*v.step, v.start + to*v.step, v.step * by, count(from, to, by)}
 	case *List:
 		return &List{r.sliceItems(v.Items, start, stop, step)}
 	case *Tuple:

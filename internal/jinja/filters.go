@@ -25,7 +25,7 @@ var filters = func() map[string]*builtin {
 		if len(a.named) > 0 {
 			of = r.makeDict("format", a)
 		}
-		return r.likeMarkup(self, r.percent(r.str(self), of))
+		return r.likeMarkup(self, r.percent(r.str(self), of, safeText(self)))
 	}}
 	return all
 }()
@@ -145,6 +145,8 @@ func generator(next func() (Value, bool)) Value { return &iterator{"generator", 
 func (r *run) lazily(v Value, next func(from func() (Value, bool)) (Value, bool)) Value {
 	var from func() (Value, bool)
 	return generator(func() (Value, bool) {
+		r.enter()
+		defer r.leave()
 		if from == nil {
 			if !r.truth(v) {
 				return nil, false
@@ -177,7 +179,12 @@ func mapFilter(r *run, self Value, a values) Value {
 		}
 		name := r.str(a.positional[0])
 		rest := values{a.positional[1:], a.named}
-		f = func(v Value) Value { return r.applyFilter(r.filters[name], name, v, rest) }
+		f = func(v Value) Value {
+			if r.filters[name] == nil {
+				r.fail("No filter named '%s'.", name)
+			}
+			return r.invoke(r.filters[name], v, rest)
+		}
 	}
 	return r.lazily(self, func(from func() (Value, bool)) (Value, bool) {
 		v, ok := from()
@@ -202,7 +209,12 @@ func selecting(attr, keep bool) func(r *run, self Value, a values) Value {
 		if len(a.positional) > 0 {
 			name := r.str(a.positional[0])
 			rest := values{a.positional[1:], a.named}
-			f = func(v Value) bool { return r.applyTest(r.tests[name], name, v, rest) }
+			f = func(v Value) bool {
+				if r.tests[name] == nil {
+					r.fail("No test named '%s'.", name)
+				}
+				return r.truth(r.invoke(r.tests[name], v, rest))
+			}
 		}
 		return r.lazily(self, func(from func() (Value, bool)) (Value, bool) {
 			for {
@@ -248,22 +260,28 @@ func parseInt(s string, base int) (int64, bool) {
 			digits, base = digits[2:], b
 		}
 	}
-	if base != 0 && strings.Contains(digits, "_") {
-		if strings.Contains(digits, "__") || digits[0] == '_' || digits[len(digits)-1] == '_' {
-			return 0, false
-		}
-		digits = strings.ReplaceAll(digits, "_", "")
+	digits, ok := ungrouped(digits)
+	if !ok {
+		return 0, false
 	}
 	n, err := strconv.ParseInt(sign+digits, base, 64)
 	return n, err == nil
 }
 
+// ungrouped takes the underscores out of a number, of which there may be one between two digits.
+func ungrouped(s string) (string, bool) {
+	if strings.Contains(s, "__") || strings.HasPrefix(s, "_") || strings.HasSuffix(s, "_") {
+		return "", false
+	}
+	return strings.ReplaceAll(s, "_", ""), true
+}
+
 func parseFloat(s string) (float64, bool) {
-	s = strings.TrimFunc(s, isSpace)
-	if strings.ContainsAny(s, "xXpP") {
+	s, ok := ungrouped(strings.TrimFunc(s, isSpace))
+	if !ok || strings.ContainsAny(s, "xXpP") {
 		return 0, false
 	}
-	f, err := strconv.ParseFloat(strings.ReplaceAll(s, "_", ""), 64)
+	f, err := strconv.ParseFloat(s, 64)
 	return f, err == nil || math.IsInf(f, 0)
 }
 
@@ -282,7 +300,7 @@ func toInt(r *run, self Value, a []Value) Value {
 		if base < 0 || base == 1 || base > 36 {
 			return missing
 		}
-		r.scan(len(s))
+		r.step(int64(len(s)))
 		if i, ok := parseInt(s, int(base)); ok {
 			return i
 		}
@@ -303,6 +321,7 @@ func toFloat(r *run, self Value, a []Value) Value {
 		return f
 	}
 	if s, ok := stringOf(self); ok {
+		r.step(int64(len(s)))
 		if f, ok := parseFloat(s); ok {
 			return f
 		}
@@ -505,7 +524,7 @@ var filterTable = table{
 	},
 	"attr name": func(r *run, self Value, a []Value) Value {
 		name := r.text(a[0])
-		if v, ok := r.own(self, name); ok {
+		if v, ok := r.own(r.defined(self), name); ok {
 			return v
 		}
 		return &undefined{obj: self, name: name, attached: true}
@@ -645,19 +664,20 @@ var filterTable = table{
 		return &List{all}
 	},
 	"items": func(r *run, self Value, _ []Value) Value {
-		return r.lazily(self, func() func(func() (Value, bool)) (Value, bool) {
-			var next func() (Value, bool)
-			return func(func() (Value, bool)) (Value, bool) {
-				if next == nil {
-					d, ok := self.(*Dict)
-					if !ok {
-						r.fail("Can only get item pairs from a mapping.")
-					}
-					next = over(d.pairs(r))
-				}
-				return next()
+		var next func() (Value, bool)
+		return generator(func() (Value, bool) {
+			if _, none := self.(*undefined); none {
+				return nil, false
 			}
-		}())
+			if next == nil {
+				d, ok := self.(*Dict)
+				if !ok {
+					r.fail("Can only get item pairs from a mapping.")
+				}
+				next = over(d.pairs(r))
+			}
+			return next()
+		})
 	},
 	"join d? attribute?": func(r *run, self Value, a []Value) Value {
 		sep := ""
@@ -674,7 +694,7 @@ var filterTable = table{
 				return r.follow(v, p, absent{}), true
 			})
 		}
-		return r.joinAll(sep, self, true)
+		return r.joinAll(sep, self, true, false)
 	},
 	"length": func(r *run, self Value, _ []Value) Value { return r.length(self) },
 	"list":   func(r *run, self Value, _ []Value) Value { return &List{r.collect(self)} },

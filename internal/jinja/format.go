@@ -23,7 +23,9 @@ type spec struct {
 }
 
 // percent is s % v.
-func (r *run) percent(s string, v Value) string {
+//
+// Of safe text, what is put in is escaped.
+func (r *run) percent(s string, v Value, safe bool) string {
 	r.scan(len(s))
 	b := &builder{run: r}
 	var args []Value
@@ -48,7 +50,11 @@ func (r *run) percent(s string, v Value) string {
 			break
 		}
 		b.write(s[:n])
-		s = s[n+1:]
+		if s = s[n+1:]; strings.HasPrefix(s, "%") {
+			b.write("%")
+			s = s[1:]
+			continue
+		}
 		f := spec{precision: -1}
 		var of Value = absent{}
 		if strings.HasPrefix(s, "(") {
@@ -106,12 +112,12 @@ func (r *run) percent(s string, v Value) string {
 		}
 		f.verb = s[0]
 		c := firstRune(s)
-		if s = s[len(c):]; f.verb == '%' {
-			b.write("%")
-			continue
-		}
+		s = s[len(c):]
 		if !given(of) {
 			of = next()
+		}
+		if _, isText := of.(string); isText && safe {
+			of = markup(r.escape(of.(string)))
 		}
 		b.write(r.percentOne(f, of, c))
 	}
@@ -319,15 +325,23 @@ func grouped(s string, by, verb byte) string {
 }
 
 // format is str.format.
-func (r *run) format(s string, a values) string {
+func (r *run) format(s string, a values, safe bool) string {
 	r.scan(len(s))
+	f := &formatter{run: r, args: a, safe: safe}
 	b := &builder{run: r}
-	auto := 0
-	r.formatInto(b, s, a, &auto, 2)
+	f.into(b, s, 2)
 	return b.String()
 }
 
-func (r *run) formatInto(b *builder, s string, a values, auto *int, depth int) {
+// formatter fills in one format string.
+type formatter struct {
+	*run
+	args         values
+	auto         int  // the next number of a field without one
+	manual, safe bool // fields have numbers; what is put in is escaped
+}
+
+func (r *formatter) into(b *builder, s string, depth int) {
 	if depth < 0 {
 		r.fail("Max string recursion exceeded")
 	}
@@ -365,7 +379,7 @@ func (r *run) formatInto(b *builder, s string, a values, auto *int, depth int) {
 		s = s[end+1:]
 		field, form, _ := strings.Cut(field, ":")
 		field, conversion, converted := strings.Cut(field, "!")
-		v := r.field(field, a, auto)
+		v := r.field(field)
 		if converted {
 			switch conversion {
 			case "r", "a":
@@ -376,31 +390,43 @@ func (r *run) formatInto(b *builder, s string, a values, auto *int, depth int) {
 				r.fail("Unknown conversion specifier %s", conversion)
 			}
 		}
-		inner := &builder{run: r}
-		r.formatInto(inner, form, a, auto, depth-1)
-		b.write(r.formatOne(v, inner.String()))
+		inner := &builder{run: r.run}
+		r.into(inner, form, depth-1)
+		text := r.formatOne(v, inner.String())
+		if _, safe := v.(markup); r.safe && !safe {
+			text = r.escape(text)
+		}
+		b.write(text)
 	}
 }
 
 // field is the value that a replacement field names: a number or a name, then attributes and elements.
-func (r *run) field(s string, a values, auto *int) Value {
+func (r *formatter) field(s string) Value {
 	n := strings.IndexAny(s, ".[")
 	if n < 0 {
 		n = len(s)
 	}
 	first, rest := s[:n], s[n:]
 	var v Value = absent{}
-	if first == "" {
-		first = strconv.Itoa(*auto)
-		*auto++
+	if s == "" {
+		if r.manual {
+			r.fail("cannot switch from manual field specification to automatic field numbering")
+		}
+		first = strconv.Itoa(r.auto)
+		r.auto++
+	} else if _, err := strconv.Atoi(s); err == nil {
+		if r.auto > 0 {
+			r.fail("cannot switch from manual field specification to automatic field numbering")
+		}
+		r.manual = true
 	}
 	if i, err := strconv.Atoi(first); err == nil {
-		if i < 0 || i >= len(a.positional) {
-			r.fail("Replacement index %d out of range for positional args tuple", i)
+		if i < 0 || i >= len(r.args.positional) {
+			r.fail("tuple index out of range")
 		}
-		v = a.positional[i]
+		v = r.args.positional[i]
 	} else {
-		for _, k := range a.named {
+		for _, k := range r.args.named {
 			if k.name == first {
 				v = k.value
 			}
@@ -437,7 +463,7 @@ func (r *run) formatOne(v Value, form string) string {
 	if form == "" {
 		return r.str(v)
 	}
-	f := spec{fill: " ", precision: -1}
+	f := spec{precision: -1}
 	s := form
 	if c := firstRune(s); len(s) > len(c) && strings.IndexByte("<>=^", s[len(c)]) >= 0 {
 		f.fill, f.align, s = c, s[len(c)], s[len(c)+1:]
@@ -454,7 +480,12 @@ func (r *run) formatOne(v Value, form string) string {
 	}
 	f.sign = take("+- ")
 	f.alternate = take("#") != 0
-	f.zero = take("0") != 0
+	if f.zero = take("0") != 0; f.zero && f.fill == "" {
+		f.fill = "0"
+	}
+	if f.fill == "" {
+		f.fill = " "
+	}
 	f.width, s = r.width(s)
 	f.grouping = take(",_")
 	if take(".") != 0 {

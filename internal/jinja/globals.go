@@ -27,6 +27,7 @@ func makeRange(r *run, _ Value, a values) Value {
 	if len(p) > 2 {
 		g.step = r.intOr(p[2], 1)
 	}
+	g.stop = stop
 	switch {
 	case g.step > 0 && stop > g.start:
 		g.n = int64((uint64(stop-g.start)-1)/uint64(g.step) + 1)

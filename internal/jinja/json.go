@@ -41,7 +41,8 @@ func toJSON(r *run, v Value, a []Value) Value {
 
 func (d *dump) value(r *run, v Value, line string) {
 	r.step(1)
-	defer r.deeper()()
+	r.enter()
+	defer r.leave()
 	if d.indented {
 		r.make(int64(len(line) + len(d.indent)))
 	}

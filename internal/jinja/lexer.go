@@ -55,8 +55,11 @@ func (t token) String() string {
 	return t.text
 }
 
-// maxSource bounds a template; the longest published ones have some tens of KB.
-const maxSource = 1 << 20
+// maxSource and maxTokens bound a template; the longest published ones have some tens of KB.
+const (
+	maxSource = 1 << 20
+	maxTokens = 100_000
+)
 
 // lexer cuts a source into tokens. Whitespace goes as trim_blocks and lstrip_blocks have it, and the signs within the tags.
 type lexer struct {
@@ -96,7 +99,14 @@ func (l *lexer) position(at int) position {
 }
 
 func (l *lexer) add(kind tokenKind, at int, text string) {
-	l.tokens = append(l.tokens, token{kind: kind, text: text, position: l.position(at)})
+	l.append(token{kind: kind, text: text, position: l.position(at)})
+}
+
+func (l *lexer) append(t token) {
+	if len(l.tokens) == maxTokens {
+		t.fail(Limit, "a template of more than %d tokens", maxTokens)
+	}
+	l.tokens = append(l.tokens, t)
 }
 
 func (l *lexer) rest() string { return l.source[l.at:] }
@@ -284,7 +294,7 @@ func (l *lexer) code(end tokenKind) {
 		default:
 			op := operatorAt(s)
 			if op == "" {
-				l.position(l.at).fail(Syntax, "unexpected char %s", repr(string(r)))
+				l.unexpected(string(r))
 			}
 			if closing[op] != "" {
 				open = append(open, closing[op])
@@ -352,7 +362,7 @@ func (l *lexer) number() {
 			if err != nil && !math.IsInf(v, 0) {
 				at.fail(Syntax, "%s is no number", s[:f])
 			}
-			l.tokens = append(l.tokens, token{kind: tokenFloat, text: s[:f], value: v, position: at})
+			l.append(token{kind: tokenFloat, text: s[:f], value: v, position: at})
 			l.skip(f)
 			return
 		}
@@ -381,7 +391,7 @@ func (l *lexer) number() {
 	if err != nil {
 		at.fail(Syntax, "%s is no integer of 64 bits", s[:n])
 	}
-	l.tokens = append(l.tokens, token{kind: tokenInteger, text: s[:n], value: v, position: at})
+	l.append(token{kind: tokenInteger, text: s[:n], value: v, position: at})
 	l.skip(n)
 }
 
@@ -401,7 +411,11 @@ func (l *lexer) str() {
 			return
 		}
 	}
-	l.position(l.at).fail(Syntax, "unexpected char %s", repr(s[:1]))
+	l.unexpected(s[:1])
+}
+
+func (l *lexer) unexpected(char string) {
+	l.position(l.at).fail(Syntax, "unexpected char %s at %d", repr(char), utf8.RuneCountInString(l.source[:l.at]))
 }
 
 var escapes = map[byte]string{'\\': "\\", '\'': "'", '"': "\"", 'a': "\a", 'b': "\b", 'f': "\f", 'n': "\n", 'r': "\r", 't': "\t", 'v': "\v", '\n': ""}

@@ -59,7 +59,8 @@ func (r *run) execLoop(x *loopStmt, s *scope) jump {
 	}
 	var recurse func(Value, int) string
 	recurse = func(v Value, depth int) string {
-		defer r.deeper()()
+		r.enter()
+		defer r.leave()
 		return r.capture(func() { r.runLoop(x, v, s, depth, recurse) })
 	}
 	r.out.write(recurse(v, 0))
@@ -88,7 +89,7 @@ func (r *run) runLoop(x *loopStmt, v Value, s *scope, depth int, recurse func(Va
 	l := &loop{next: next, size: size, index: -1, depth: depth, recurse: recurse}
 	completed := false // what Jinja's else goes by: a body that got to its end
 	for l.advance() {
-		r.step(1)
+		r.step(4)
 		inner := &scope{outer: s}
 		inner.set("loop", l)
 		r.assign(x.target, l.current, inner)

@@ -120,9 +120,13 @@ var stringMethods = func() map[string]*builtin {
 	}
 	format := func(r *run, self Value, a values) Value {
 		s, _ := stringOf(self)
-		return r.likeMarkup(self, r.format(s, a))
+		return r.likeMarkup(self, r.format(s, a, safeText(self)))
 	}
 	all["format"] = &builtin{name: "format", raw: format}
+	all["join"].call = func(r *run, self Value, a []Value) Value {
+		sep, _ := stringOf(self)
+		return r.likeMarkup(self, r.joinAll(sep, a[0], false, safeText(self)))
+	}
 	all["format_map"] = &builtin{name: "format_map", params: []string{"mapping"}, required: 1, call: func(r *run, self Value, a []Value) Value {
 		d, ok := a[0].(*Dict)
 		if !ok {
@@ -282,7 +286,7 @@ func (r *run) split(s string, sep Value, max int64) []string {
 	r.make(int64(len(s)) / 2 * valueSize)
 	for s = strings.TrimLeftFunc(s, isSpace); s != ""; {
 		if max == 0 {
-			return append(parts, strings.TrimRightFunc(s, isSpace))
+			return append(parts, s)
 		}
 		max--
 		n := strings.IndexFunc(s, isSpace)
@@ -326,7 +330,7 @@ func (r *run) rsplit(s string, sep Value, max int64) []string {
 			s = strings.TrimRightFunc(s, isSpace)
 		}
 	}
-	if blank {
+	if blank && max > 0 {
 		s = strings.TrimLeftFunc(s, isSpace)
 	}
 	if s != "" || !blank {
@@ -446,7 +450,7 @@ var stringTable = table{
 	"count sub start? end?": func(r *run, self Value, a []Value) Value {
 		return int64(strings.Count(r.sliceString(self.(string), orNil(a[1]), orNil(a[2]), nil), r.text(a[0])))
 	},
-	"join iterable": func(r *run, self Value, a []Value) Value { return r.joinAll(self.(string), a[0], false) },
+	"join iterable": nil, // stringMethods has it
 	"partition sep": func(r *run, self Value, a []Value) Value {
 		s, sep := self.(string), r.text(a[0])
 		return partition(r, s, sep, strings.Index(s, sep), []Value{s, "", ""})
@@ -516,8 +520,8 @@ var stringTable = table{
 	},
 }
 
-// joinAll is sep.join(values); any: of what they are as text, as the filter has it.
-func (r *run) joinAll(sep string, v Value, any bool) string {
+// joinAll is sep.join(values); any: of what they are as text, as the filter has it; safe: sep is, so that the values are escaped.
+func (r *run) joinAll(sep string, v Value, any, safe bool) string {
 	next, _ := r.iterate(v)
 	b := &builder{run: r}
 	for i := 0; ; i++ {
@@ -535,6 +539,9 @@ func (r *run) joinAll(sep string, v Value, any bool) string {
 				r.fail("sequence item %d: expected str instance, %s found", i, typeName(x))
 			}
 			s = r.str(x)
+		}
+		if safe && !safeText(x) {
+			s = r.escape(s)
 		}
 		b.write(s)
 	}

@@ -59,7 +59,7 @@ func (r *run) multiply(a, b int64) int64 {
 
 func (r *run) binary(op string, a, b Value) Value {
 	if s, ok := stringOf(a); ok && op == "%" {
-		return r.likeMarkup(a, r.percent(s, b))
+		return r.likeMarkup(a, r.percent(s, b, safeText(a)))
 	}
 	for _, v := range []Value{a, b} {
 		if u, ok := v.(*undefined); ok {
@@ -123,6 +123,9 @@ func (r *run) integers(op string, a, b int64) Value {
 		return float64(a) / float64(b)
 	case "//", "%":
 		if b == 0 {
+			if op == "%" {
+				r.fail("integer modulo by zero")
+			}
 			r.fail("integer division or modulo by zero")
 		}
 		if b == -1 {
@@ -282,6 +285,11 @@ func (r *run) likeMarkup(v Value, s string) Value {
 		return markup(s)
 	}
 	return s
+}
+
+func safeText(v Value) bool {
+	_, ok := v.(markup)
+	return ok
 }
 
 var escaper = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "'", "&#39;", `"`, "&#34;")

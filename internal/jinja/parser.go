@@ -40,8 +40,9 @@ type parser struct {
 	marked  bool
 	// How often each name was read, to tell which special variables a macro's body uses.
 	mentions map[string]int
-	// Which end tags are waited for, innermost last.
+	// Which end tags are waited for, and the tags they end, innermost last.
 	ends [][]string
+	tags []string
 }
 
 func (p *parser) now() token { return p.tokens[p.at] }
@@ -115,7 +116,7 @@ func (p *parser) statements(ends ...string) []stmt {
 		switch t := p.next(); t.kind {
 		case tokenEOF:
 			if len(ends) > 0 {
-				t.fail(Syntax, "Unexpected end of template. Jinja was looking for the following tags: '%s'.", strings.Join(ends, "' or '"))
+				t.fail(Syntax, "Unexpected end of template.%s", p.awaited(len(p.tags)))
 			}
 			return body
 		case tokenData:
@@ -158,6 +159,8 @@ func (p *parser) statement() []stmt {
 		t.fail(Syntax, "tag name expected")
 	}
 	p.next()
+	p.tags = append(p.tags, t.text)
+	defer func() { p.tags = p.tags[:len(p.tags)-1] }()
 	at := t.position
 	switch t.text {
 	case "for":
@@ -226,15 +229,25 @@ func (p *parser) statement() []stmt {
 			j = continuing
 		}
 		return one(&jumpStmt{at, j})
-	case "extends", "include", "import", "from", "autoescape":
-		at.fail(Syntax, "{%% %s %%} is refused: a chat template has nothing to load or to escape", t.text)
+	case "autoescape":
+		if off, ok := p.expression().(*literal); ok && off.value == false {
+			return one(&scopeStmt{position: at, body: p.apart("endautoescape")})
+		}
+		at.fail(Syntax, "{%% autoescape %%} is refused: a chat template makes no HTML")
+	case "extends", "include", "import", "from":
+		at.fail(Syntax, "{%% %s %%} is refused: a chat template has nothing to load", t.text)
 	}
-	msg := "Encountered unknown tag '" + t.text + "'."
-	if n := len(p.ends); n > 0 {
-		msg += " Jinja was looking for the following tags: '" + strings.Join(p.ends[n-1], "' or '") + "'."
-	}
-	at.fail(Syntax, "%s", msg)
+	at.fail(Syntax, "Encountered unknown tag '%s'.%s", t.text, p.awaited(len(p.tags)-1))
 	return nil
+}
+
+// awaited says which tags could stand here, within the first n of those that are open.
+func (p *parser) awaited(n int) string {
+	if len(p.ends) == 0 || n == 0 {
+		return ""
+	}
+	return " Jinja was looking for the following tags: '" + strings.Join(p.ends[len(p.ends)-1], "' or '") +
+		"'. The innermost block that needs to be closed is '" + p.tags[n-1] + "'."
 }
 
 func (p *parser) forTag(at position) stmt {
@@ -329,6 +342,9 @@ func (p *parser) target(attributes bool) expr {
 		if slices.Contains([]string{"true", "false", "none", "True", "False", "None"}, t.text) {
 			t.fail(Syntax, "can't assign to 'const'")
 		}
+		if t.text == "loop" && (p.loops > 0 || !attributes) {
+			t.fail(Syntax, "Can't assign to special loop variable in for-loop target")
+		}
 		if attributes && p.take(".") {
 			return &attribute{t.position, &name{t.position, t.text}, p.expectKind(tokenName).text}
 		}
@@ -338,7 +354,13 @@ func (p *parser) target(attributes bool) expr {
 		p.expect(")")
 		return x
 	}
-	t.fail(Syntax, "can't assign to '%s'", t)
+	switch t.kind {
+	case tokenString, tokenInteger, tokenFloat:
+		t.fail(Syntax, "can't assign to 'const'")
+	case tokenBlockEnd:
+		t.fail(Syntax, "Expected an expression, got '%s'", t)
+	}
+	t.fail(Syntax, "unexpected '%s'", t)
 	return nil
 }
 

@@ -14,7 +14,7 @@ type Limits struct {
 }
 
 // DefaultLimits are far above what templates of models need for a conversation of some hundred messages.
-var DefaultLimits = Limits{Steps: 2_000_000, Memory: 16 << 20, Output: 8 << 20, Depth: 1500}
+var DefaultLimits = Limits{Steps: 1_000_000, Memory: 16 << 20, Output: 8 << 20, Depth: 1500}
 
 func (l Limits) withDefaults() Limits {
 	d := DefaultLimits
@@ -91,7 +91,7 @@ func (r *run) step(n int64) {
 }
 
 // scan counts going through n bytes or so.
-func (r *run) scan(n int) { r.step(1 + int64(n)/64) }
+func (r *run) scan(n int) { r.step(1 + int64(n)/16) }
 
 // make counts n bytes that are about to be built, so that it fails before they are.
 func (r *run) make(n int64) {
@@ -102,15 +102,14 @@ func (r *run) make(n int64) {
 	r.step(1 + n/256)
 }
 
-// deeper counts a level of nesting in, and out when what it returns is called.
-func (r *run) deeper() func() {
+// enter counts a level of nesting in, leave counts it out.
+func (r *run) enter() {
 	if r.depth++; r.depth > r.limits.Depth {
 		r.at.fail(Limit, "the template nests more than %d deep; it calls itself without end", r.limits.Depth)
 	}
-	return r.shallower
 }
 
-func (r *run) shallower() { r.depth-- }
+func (r *run) leave() { r.depth-- }
 
 // valueSize is what a value in a list takes.
 const valueSize = 16
@@ -149,11 +148,13 @@ func (r *run) capture(f func()) string {
 	return s
 }
 
-// scope holds the variables that one body set.
+// scope holds the variables that one body set. Most set few, for which it has room.
 type scope struct {
-	outer  *scope
-	names  []string
-	values []Value
+	outer      *scope
+	names      []string
+	values     []Value
+	firstNames [4]string
+	first      [4]Value
 }
 
 func (s *scope) set(name string, v Value) {
@@ -162,6 +163,9 @@ func (s *scope) set(name string, v Value) {
 			s.values[i] = v
 			return
 		}
+	}
+	if s.names == nil {
+		s.names, s.values = s.firstNames[:0], s.first[:0]
 	}
 	s.names, s.values = append(s.names, name), append(s.values, v)
 }
@@ -184,7 +188,8 @@ func (r *run) lookup(s *scope, name string) Value {
 }
 
 func (r *run) exec(body []stmt, s *scope) jump {
-	defer r.deeper()()
+	r.enter()
+	defer r.leave()
 	for _, x := range body {
 		if j := r.execute(x, s); j != onward {
 			return j

@@ -69,7 +69,7 @@ var testTable = table{
 	},
 	"sequence": func(r *run, self Value, _ []Value) Value {
 		switch self.(type) {
-		case string, markup, *List, *Tuple, *Dict, rangeOf:
+		case string, markup, *List, *Tuple, *Dict, rangeOf, *undefined:
 			return true
 		}
 		return false

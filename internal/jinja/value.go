@@ -35,7 +35,7 @@ type (
 	}
 
 	// rangeOf is range(...).
-	rangeOf struct{ start, step, n int64 }
+	rangeOf struct{ start, stop, step, n int64 }
 
 	// iterator is a generator: its values can be had once.
 	iterator struct {
@@ -117,6 +117,10 @@ func typeName(v Value) string {
 		return "Joiner"
 	case *cycler:
 		return "Cycler"
+	case function:
+		if v.self != nil {
+			return "builtin_function_or_method"
+		}
 	}
 	return "function"
 }
@@ -152,6 +156,8 @@ func (u *undefined) message() string {
 	switch n := u.name.(type) {
 	case int64:
 		key = strconv.FormatInt(n, 10)
+	case float64:
+		key = formatFloat(n)
 	case nil:
 		key = "None"
 	}
@@ -271,7 +277,8 @@ func (r *run) repr(v Value) string {
 
 func (r *run) appendRepr(b *builder, v Value) {
 	r.step(1)
-	defer r.deeper()()
+	r.enter()
+	defer r.leave()
 	list := func(open string, items []Value, end string) {
 		b.write(open)
 		for i, x := range items {
@@ -314,11 +321,11 @@ func (r *run) appendRepr(b *builder, v Value) {
 	case *Dict:
 		r.appendDict(b, v)
 	case *namespace:
-		b.write("<TemplateNamespace ")
+		b.write("<Namespace ")
 		r.appendDict(b, v.attrs)
 		b.write(">")
 	case rangeOf:
-		b.write("range(" + strconv.FormatInt(v.start, 10) + ", " + strconv.FormatInt(v.start+v.n*v.step, 10))
+		b.write("range(" + strconv.FormatInt(v.start, 10) + ", " + strconv.FormatInt(v.stop, 10))
 		if v.step != 1 {
 			b.write(", " + strconv.FormatInt(v.step, 10))
 		}
@@ -402,9 +409,11 @@ func (r *run) equal(x, y Value) bool {
 	}
 	if a, ok := stringOf(x); ok {
 		b, ok := stringOf(y)
+		r.scan(min(len(a), len(b)))
 		return ok && a == b
 	}
-	defer r.deeper()()
+	r.enter()
+	defer r.leave()
 	all := func(x, y []Value) bool {
 		if len(x) != len(y) {
 			return false
@@ -482,6 +491,7 @@ func (r *run) less(x, y Value, op string, swapped bool) bool {
 	}
 	if a, ok := stringOf(x); ok {
 		if b, ok := stringOf(y); ok {
+			r.scan(min(len(a), len(b)))
 			return a < b // UTF-8 sorts as code points do
 		}
 	}
@@ -490,7 +500,8 @@ func (r *run) less(x, y Value, op string, swapped bool) bool {
 	_, isTuple := x.(*Tuple)
 	_, isTuple2 := y.(*Tuple)
 	if isList && isList2 || isTuple && isTuple2 {
-		defer r.deeper()()
+		r.enter()
+		defer r.leave()
 		a, _ := items(x)
 		b, _ := items(y)
 		for i := range min(len(a), len(b)) {

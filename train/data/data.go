@@ -109,7 +109,7 @@ type File struct {
 
 	store *store
 	src   examples
-	text  bool
+	now   time.Time // that chat templates were told; zero if there was none
 }
 
 // Set is the data of one run. Valid and Test are nil if there is none.
@@ -275,18 +275,21 @@ func (f *File) open(o *Options) error {
 }
 
 func (f *File) read(r *records.Reader, o *Options) error {
-	if f.text = r.Text(); f.text {
+	if r.Text() {
 		w, stats, err := o.readWindows(r, f.store)
 		if err != nil {
 			return err
 		}
 		f.What, f.src, f.Stats = "text", w, stats
 	} else {
-		stats, l, err := o.readRows(r, f.store)
+		stats, x, err := o.readRows(r, f.store)
 		if err != nil {
 			return err
 		}
-		f.What, f.src, f.Stats = l.describe(), rows{f.store}, stats
+		f.What, f.src, f.Stats = x.layout.describe(), rows{f.store}, stats
+		if x.chats {
+			f.now = o.Now
+		}
 	}
 	if n := f.src.len(); n > math.MaxInt32 {
 		return fmt.Errorf("%s: %w: %d examples; at most %d are counted", f.Path, tensor.ErrUnsupported, n, math.MaxInt32)

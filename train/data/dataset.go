@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"time"
 
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/tensor"
@@ -14,14 +13,13 @@ import (
 type Dataset struct {
 	files   []*File
 	weights []float64 // as in Source; nil is 1 each
-	now     time.Time
 	stats   Stats
 	src     examples
 }
 
 // dataset puts files together. Weights are as in Source; nil is 1 each.
 func (o *Options) dataset(files []*File, weights []float64) (*Dataset, error) {
-	d := &Dataset{files: files, weights: weights, now: o.Now}
+	d := &Dataset{files: files, weights: weights}
 	var parts []examples
 	for _, f := range files {
 		parts = append(parts, f.src)
@@ -54,7 +52,7 @@ func (d *Dataset) mix(parts []examples, seed uint64) error {
 
 // split takes a validation set from each file's examples.
 func (o *Options) split(files []*File, weights []float64) (train, valid *Dataset, err error) {
-	train, valid = &Dataset{files: files, weights: weights, now: o.Now}, &Dataset{files: files, now: o.Now}
+	train, valid = &Dataset{files: files, weights: weights}, &Dataset{files: files}
 	total := 0
 	for _, f := range files {
 		total += f.src.len()

@@ -17,6 +17,7 @@ type made struct {
 	cut   int  // tokens that were cut off
 	drop  bool // it is too long and is left out
 	tight bool // as in document
+	chat  bool // a chat template made it
 }
 
 // encode makes the tokens of a document.
@@ -35,7 +36,7 @@ func (o *Options) encode(d document) (made, error) {
 	if eos {
 		tokens = append(tokens, v.EOS)
 	}
-	m := made{Example: Example{Tokens: tokens}, tight: d.tight}
+	m := made{Example: Example{Tokens: tokens}, tight: d.tight, chat: d.rendered}
 	if d.masked {
 		m.Loss = make([]bool, len(tokens))
 		own := m.Loss

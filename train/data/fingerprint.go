@@ -17,7 +17,7 @@ type Fingerprint struct {
 	// SHA256 is that of the tokens, of what is trained of them and of where examples end.
 	SHA256 string `json:"sha256"`
 
-	// Now is what chat templates were told that the time is.
+	// Now is what a chat template was told that the time is, zero if none was used.
 	Now time.Time `json:"now,omitzero"`
 }
 
@@ -29,7 +29,7 @@ func (d *Dataset) Fingerprints() []Fingerprint {
 		if d.weights != nil {
 			weight = d.weights[i]
 		}
-		out = append(out, Fingerprint{Path: f.Path, Weight: weight, Examples: f.Stats.Examples, Tokens: f.Stats.Tokens, SHA256: f.Sum, Now: d.now})
+		out = append(out, Fingerprint{Path: f.Path, Weight: weight, Examples: f.Stats.Examples, Tokens: f.Stats.Tokens, SHA256: f.Sum, Now: f.now})
 	}
 	return out
 }

@@ -40,13 +40,14 @@ type reading struct {
 	o      *Options
 	r      *records.Reader
 	layout *layout
+	chats  bool // a chat template made some
 
 	work, order chan *batch
 	stop        chan struct{}
 }
 
 // readRows puts the examples of a file into a store.
-func (o *Options) readRows(r *records.Reader, s *store) (Stats, *layout, error) {
+func (o *Options) readRows(r *records.Reader, s *store) (Stats, *reading, error) {
 	n := runtime.GOMAXPROCS(0)
 	x := &reading{o: o, r: r, work: make(chan *batch, n), order: make(chan *batch, 2*n), stop: make(chan struct{})}
 	var wg sync.WaitGroup
@@ -69,7 +70,7 @@ func (o *Options) readRows(r *records.Reader, s *store) (Stats, *layout, error) 
 		return Stats{}, nil, hint.Add(fmt.Errorf("%s: %w: all %d examples have more than %d tokens", r.Path(), tensor.ErrMalformed, stats.Dropped, o.MaxSeqLength),
 			"raise --max-seq-length, or give --overlong truncate")
 	}
-	return stats, x.layout, nil
+	return stats, x, nil
 }
 
 // scan reads the rows and hands them out.
@@ -164,6 +165,7 @@ func (x *reading) store(s *store) (Stats, error) {
 				return Stats{}, err
 			}
 			s.endRow()
+			x.chats = x.chats || m.chat
 			stats.count(m.Example, m.cut)
 			if m.tight {
 				stats.Tight++

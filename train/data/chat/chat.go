@@ -76,11 +76,11 @@ type conversation struct {
 	vars     *jinja.Dict
 	now      time.Time
 	size     int64 // bytes or so
-	eos      string
+	bos, eos string
 }
 
 func (in Input) conversation() (*conversation, error) {
-	c := &conversation{vars: jinja.NewDict(), now: in.Now, eos: in.EOS}
+	c := &conversation{vars: jinja.NewDict(), now: in.Now, bos: in.BOS, eos: in.EOS}
 	if c.now.IsZero() {
 		c.now = time.Now()
 	}

@@ -34,7 +34,7 @@ func (t *Template) Spans(in Input) (text string, assistant []Span, err error) {
 	}
 	f := finder{t: t, c: c, text: text}
 	for i, m := range c.messages {
-		if role, _ := m.(*jinja.Dict).Get("role"); role != "assistant" {
+		if f.role(i) != "assistant" {
 			continue
 		}
 		s, ok := f.byPrefixes(i)
@@ -48,6 +48,7 @@ func (t *Template) Spans(in Input) (text string, assistant []Span, err error) {
 			return "", nil, hint.Add(fmt.Errorf("%w: message %d: %w", tensor.ErrUnsupported, i+1, ErrNoSpans),
 				"use a template with {%% generation %%} markers (--chat-template), or train on everything with --mask-prompt=false")
 		}
+		s.To = f.closed(i, s.To)
 		f.end = s.To
 		assistant = append(assistant, s)
 	}
@@ -201,6 +202,45 @@ func (f *finder) begin(i int, content string) (int, bool) {
 		n--
 	}
 	return at + n, true
+}
+
+// closed is where the turn that ends at the byte given ends with the token that closes it, which some templates write at the next question only. What
+// stands before the first question tells that token from how questions begin.
+func (f *finder) closed(i, end int) int {
+	if i+1 == len(f.c.messages) {
+		return end
+	}
+	if f.role(i+1) != "user" {
+		return end
+	}
+	first := 0
+	for first < i && f.role(first) != "user" {
+		first++
+	}
+	before, question := contentOf(f.c.messages[first]), contentOf(f.c.messages[i+1])
+	n, m := strings.Index(f.text, before), strings.Index(f.text[end:], question)
+	if first == i || before == "" || question == "" || n < 0 || m < 0 {
+		return end
+	}
+	between := f.text[end : end+m]
+	same := 0
+	for same < len(between) && same < n && between[len(between)-1-same] == f.text[n-1-same] {
+		same++
+	}
+	header := strings.IndexByte(between[len(between)-same:], '<')
+	if header < 0 {
+		return end
+	}
+	token := strings.TrimRight(between[:len(between)-same+header], spaces)
+	if bare := strings.TrimLeft(token, spaces); bare == "" || bare != firstToken(bare) || bare == f.c.bos {
+		return end
+	}
+	return end + len(token)
+}
+
+func (f *finder) role(i int) any {
+	role, _ := f.c.messages[i].(*jinja.Dict).Get("role")
+	return role
 }
 
 // trimmed is a turn without the whitespace behind what ends it.
