@@ -59,7 +59,7 @@ Exit codes: 0 nothing failed (there may be warnings), 3 something did.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.model, "model", "", "the model that is to be trained")
-	f.Var((*pathsFlag)(&o.paths), "data", "folder or file as train takes it; may be repeated")
+	f.StringArrayVar(&o.paths, "data", nil, "folder or file as train takes it; may be repeated")
 	f.IntVar(&o.show, "show", 3, "examples to show")
 	f.IntVar(&o.length, "max-seq-length", train.DefaultConfig().MaxSeqLength, "tokens of an example; --overlong says what becomes of longer ones")
 	f.StringVar(&o.scratch, "scratch-dir", "", "directory for the tokens (default: the system's)")

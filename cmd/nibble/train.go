@@ -154,13 +154,6 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	if err := o.checkAdapters(m); err != nil {
 		return err
 	}
-	v, tok, err := m.tokenizer()
-	if err != nil {
-		return err
-	}
-	if err := o.setSampler(v, tok); err != nil {
-		return err
-	}
 	if context := int(m.arch.MaxPositionEmbeddings); o.MaxSeqLength > context {
 		a.note("examples are cut at %d tokens, the model's context", context)
 		o.MaxSeqLength = context
@@ -171,6 +164,17 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	}
 	defer set.Close()
 	a.describeData(set, o)
+	v, tok, err := m.tokenizer()
+	if err != nil {
+		return err
+	}
+	talk, err := o.talk(m, v, set)
+	if err != nil {
+		return err
+	}
+	if err := o.setSampler(v, tok, talk); err != nil {
+		return err
+	}
 	if err := o.CheckData(set.Valid != nil); err != nil {
 		return badUsage(err)
 	}
@@ -185,8 +189,11 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	if err != nil {
 		return err
 	}
+	if len(exportable) > 0 && talk.given {
+		a.note("what is exported has the chat template of %s, and not that of --chat-template; a Modelfile has the latter", o.model)
+	}
 	if o.dryRun {
-		p, err := newPreview(v, tok, set, plan, o)
+		p, err := newPreview(tok, set, plan, talk, o)
 		if err != nil {
 			return err
 		}
@@ -196,7 +203,7 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	if err != nil {
 		return err
 	}
-	r.Exports, err = a.export(ctx, exportable, o, newModelfile(m, v, o))
+	r.Exports, err = a.export(ctx, exportable, o, newModelfile(m, v, talk, o))
 	return errors.Join(a.print(r), err)
 }
 

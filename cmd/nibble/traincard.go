@@ -18,7 +18,7 @@ import (
 // pathFlags are the flags whose values are paths on the machine of the run, of which a
 // card says the last part, and privateFlags those that it does not repeat.
 var (
-	pathFlags    = []string{"model", "data", "output-dir", "config", "resume", "adapter", "scratch-dir", "export-dir", "sample-prompts"}
+	pathFlags    = []string{"model", "data", "output-dir", "config", "resume", "adapter", "scratch-dir", "export-dir", "sample-prompts", "chat-template"}
 	privateFlags = []string{"sample-prompt"}
 )
 
@@ -32,6 +32,9 @@ func given(f *pflag.FlagSet, setBy map[string]string) []string {
 		values := []string{x.Value.String()}
 		if list, ok := x.Value.(pflag.SliceValue); ok {
 			values = []string{strings.Join(list.GetSlice(), ",")}
+		}
+		if paths, ok := x.Value.(*pathsFlag); ok {
+			values = *paths
 		}
 		for _, v := range values {
 			if slices.Contains(pathFlags, x.Name) && v != "" && !(x.Name == "model" && isHubName(v)) {
@@ -91,14 +94,21 @@ func (o *trainOptions) cardSection(m *model, set *data.Set, r *trainResult) stri
 		stored = ", quantized (" + strings.Join(kindsStored(m), ", ") + ")"
 	}
 	row("base", "%s%s", o.baseName(m), stored)
-	for _, x := range []struct {
-		name string
-		d    *data.Dataset
-	}{{"training data", set.Train}, {"validation data", set.Valid}} {
-		if x.d != nil {
-			s := x.d.Stats()
-			row(x.name, "%s: %s examples, %s tokens, loss on %s", filepath.Base(x.d.Path()), thousands(int64(s.Examples)), thousands(s.Tokens), thousands(s.Labels))
+	count := func(s data.Stats) string {
+		return fmt.Sprintf("%s examples, %s tokens, loss on %s", thousands(int64(s.Examples)), thousands(s.Tokens), thousands(s.Labels))
+	}
+	split := set.Valid != nil
+	for _, f := range set.Files {
+		switch f.Part {
+		case "train":
+			row("training data", "%s: %s", filepath.Base(f.Path), count(f.Stats))
+		case "valid":
+			row("validation data", "%s: %s", filepath.Base(f.Path), count(f.Stats))
+			split = false
 		}
+	}
+	if split {
+		row("validation data", "of that, %s", count(set.Valid.Stats()))
 	}
 	if o.Full() {
 		row("method", "full fine-tuning")

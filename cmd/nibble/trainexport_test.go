@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -103,6 +102,7 @@ func TestExportsThatCannotBe(t *testing.T) {
 	dir := workspace(t)
 	rows(t, dir)
 	put(t, filepath.Join(dir, "file"), "x")
+	put(t, filepath.Join(dir, "blank"), "\n \n")
 	for want, args := range map[string][]string{
 		"no such export":               {"--export", "onnx"},
 		"no type \"q4_k_x\"":           {"--export", "gguf:q4_k_x"},
@@ -117,16 +117,20 @@ func TestExportsThatCannotBe(t *testing.T) {
 		"which is not given":           {"--export-dir", filepath.Join(dir, "x")},
 		"is a file":                    {"--export", "merged", "--export-dir", filepath.Join(dir, "file", "x")},
 		"the result is that already":   {"--export", "adapter-gguf", "--adapter-format", "gguf"},
-		"need validation data":         {"--load-best-model-at-end", "--data", filepath.Join(dir, "data/train.jsonl")},
 		"--sample-max-tokens is 0":     {"--sample-max-tokens", "0"},
 		"a prompt to be continued has": {"--sample-prompt", strings.Repeat("Once upon a time ", 10)},
-		"no prompt in it":              {"--sample-prompts", os.DevNull},
+		"no prompt in it":              {"--sample-prompts", filepath.Join(dir, "blank")},
 	} {
 		o := nibble(t, trainIn(dir, "out", args...)...)
 		require.NotEqual(t, exitDone, o.code, want)
 		require.Contains(t, o.stderr, want)
 		require.NoDirExists(t, filepath.Join(dir, "out"), want)
 	}
+	alone := trainIn(dir, "out", "--load-best-model-at-end")
+	alone[4] = filepath.Join(dir, "data/train.jsonl")
+	require.Contains(t, nibble(t, alone...).stderr, "need validation data")
+	require.NoDirExists(t, filepath.Join(dir, "out"))
+
 	// A tokenizer that GGUF cannot hold is found before the run, not after it.
 	broken := filepath.Join(dir, "stories260K", "config.json")
 	text := readFile(t, broken)

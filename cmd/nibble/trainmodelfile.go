@@ -8,7 +8,6 @@ import (
 	"github.com/seed18967229/nibble/formats/ollama"
 	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/fsx"
-	"github.com/seed18967229/nibble/train/data/chat"
 )
 
 // modelfile is what is said to Ollama of the GGUF files that a run exports.
@@ -22,48 +21,36 @@ type modelfile struct {
 const ollamaContext = 4096
 
 // newModelfile finds out what there is to say of a model.
-func newModelfile(m *model, v *vocab.Vocab, o *trainOptions) *modelfile {
+func newModelfile(m *model, v *vocab.Vocab, talk *talk, o *trainOptions) *modelfile {
 	f := &modelfile{}
 	f.NumCtx = max(ollamaContext, o.MaxSeqLength)
 	if context := int(m.arch.MaxPositionEmbeddings); context > 0 {
 		f.NumCtx = min(f.NumCtx, context)
 	}
-	t, known := templateOf(v)
+	t, known := talk.ollama()
 	switch {
 	case known:
 		f.Template, f.System, f.Stop = t.Text, t.System, t.Stop
 		f.Comments = append(f.Comments, fmt.Sprintf("The template is that of the model for conversations without tools (%s).", t.Name))
-	case v.ChatTemplate != "":
+	case talk.template != nil:
+		if talk.eos != "" {
+			f.Stop = []string{talk.eos}
+		}
 		f.notes = append(f.notes, "the Modelfile has no TEMPLATE: the model's chat template is none of those that nibble knows in Ollama's language, and Ollama looks at the one in the GGUF file itself")
 	default:
 		// Without a template Ollama hands on the prompt as it is.
 		f.notes = append(f.notes, "the model has no chat template: in Ollama it continues texts, and does not chat")
 	}
-	if end := pieceOf(v, v.EOS); end != "" && !known && v.ChatTemplate != "" {
-		f.Stop = []string{end}
-	}
 	return f
 }
 
-// templateOf returns a model's chat template in Ollama's language, false if it has none or
-// one that is not known.
-func templateOf(v *vocab.Vocab) (ollama.Template, bool) {
-	if v.ChatTemplate == "" {
+// ollama returns the chat template in Ollama's language, false if there is none or one that
+// is not known.
+func (t *talk) ollama() (ollama.Template, bool) {
+	if t.template == nil {
 		return ollama.Template{}, false
 	}
-	t, err := chat.Parse(v.ChatTemplate)
-	if err != nil {
-		return ollama.Template{}, false
-	}
-	bos, eos := pieceOf(v, v.BOS), pieceOf(v, v.EOS)
-	return ollama.Match(func(talk []ollama.Message) (string, error) {
-		in := chat.Input{AddGenerationPrompt: true, BOS: bos, EOS: eos}
-		for _, m := range talk {
-			in.Messages = append(in.Messages, map[string]any{"role": m.Role, "content": m.Content})
-		}
-		r, err := t.Render(in)
-		return r.Text, err
-	}, bos, eos)
+	return ollama.Match(func(list []ollama.Message) (string, error) { return t.render(nil, list...) }, t.bos, t.eos)
 }
 
 // pieceOf returns the text of a special token, "" for none.

@@ -94,7 +94,7 @@ func lossOn(x data.Example) []bool {
 	return loss
 }
 
-func newPreview(v *vocab.Vocab, tok *tokenizer.Tokenizer, set *data.Set, plan *train.Plan, o *trainOptions) (*preview, error) {
+func newPreview(tok *tokenizer.Tokenizer, set *data.Set, plan *train.Plan, talk *talk, o *trainOptions) (*preview, error) {
 	valid := 0
 	if set.Valid != nil {
 		valid = set.Valid.Len()
@@ -109,9 +109,9 @@ func newPreview(v *vocab.Vocab, tok *tokenizer.Tokenizer, set *data.Set, plan *t
 		return nil, err
 	}
 	p.Example = render(tok, x.Tokens, lossOn(x))
-	if t, known := templateOf(v); known {
+	if t, known := talk.ollama(); known {
 		p.ChatTemplate = t.Name
-	} else if v.ChatTemplate != "" {
+	} else if talk.template != nil {
 		p.ChatTemplate = "other"
 	}
 	return p, nil

@@ -12,11 +12,14 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/seed18967229/nibble/formats/ollama"
 	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/safeio"
 	"github.com/seed18967229/nibble/tensor"
 	"github.com/seed18967229/nibble/train"
+	"github.com/seed18967229/nibble/train/data"
+	"github.com/seed18967229/nibble/train/data/chat"
 	"github.com/seed18967229/nibble/train/data/tokenizer"
 )
 
@@ -67,8 +70,57 @@ func (o *trainOptions) readPrompts() error {
 	return nil
 }
 
+// A talk is how a model is spoken to: the chat template that its training data is made
+// with, or its own, nil for none; and whether the data is chats, which prompts are then too.
+type talk struct {
+	template *chat.Template
+	chats    bool
+	given    bool // --chat-template says another than the model's own
+	bos, eos string
+}
+
+func (o *trainOptions) talk(m *model, v *vocab.Vocab, set *data.Set) (*talk, error) {
+	t := &talk{chats: o.apply, given: o.template != "", bos: pieceOf(v, v.BOS), eos: pieceOf(v, v.EOS)}
+	for _, f := range set.Files {
+		t.chats = t.chats || strings.HasPrefix(f.What, "chat ")
+	}
+	var err error
+	if t.template, err = o.chatTemplate(m, v); err != nil && !t.chats && !t.given {
+		return t, nil // which only chats need
+	}
+	return t, err
+}
+
+// render makes the text of a conversation that the assistant is to go on with.
+func (t *talk) render(vars map[string]any, list ...ollama.Message) (string, error) {
+	in := chat.Input{AddGenerationPrompt: true, BOS: t.bos, EOS: t.eos, Vars: vars}
+	for _, m := range list {
+		in.Messages = append(in.Messages, map[string]any{"role": m.Role, "content": m.Content})
+	}
+	r, err := t.template.Render(in)
+	return r.Text, err
+}
+
+// prompt returns the tokens of a prompt: a text, or what a user says.
+func (o *trainOptions) prompt(text string, t *talk, v *vocab.Vocab, tok *tokenizer.Tokenizer) ([]int32, error) {
+	if !t.chats || t.template == nil {
+		return tok.EncodeWith(text, tokenizer.Options{BOS: v.AddBOS}), nil
+	}
+	var vars map[string]any
+	if o.vars != "" {
+		if err := json.Unmarshal([]byte(o.vars), &vars); err != nil {
+			return nil, badUsage(fmt.Errorf("--chat-template-kwargs: %w", err))
+		}
+	}
+	text, err := t.render(vars, ollama.Message{Role: ollama.User, Content: text})
+	if err != nil {
+		return nil, err
+	}
+	return tok.EncodeWith(text, tokenizer.Options{BOS: v.AddBOS && !strings.HasPrefix(text, t.bos), ParseSpecial: true}), nil
+}
+
 // setSampler says what the prompts are in tokens. A text of 0 tokens cannot be continued.
-func (o *trainOptions) setSampler(v *vocab.Vocab, tok *tokenizer.Tokenizer) error {
+func (o *trainOptions) setSampler(v *vocab.Vocab, tok *tokenizer.Tokenizer, t *talk) error {
 	if len(o.SamplePrompts) == 0 {
 		return nil
 	}
@@ -87,7 +139,10 @@ func (o *trainOptions) setSampler(v *vocab.Vocab, tok *tokenizer.Tokenizer) erro
 		},
 	}
 	for i, p := range o.SamplePrompts {
-		tokens := tok.EncodeWith(p, tokenizer.Options{BOS: v.AddBOS})
+		tokens, err := o.prompt(p, t, v, tok)
+		if err != nil {
+			return fmt.Errorf("prompt %d to be continued: %w", i+1, err)
+		}
 		if len(tokens) == 0 {
 			return badUsage(fmt.Errorf("prompt %d to be continued is %q, which has no token", i+1, p))
 		}

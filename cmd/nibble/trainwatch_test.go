@@ -187,3 +187,42 @@ func TestModelCardOfARun(t *testing.T) {
 	require.NotContains(t, card, dir)
 	require.NotContains(t, card, "secret")
 }
+
+// TestSamplesOfChats has prompts said by the user where the data is chats.
+func TestSamplesOfChats(t *testing.T) {
+	dir := workspace(t)
+	template := `{% for m in messages %}{{ bos_token if loop.first }}{{ m['role'] + ': ' + m['content'] + eos_token }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}`
+	put(t, filepath.Join(dir, "chat.jinja"), template)
+	put(t, filepath.Join(dir, "data/train.jsonl"), `{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}`+"\n")
+	args := trainIn(dir, "out", "--chat-template", filepath.Join(dir, "chat.jinja"), "--sample-prompt", "Who?", "--sample-max-tokens", "6", "--quiet", "--max-seq-length", "64", "--iters", "2")
+	ok(t, args...)
+	log, err := readLog(filepath.Join(dir, "out", logName))
+	require.NoError(t, err)
+	m, err := openModel(filepath.Join(dir, "stories260K"))
+	require.NoError(t, err)
+	defer m.Close()
+	v, tok, err := m.tokenizer()
+	require.NoError(t, err)
+	o := trainOptions{}
+	o.template = filepath.Join(dir, "chat.jinja")
+	talk := &talk{chats: true, bos: "<s>", eos: "</s>"}
+	talk.template, err = o.chatTemplate(m, v)
+	require.NoError(t, err)
+	prompt, err := o.prompt("Who?", talk, v, tok)
+	require.NoError(t, err)
+	require.Equal(t, []int32{v.BOS}, prompt[:1])
+	require.NotEqual(t, v.BOS, prompt[1], "one beginning")
+	require.Contains(t, prompt, v.EOS)
+	require.Contains(t, tok.Decode(prompt), "assistant:")
+	require.NotEmpty(t, log[0].Samples[0].Text)
+	require.Equal(t, "Who?", log[0].Samples[0].Prompt)
+	text := ok(t, append(args, "--dry-run", "--output-dir", filepath.Join(dir, "dry"))...)
+	require.Contains(t, text, "\u27e6")
+	set, err := (&app{quiet: true}).openData(&trainOptions{dataFlags: dataFlags{paths: []string{filepath.Join(dir, "data")}, packing: noPacking, rowFlags: rowFlags{template: o.template, overlong: "truncate"}}, Config: train.DefaultConfig()}, m)
+	require.NoError(t, err)
+	defer set.Close()
+	told, err := o.talk(m, v, set)
+	require.NoError(t, err)
+	require.True(t, told.chats && told.given)
+	require.Contains(t, text, "chat template: there is one")
+}
