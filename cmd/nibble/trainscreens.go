@@ -99,7 +99,7 @@ type screens struct {
 // newScreens takes the port of the page, so that one that is taken shows before anything
 // else happens.
 func (a *app) newScreens(o *trainOptions, plan *train.Plan) (*screens, error) {
-	s := &screens{app: a, o: o, plan: plan, pace: chart.Average{Keep: 0.9}, broken: make(map[string]error)}
+	s := &screens{app: a, o: o, plan: plan, broken: make(map[string]error)}
 	if o.screens.live == "" {
 		return s, nil
 	}
@@ -113,7 +113,6 @@ func (a *app) newScreens(o *trainOptions, plan *train.Plan) (*screens, error) {
 // begin shows the run, with what was logged of it before it was resumed.
 func (s *screens) begin(steps int, from *train.Checkpoint) {
 	s.steps, s.first = steps, from.State.Step
-	s.loss.Keep = smoothing(steps)
 	method := map[string]string{"lora": "LoRA", "dora": "DoRA", "full": "Full fine-tuning"}[s.o.FineTuneType]
 	s.board = live.NewBoard(live.Run{
 		Program: "nibble " + version, Command: "nibble " + commandLine(os.Args[1:]),
@@ -134,10 +133,6 @@ func (s *screens) begin(steps int, from *train.Checkpoint) {
 	s.bar = s.progressSaying("train", int64(steps), itemsUnit, decor.CountersNoUnit("%d/%d"), decor.Any(func(decor.Statistics) string { return s.board.Line() }))
 	s.bar.skip(int64(s.first))
 }
-
-// smoothing says how much an old loss counts for the smoothed one: the longer the run, the
-// more.
-func smoothing(steps int) float64 { return 1 - 1/min(max(float64(steps)/30, 5), 200) }
 
 // take reckons with a record, and puts it on the board.
 func (s *screens) take(r train.Record) {
@@ -295,7 +290,7 @@ func (s *screens) draw() {
 	}
 	series := []chart.Series{
 		{Name: "training", Style: chart.Faint, Points: raw},
-		{Name: "training, smoothed", Style: chart.Strong, Points: chart.Smooth(raw, s.loss.Keep)},
+		{Name: "training, smoothed", Style: chart.Strong, Points: chart.Smooth(raw)},
 		{Name: "validation", Style: chart.Dotted, Points: eval},
 	}
 	if len(best) > 0 {
@@ -306,7 +301,7 @@ func (s *screens) draw() {
 			return chart.Lines("Loss", "step", "cross-entropy, nats per token", svg, series...)
 		})
 	}
-	s.detail("%s, %s and %s: the loss of %d steps, smoothed over about %.0f; %d evaluations", picturePNG, pictureSVG, runPage, len(raw), 1/(1-s.loss.Keep), len(eval))
+	s.detail("%s, %s and %s: the loss of %d steps, each and smoothed, and of %d evaluations", picturePNG, pictureSVG, runPage, len(raw), len(eval))
 }
 
 // save writes a file of the output directory.

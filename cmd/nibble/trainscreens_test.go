@@ -2,9 +2,12 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	bin "encoding/binary"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
+	"fmt"
 	"image/png"
 	"io"
 	"math"
@@ -20,6 +23,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/seed18967229/nibble/train"
 )
 
 // What a run prints: lines in a pipe, a stream of objects with --json, results alone with
@@ -347,4 +352,74 @@ func TestDiskFullForScreens(t *testing.T) {
 		}
 	})
 	require.Equal(t, int64(len(steps)), steps[len(steps)-1], "there is no gap")
+}
+
+// What a record may hold beside figures is on every screen.
+func TestScreensShowSamplesAndNotes(t *testing.T) {
+	dir := t.TempDir()
+	var stdout, stderr bytes.Buffer
+	a := &app{out: &stdout, err: &stderr}
+	o := &trainOptions{model: "models/m", data: "d", out: dir, report: 1, Config: train.DefaultConfig()}
+	o.screens.reportTo = "tensorboard"
+	s, err := a.newScreens(o, &train.Plan{Total: 1 << 30, Trainable: 5, Params: 100})
+	require.NoError(t, err)
+	s.begin(3, &train.Checkpoint{})
+	for i, loss := range []float64{4, 3, 2.5, 2.75} {
+		r := train.Record{Step: i, EvalLoss: &loss, Best: i < 3, Samples: []train.Sample{{Prompt: "Once\n", Text: fmt.Sprint("upon ", i)}}}
+		if i > 0 {
+			r.Loss, r.LearningRate, r.Elapsed = loss+0.5, 1e-4, float64(i)
+		}
+		if i == 2 {
+			r.Notes = []string{"the weights do not move"}
+		}
+		s.log(r)
+	}
+	s.end(nil)
+	for _, line := range []string{
+		`step 0/3  validation loss 4.0000  perplexity 54.6` + "\n",
+		`step 2/3  validation loss 2.5000  perplexity 12.18  best so far`,
+		`step 3/3  validation loss 2.7500  perplexity 15.64` + "\n",
+		`step 1/3  sample "Once\nupon 1"`,
+		`step 2/3  warning: the weights do not move`,
+	} {
+		require.Contains(t, stderr.String(), line)
+	}
+	require.Contains(t, stdout.String(), filepath.Join(dir, runPage))
+	svg := readFile(t, filepath.Join(dir, pictureSVG))
+	require.Contains(t, svg, ">best, 2.5000<")
+
+	m := regexp.MustCompile(`(?s)<script id="data" type="application/json">(.*?)</script>`).FindStringSubmatch(readFile(t, filepath.Join(dir, runPage)))
+	require.NotNil(t, m)
+	var page struct {
+		Evals []struct {
+			S    int
+			Best bool
+		}
+		Samples []struct{ List []train.Sample }
+		Notes   []struct{ Text string }
+	}
+	require.NoError(t, json.Unmarshal([]byte(m[1]), &page))
+	require.Len(t, page.Evals, 4)
+	require.True(t, page.Evals[2].Best)
+	require.False(t, page.Evals[3].Best)
+	require.Equal(t, []train.Sample{{Prompt: "Once\n", Text: "upon 3"}}, page.Samples[3].List)
+	require.Equal(t, "the weights do not move", page.Notes[0].Text)
+
+	files, err := filepath.Glob(filepath.Join(dir, eventsDir, "*"))
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+	events := readFile(t, files[0])
+	for _, text := range []string{"samples/0/text_summary", "    Once\n    upon 3", "notes/text_summary", "    the weights do not move", "args/text_summary"} {
+		require.Contains(t, events, text)
+	}
+	require.Equal(t, map[int64]float32{0: 4, 1: 3, 2: 2.5, 3: 2.75}, scalars(t, filepath.Join(dir, eventsDir))["eval/loss"])
+
+	// A run that failed says why on its page.
+	s, err = a.newScreens(o, &train.Plan{})
+	require.NoError(t, err)
+	s.begin(3, &train.Checkpoint{})
+	s.log(train.Record{Step: 1, Loss: 1})
+	s.end(errors.New("step 2: the loss is NaN"))
+	page2 := readFile(t, filepath.Join(dir, runPage))
+	require.Contains(t, page2, `"status":"failed","why":"step 2: the loss is NaN"`)
 }

@@ -247,23 +247,24 @@ func ticks(low, high float64) []plot.Tick {
 	return out
 }
 
-// Average is an exponential moving average, each old value counting for Keep of the new
-// average; corrected at the start, where there is little to average.
+// Average smooths values that come one after another: an exponential moving average over
+// about as many as a tenth of those there were, but not fewer than 5 and not more than 200.
+// So it follows the steep start of a curve, and is calm where that is flat.
 type Average struct {
-	Keep        float64
-	sum, weight float64
+	n, mean float64
 }
 
 // Add returns the average with one more value.
 func (a *Average) Add(y float64) float64 {
-	a.sum, a.weight = a.Keep*a.sum+(1-a.Keep)*y, a.Keep*a.weight+(1-a.Keep)
-	return a.sum / a.weight
+	a.n++
+	a.mean += (y - a.mean) / min(a.n, max(5, a.n/10), 200)
+	return a.mean
 }
 
 // Smooth returns the Average of points at each of them.
-func Smooth(points []Point, keep float64) []Point {
+func Smooth(points []Point) []Point {
 	out := make([]Point, len(points))
-	avg := Average{Keep: keep}
+	var avg Average
 	for i, p := range points {
 		out[i] = Point{p.X, avg.Add(p.Y)}
 	}

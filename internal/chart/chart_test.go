@@ -17,7 +17,7 @@ func TestLines(t *testing.T) {
 	for _, series := range [][]Series{
 		nil,
 		{{"none", Strong, nil}},
-		{{"raw", Faint, raw}, {"smooth", Strong, Smooth(raw[:2], 0.9)}, {"eval", Dotted, []Point{{0, 5}}}, {"best", Ring, []Point{{0, 5}}}},
+		{{"raw", Faint, raw}, {"smooth", Strong, Smooth(raw[:2])}, {"eval", Dotted, []Point{{0, 5}}}, {"best", Ring, []Point{{0, 5}}}},
 	} {
 		b, err := Lines("Loss", "step", "nats", false, series...)
 		require.NoError(t, err)
@@ -82,11 +82,19 @@ func TestTicks(t *testing.T) {
 }
 
 func TestSmooth(t *testing.T) {
-	require.Empty(t, Smooth(nil, 0.9))
-	s := Smooth([]Point{{1, 2}, {2, 2}, {3, 2}}, 0.9)
-	for _, p := range s {
+	require.Empty(t, Smooth(nil))
+	var flat, steps []Point
+	for i := range 1000 {
+		flat = append(flat, Point{float64(i), 2})
+		steps = append(steps, Point{float64(i), float64(i / 500)})
+	}
+	for _, p := range Smooth(flat) {
 		require.InDelta(t, 2, p.Y, 1e-12, "the average of a constant is the constant")
 	}
-	s = Smooth([]Point{{1, 0}, {2, 1}}, 0.5)
-	require.InDelta(t, 2.0/3, s[1].Y, 1e-12)
+	s := Smooth(steps)
+	require.Equal(t, 0.0, s[499].Y)
+	require.InDelta(t, 1.0/50, s[500].Y, 1e-3, "one of 500 counts for a fiftieth")
+	require.InDelta(t, 1-math.Exp(-1), s[550].Y, 0.02)
+	s = Smooth([]Point{{1, 0}, {2, 1}, {3, 5}})
+	require.Equal(t, []Point{{1, 0}, {2, 0.5}, {3, 2}}, s, "at first it is the mean of all")
 }

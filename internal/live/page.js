@@ -184,7 +184,7 @@ class Chart {
     // Sizes are written in the unit of the largest.
     const div = spec.bytes ? 1024 ** sizeUnit(high) : 1;
     this.unit.textContent = spec.bytes ? sizeUnits[sizeUnit(high)] : spec.unit;
-    const [marks, step] = ticks(low / div, high / div, height / 55);
+    const [marks, step] = ticks(low / div, high / div, height / (spec.wide ? 55 : 42));
     const write = spec.tick || ((v) => (Math.abs(v) >= 10000 ? grouped(v) : v.toFixed(Math.max(0, Math.min(6, -Math.floor(Math.log10(step) + 1e-9))))));
     const names = marks.map(write);
     const left = 16 + 6.6 * Math.max(...names.map((n) => n.length)), right = width - 12, top = 8, bottom = height - (spec.wide ? 40 : 24);
@@ -218,10 +218,12 @@ class Chart {
     }
     const best = spec.best && bestEval();
     if (best && !this.off.has(spec.series[2])) {
-      const bx = x(best.s), by = y(best.l), text = `best ${loss(best.l)} at step ${grouped(best.s)}`;
-      root.append(svg("circle", { class: "best", cx: f(bx), cy: f(by), r: 8 }));
-      const end = bx + 7 * text.length + 16 > right;
-      root.append(svg("text", { class: "halo", x: f(end ? Math.min(right, bx + 8) : bx + 12), y: f(by > top + 30 ? by - 14 : by + 24), "text-anchor": end ? "end" : "start" }, text));
+      root.append(svg("circle", { class: "best", cx: f(x(best.s)), cy: f(y(best.l)), r: 8 }));
+    }
+    if (spec.best) {
+      this.best ??= this.keys.appendChild(html("span", "key", html("i", "ring"), html("span")));
+      this.best.hidden = !best;
+      if (best) this.best.lastChild.textContent = `best, ${loss(best.l)} at step ${grouped(best.s)}`;
     }
     this.cross = svg("line", { class: "cross", y1: top, y2: bottom, visibility: "hidden" });
     root.append(this.cross);
@@ -293,12 +295,14 @@ const drawn = charts.map((c) => new Chart(c));
 $("charts").append(...drawn.map((c) => c.figure));
 
 const cards = {};
+for (const name of ["loss", "eval", "speed", "rate", "memory", "wait"]) {
+  cards[name] = html("div", "card", html("b"), html("span"));
+  cards[name].hidden = true;
+  $("cards").append(cards[name]);
+}
 function card(name, value, say) {
-  let c = cards[name];
-  if (!c) {
-    c = cards[name] = html("div", "card", html("b"), html("span"));
-    $("cards").append(c);
-  }
+  const c = cards[name];
+  c.hidden = false;
   c.firstChild.textContent = value;
   c.lastChild.textContent = say;
 }
@@ -324,8 +328,8 @@ function show() {
   $("title").textContent = run.title;
   const part = total ? Math.floor(100 * state.step / total) + " %" : "";
   document.title = (state.status === "running" ? part + " · " : "") + (p ? "loss " + loss(p.m) + " · " : "") + run.title;
-  $("sub").textContent = `${run.method} of ${run.model} on ${run.data}, into ${run.output}. ${grouped(run.trainable)} of ${grouped(run.params)} parameters are trained (${few(100 * run.trainable / Math.max(1, run.params))} %).`;
-  $("command").textContent = run.command;
+  $("sub").textContent = `${run.method} of ${run.model} on ${run.data}, into ${run.output}. ${grouped(run.trainable)} of ${grouped(run.params)} parameters are trained (${few(100 * run.trainable / Math.max(1, run.params))}\u00a0%).`;
+  $("command").replaceChildren(...run.command.split(/ (?=-)/).flatMap((part) => [html("span", "", part), " "]));
   $("command").hidden = !run.command;
   $("why").textContent = state.why || "";
   $("why").hidden = !state.why;

@@ -278,3 +278,25 @@ func TestHosts(t *testing.T) {
 		require.Equal(t, want, h.allow(host), host)
 	}
 }
+
+// Whatever a Host says, it is answered only if it is an address or a name of this machine.
+func FuzzAllow(f *testing.F) {
+	for _, s := range []string{"localhost:8080", "127.0.0.1", "[::1]:80", "evil.example", "localhost.evil.example:80", "127.0.0.1.evil.example", ":80", "[localhost]", "\x00"} {
+		f.Add(s)
+	}
+	h := hostsOf("127.0.0.1")
+	f.Fuzz(func(t *testing.T, host string) {
+		if !h.allow(host) {
+			return
+		}
+		name := host
+		if n, _, err := net.SplitHostPort(host); err == nil {
+			name = n
+		}
+		name = strings.Trim(strings.TrimSuffix(strings.ToLower(name), "."), "[]")
+		zoneless, _, _ := strings.Cut(name, "%")
+		if name != "localhost" && net.ParseIP(zoneless) == nil {
+			t.Fatalf("%q is answered", host)
+		}
+	})
+}
