@@ -155,3 +155,20 @@ func TestWhatCannotBeShownIsRefused(t *testing.T) {
 		require.Contains(t, hint.Of(err), "{% generation %}", name)
 	}
 }
+
+// Turns are looked for by rendering once for each, which a conversation of very many would make long. Markers have no such bound.
+func TestManyMessages(t *testing.T) {
+	many := talk(make([]string, 20_000)...)
+	tm, ok := chat.Named("chatml")
+	require.True(t, ok)
+	_, spans, err := tm.Spans(chat.Input{Messages: many})
+	require.NoError(t, err)
+	require.Len(t, spans, 10_000)
+
+	plain, err := chat.Parse("{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}")
+	require.NoError(t, err)
+	_, _, err = plain.Spans(chat.Input{Messages: many})
+	require.ErrorIs(t, err, chat.ErrNoSpans)
+	_, _, err = plain.Spans(chat.Input{Messages: many[:1000]})
+	require.NoError(t, err)
+}
