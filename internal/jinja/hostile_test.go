@@ -181,3 +181,22 @@ func FuzzRender(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParse(f *testing.F) {
+	_, all := snippets(f)
+	for _, s := range all {
+		f.Add(s.Source)
+	}
+	f.Add("{%- raw -%}{{ x }}{% endraw +%}\n{#- c +#}\n")
+	f.Fuzz(func(t *testing.T, source string) {
+		_, err := jinja.Parse(source)
+		if err == nil {
+			return
+		}
+		var e *jinja.Error
+		require.ErrorAs(t, err, &e)
+		require.Contains(t, []jinja.Kind{jinja.Syntax, jinja.Limit}, e.Kind)
+		require.Positive(t, e.Column)
+		require.LessOrEqual(t, e.Line, 1+strings.Count(source, "\n")+strings.Count(source, "\r"))
+	})
+}
