@@ -137,7 +137,7 @@ func (f *finder) byPrefixes(i int) (Span, bool) {
 		return Span{}, false
 	}
 	with, ok := f.upTo(i+1, false)
-	if !ok || f.prompts(i, before, with) {
+	if !ok || f.prompts(i, with) {
 		return Span{}, false
 	}
 	if !strings.HasPrefix(f.text, with) {
@@ -154,10 +154,12 @@ func (f *finder) byPrefixes(i int) (Span, bool) {
 	return s, s.To > s.From
 }
 
-// prompts tells whether the template ends every text with a generation prompt, asked or not: then nothing says where message i ends. prompt is what
-// it gives before the message when asked, with what it gives with it when not.
-func (f *finder) prompts(i int, prompt, with string) bool {
-	if before, ok := f.upTo(i, false); !ok || before != prompt || before == "" {
+// prompts tells whether the template ends every text with a generation prompt, asked or not: then nothing says where message i ends. with is what the
+// conversation renders to with that message.
+func (f *finder) prompts(i int, with string) bool {
+	n := max(i, 1)
+	asked, ok := f.upTo(n, true)
+	if before, ok2 := f.upTo(n, false); !ok || !ok2 || before != asked {
 		return false
 	}
 	question := jinja.NewDict()
@@ -167,6 +169,9 @@ func (f *finder) prompts(i int, prompt, with string) bool {
 	content := contentOf(f.c.messages[i])
 	tail := ending(with, 32*enough)
 	if n := strings.LastIndex(with, lastLine(content)); content != "" && n >= 0 {
+		if len(lastLine(content)) < enough {
+			n = max(0, n-8*enough) // a word that may be anywhere
+		}
 		tail = with[n:]
 	}
 	return ok && !strings.Contains(after, tail) && !strings.Contains(after, strings.TrimSuffix(tail, f.c.eos))
@@ -190,7 +195,7 @@ func (f *finder) byAlignment(i int) (Span, bool) {
 		}
 	}
 	with, ok := f.upTo(i+1, false)
-	if prompt, _ := f.upTo(i, true); !ok || f.prompts(i, prompt, with) {
+	if !ok || f.prompts(i, with) {
 		return Span{}, false
 	}
 	bare := strings.TrimRight(strings.TrimSuffix(with, f.c.eos), spaces)
@@ -241,8 +246,7 @@ func (f *finder) begin(i int, content string) (int, bool) {
 		at = f.end + n
 	}
 	if !ok || !ok2 || at < f.end || !strings.HasPrefix(prompt, before) {
-		n := strings.Index(f.text[f.end:], content)
-		return f.end + n, content != "" && n >= 0
+		return f.find(content)
 	}
 	prompt = prompt[len(before):]
 	n := common(prompt, f.text[at:])
@@ -251,6 +255,26 @@ func (f *finder) begin(i int, content string) (int, bool) {
 		n--
 	}
 	return at + n, true
+}
+
+// find is where a message's text is next in the whole. A short one must stand alone, as a turn does.
+func (f *finder) find(content string) (int, bool) {
+	for at := f.end; content != ""; {
+		n := strings.Index(f.text[at:], content)
+		if n < 0 {
+			break
+		}
+		at += n
+		before := strings.TrimSuffix(f.text[:at], " ")
+		after := f.text[at+len(content):]
+		opened := before == "" || strings.IndexByte(">]:\n", before[len(before)-1]) >= 0
+		closed := after == "" || strings.IndexByte("<[\n", after[0]) >= 0
+		if len(content) >= enough || opened && closed {
+			return at, true
+		}
+		at++
+	}
+	return 0, false
 }
 
 // closed is where the turn that ends at the byte given ends with the token that closes it, which some templates write at the next question only. What
