@@ -14,7 +14,7 @@ type Limits struct {
 }
 
 // DefaultLimits are far above what templates of models need for a conversation of some hundred messages.
-var DefaultLimits = Limits{Steps: 1_000_000, Memory: 16 << 20, Output: 8 << 20, Depth: 1500}
+var DefaultLimits = Limits{Steps: 1_000_000, Memory: 8 << 20, Output: 4 << 20, Depth: 1500}
 
 func (l Limits) withDefaults() Limits {
 	d := DefaultLimits

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -111,4 +112,39 @@ func TestSnippetsRenderAsJinjaDoes(t *testing.T) {
 			require.Equal(t, s.Message, e.Message, s.Source)
 		}
 	}
+}
+
+func TestErrorsSayWhere(t *testing.T) {
+	for source, want := range map[string]string{
+		"a\n  {{ 1 + 'x' }}":                          "template line 2, column 8: unsupported operand type(s) for +: 'int' and 'str'",
+		"é{{ raise_exception('no') }}":                "template line 1, column 20: no",
+		"{% if 1 %}\n{% for x in [1] %}\n{% endif %}": "template line 3, column 4: Encountered unknown tag 'endif'. Jinja was looking for the following tags: 'endfor' or 'else'. The innermost block that needs to be closed is 'for'.",
+		"\r\n\r\n{{ x | nope }}":                      "template line 3, column 8: No filter named 'nope'.",
+		"{{ 9223372036854775807 + 1 }}":               "template line 1, column 24: the result is no integer of 64 bits",
+		"{% include 'x' %}":                           "template line 1, column 4: {% include %} is refused: a chat template has nothing to load",
+	} {
+		_, err := render(source, jinja.NewDict())
+		require.EqualError(t, err, want, source)
+	}
+}
+
+// One template, rendered by several at once.
+func TestConcurrentRendering(t *testing.T) {
+	vars, _ := snippets(t)
+	tm, err := jinja.Parse("{% for u in users | sort(attribute='name') %}{{ u | tojson(sort_keys=true) }}{{ loop.last }}{% endfor %}{{ d | dictsort }}{{ l[::-1] }}")
+	require.NoError(t, err)
+	want, err := tm.Render(vars, jinja.Options{})
+	require.NoError(t, err)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 50 {
+				got, err := tm.Render(vars, jinja.Options{})
+				if err != nil || got.Text != want.Text {
+					t.Errorf("%v: %q", err, got.Text)
+				}
+			}
+		})
+	}
+	all.Wait()
 }

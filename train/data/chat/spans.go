@@ -13,6 +13,11 @@ import (
 // ErrNoSpans is what Spans wraps where it cannot tell what the assistant wrote.
 var ErrNoSpans = errors.New("the template does not show which text is the assistant's")
 
+const advice = "use a template with {%% generation %%} markers (--chat-template), or train on everything with --mask-prompt=false"
+
+// maxMessages bounds how many messages are rendered as often as there are turns.
+const maxMessages = 1000
+
 // Spans makes the text of a whole conversation and says what of it the assistant writes, for the loss: from behind what the generation prompt
 // gives up to and with what ends the turn. Whitespace behind that is not the assistant's, unless nothing else ends it.
 //
@@ -32,11 +37,16 @@ func (t *Template) Spans(in Input) (text string, assistant []Span, err error) {
 	if usable {
 		return text, marked, nil
 	}
-	f := finder{t: t, c: c, text: text}
+	if len(c.messages) > maxMessages {
+		return "", nil, hint.Add(fmt.Errorf("%w: %d messages in one conversation; without markers the turns of at most %d are looked for: %w",
+			tensor.ErrUnsupported, len(c.messages), maxMessages, ErrNoSpans), advice)
+	}
+	f := finder{t: t, c: c, text: text, known: map[prefix]rendering{}}
 	for i, m := range c.messages {
 		if f.role(i) != "assistant" {
 			continue
 		}
+		f.forget(i)
 		s, ok := f.byPrefixes(i)
 		if !ok {
 			s, ok = f.byAlignment(i)
@@ -45,8 +55,7 @@ func (t *Template) Spans(in Input) (text string, assistant []Span, err error) {
 			continue
 		}
 		if !ok {
-			return "", nil, hint.Add(fmt.Errorf("%w: message %d: %w", tensor.ErrUnsupported, i+1, ErrNoSpans),
-				"use a template with {%% generation %%} markers (--chat-template), or train on everything with --mask-prompt=false")
+			return "", nil, hint.Add(fmt.Errorf("%w: message %d: %w", tensor.ErrUnsupported, i+1, ErrNoSpans), advice)
 		}
 		s.To = f.closed(i, s.To)
 		f.end = s.To
@@ -61,20 +70,60 @@ type finder struct {
 	c    *conversation
 	text string
 	end  int // of the last turn found
+	// What is known of the beginnings of the conversation: of the turn under way and the one before.
+	known map[prefix]rendering
+}
+
+type prefix struct {
+	n      int
+	prompt bool
+}
+
+type rendering struct {
+	text string
+	ok   bool
+}
+
+// upTo is what the first n messages render to, with a generation prompt or without, and whether they do.
+func (f *finder) upTo(n int, prompt bool) (string, bool) {
+	if !prompt {
+		switch n {
+		case 0:
+			return "", true
+		case len(f.c.messages):
+			return f.text, true
+		}
+	}
+	key := prefix{n, prompt}
+	r, ok := f.known[key]
+	if !ok {
+		r.text, r.ok = f.render(f.c.messages[:n], prompt)
+		f.known[key] = r
+	}
+	return r.text, r.ok
 }
 
 func (f *finder) render(messages []jinja.Value, prompt bool) (string, bool) {
-	if len(messages) == 0 && !prompt {
-		return "", true
-	}
 	s, _, _, err := f.t.render(f.c, messages, prompt, false)
 	return s, err == nil
+}
+
+// forget drops what the turns from message i on do not ask for, so that memory does not grow with the conversation.
+func (f *finder) forget(i int) {
+	for k := range f.known {
+		if k.n < i {
+			delete(f.known, k)
+		}
+	}
 }
 
 // silent tells whether a message has nothing that could be learnt.
 func silent(m *jinja.Dict) bool {
 	for k, v := range m.All {
-		if v != nil && v != "" && k != "role" {
+		if k == "role" || k == "name" || v == "" {
+			continue
+		}
+		if l, ok := v.(*jinja.List); !ok || len(l.Items) > 0 {
 			return false
 		}
 	}
@@ -83,12 +132,12 @@ func silent(m *jinja.Dict) bool {
 
 // byPrefixes finds message i between what is rendered before it and what is rendered with it.
 func (f *finder) byPrefixes(i int) (Span, bool) {
-	before, ok := f.render(f.c.messages[:i], true)
+	before, ok := f.upTo(i, true)
 	if !ok || !strings.HasPrefix(f.text, before) {
 		return Span{}, false
 	}
-	with, ok := f.render(f.c.messages[:i+1], false)
-	if !ok || f.prompts(i, before, with) {
+	with, ok := f.upTo(i+1, false)
+	if !ok || f.prompts(i, with) {
 		return Span{}, false
 	}
 	if !strings.HasPrefix(f.text, with) {
@@ -105,10 +154,12 @@ func (f *finder) byPrefixes(i int) (Span, bool) {
 	return s, s.To > s.From
 }
 
-// prompts tells whether the template ends every text with a generation prompt, asked or not: then nothing says where message i ends. prompt is what
-// it gives before the message when asked, with what it gives with it when not.
-func (f *finder) prompts(i int, prompt, with string) bool {
-	if before, ok := f.render(f.c.messages[:i], false); !ok || before != prompt || before == "" {
+// prompts tells whether the template ends every text with a generation prompt, asked or not: then nothing says where message i ends. with is what the
+// conversation renders to with that message.
+func (f *finder) prompts(i int, with string) bool {
+	n := max(i, 1)
+	asked, ok := f.upTo(n, true)
+	if before, ok2 := f.upTo(n, false); !ok || !ok2 || before != asked {
 		return false
 	}
 	question := jinja.NewDict()
@@ -118,6 +169,9 @@ func (f *finder) prompts(i int, prompt, with string) bool {
 	content := contentOf(f.c.messages[i])
 	tail := ending(with, 32*enough)
 	if n := strings.LastIndex(with, lastLine(content)); content != "" && n >= 0 {
+		if len(lastLine(content)) < enough {
+			n = max(0, n-8*enough) // a word that may be anywhere
+		}
 		tail = with[n:]
 	}
 	return ok && !strings.Contains(after, tail) && !strings.Contains(after, strings.TrimSuffix(tail, f.c.eos))
@@ -140,8 +194,8 @@ func (f *finder) byAlignment(i int) (Span, bool) {
 			window = from + n
 		}
 	}
-	with, ok := f.render(f.c.messages[:i+1], false)
-	if prompt, _ := f.render(f.c.messages[:i], true); !ok || f.prompts(i, prompt, with) {
+	with, ok := f.upTo(i+1, false)
+	if !ok || f.prompts(i, with) {
 		return Span{}, false
 	}
 	bare := strings.TrimRight(strings.TrimSuffix(with, f.c.eos), spaces)
@@ -183,8 +237,8 @@ func ending(s string, n int) string { return s[max(0, len(s)-n):] }
 
 // begin is where the text of message i begins.
 func (f *finder) begin(i int, content string) (int, bool) {
-	before, ok := f.render(f.c.messages[:i], false)
-	prompt, ok2 := f.render(f.c.messages[:i], true)
+	before, ok := f.upTo(i, false)
+	prompt, ok2 := f.upTo(i, true)
 	at := len(before)
 	if ok && ok2 && i > 0 && !strings.HasPrefix(f.text, before) {
 		n, alike := align(f.text[f.end:], before)
@@ -192,8 +246,7 @@ func (f *finder) begin(i int, content string) (int, bool) {
 		at = f.end + n
 	}
 	if !ok || !ok2 || at < f.end || !strings.HasPrefix(prompt, before) {
-		n := strings.Index(f.text[f.end:], content)
-		return f.end + n, content != "" && n >= 0
+		return f.find(content)
 	}
 	prompt = prompt[len(before):]
 	n := common(prompt, f.text[at:])
@@ -202,6 +255,26 @@ func (f *finder) begin(i int, content string) (int, bool) {
 		n--
 	}
 	return at + n, true
+}
+
+// find is where a message's text is next in the whole. A short one must stand alone, as a turn does.
+func (f *finder) find(content string) (int, bool) {
+	for at := f.end; content != ""; {
+		n := strings.Index(f.text[at:], content)
+		if n < 0 {
+			break
+		}
+		at += n
+		before := strings.TrimSuffix(f.text[:at], " ")
+		after := f.text[at+len(content):]
+		opened := before == "" || strings.IndexByte(">]:\n", before[len(before)-1]) >= 0
+		closed := after == "" || strings.IndexByte("<[\n", after[0]) >= 0
+		if len(content) >= enough || opened && closed {
+			return at, true
+		}
+		at++
+	}
+	return 0, false
 }
 
 // closed is where the turn that ends at the byte given ends with the token that closes it, which some templates write at the next question only. What

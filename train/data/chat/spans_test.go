@@ -27,7 +27,7 @@ func TestSpansOfTheMaterial(t *testing.T) {
 	for _, tm := range templates {
 		parsed, err := chat.Parse(tm.Source)
 		require.NoError(t, err)
-		found, refused := 0, []string{}
+		found, prefixes, aligned, refused := 0, 0, 0, []string{}
 		for _, c := range contexts {
 			in := c.input(t)
 			in.AddGenerationPrompt, in.ContinueFinalMessage = false, false
@@ -43,6 +43,9 @@ func TestSpansOfTheMaterial(t *testing.T) {
 				continue
 			}
 			found++
+			p, a := parsed.Ways(in)
+			require.Equal(t, len(spans), p+a, "%s %s", tm.Name, c.Name)
+			prefixes, aligned = prefixes+p, aligned+a
 			checkSpans(t, tm.Name+" "+c.Name, c, text, spans)
 			if c.Name == "turns" {
 				fmt.Fprintf(&report, "%s\n", tm.Name)
@@ -51,7 +54,7 @@ func TestSpansOfTheMaterial(t *testing.T) {
 				}
 			}
 		}
-		fmt.Fprintf(&report, "%s: %d conversations, refused: %s\n", tm.Name, found, strings.Join(refused, " "))
+		fmt.Fprintf(&report, "%s: %d conversations; %d turns by prefixes, %d by alignment; refused: %s\n", tm.Name, found, prefixes, aligned, strings.Join(refused, " "))
 	}
 	if *update {
 		require.NoError(t, os.WriteFile("testdata/spans.txt", []byte(report.String()), 0o644))
@@ -154,4 +157,21 @@ func TestWhatCannotBeShownIsRefused(t *testing.T) {
 		require.True(t, errors.Is(err, chat.ErrNoSpans), "%s: %v", name, err)
 		require.Contains(t, hint.Of(err), "{% generation %}", name)
 	}
+}
+
+// Turns are looked for by rendering once for each, which a conversation of very many would make long. Markers have no such bound.
+func TestManyMessages(t *testing.T) {
+	many := talk(make([]string, 20_000)...)
+	tm, ok := chat.Named("chatml")
+	require.True(t, ok)
+	_, spans, err := tm.Spans(chat.Input{Messages: many})
+	require.NoError(t, err)
+	require.Len(t, spans, 10_000)
+
+	plain, err := chat.Parse("{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}")
+	require.NoError(t, err)
+	_, _, err = plain.Spans(chat.Input{Messages: many})
+	require.ErrorIs(t, err, chat.ErrNoSpans)
+	_, _, err = plain.Spans(chat.Input{Messages: many[:1000]})
+	require.NoError(t, err)
 }
