@@ -5,7 +5,7 @@ characters, bytes that are not UTF-8, long runs.
 
 Trains small models with the settings that the models of testdata do not have, and writes hard.json.gz: the texts, and for each
 model and each text the beginning of the SHA-256 of its tokens (numbers with commas between them) by SentencePiece ("spm") and by
-tokenizers ("hf", of a SentencePiece model as transformers' SpmConverter makes it). With --check the material's large
+tokenizers ("hf", of a SentencePiece model as transformers' SpmConverter makes it), and of what those decode to. With --check the material's large
 tokenizers, which are not in testdata, are written to a file beside it for interop/tokens.
 """
 
@@ -85,7 +85,11 @@ def valid(b):
 
 
 def digest(ids):
-    return hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()[:10]
+    return short(",".join(map(str, ids)))
+
+
+def short(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 RULES = "41\t61\nC5\t61 6F\n66 69\tFB01\n20 26 20\t20 2B 20\n1\t\n301\t\n65 301\tE9\n9\t20\nA\t20\nD\t20\nD A\t20\nA8\t20 308\n"
@@ -122,6 +126,9 @@ def spm_json(data):
         parts += [normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), SPACE)]
     tok.normalizer = normalizers.Sequence(parts)
     tok.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="first")
+    tok.decoder = decoders.Metaspace(SPACE, prepend_scheme="first")
+    if m.trainer_spec.byte_fallback:
+        tok.decoder = decoders.Sequence([decoders.ByteFallback(), tok.decoder])
     return tok
 
 
@@ -175,9 +182,12 @@ def main():
     def spm(name, data):
         sp = SentencePieceProcessor(model_proto=data)
         sets.setdefault(name, {})["spm"] = [digest(sp.encode(t)) for t in texts]
+        sets[name]["spm decoded"] = [short(sp.decode(sp.encode(t))) for t in texts]
 
     def hf(name, tok):
-        sets.setdefault(name, {})["hf"] = [digest(tok.encode(valid(t), add_special_tokens=False).ids) for t in texts]
+        ids = [tok.encode(valid(t), add_special_tokens=False).ids for t in texts]
+        sets.setdefault(name, {})["hf"] = [digest(i) for i in ids]
+        sets[name]["hf decoded"] = [short(tok.decode(i, skip_special_tokens=False)) for i in ids]
 
     work = Path("/tmp/hard_tokens")
     work.mkdir(exist_ok=True)
@@ -196,9 +206,9 @@ def main():
     wp = wordpiece_json(text)
     (args.out / "wordpiece.json.gz").write_bytes(gzip.compress(wp.to_str().encode(), 9, mtime=0))
     hf("wordpiece", wp)
-    sets["wordpiece"]["decoded"] = [hashlib.sha256(wp.decode(wp.encode(valid(t), add_special_tokens=False).ids).encode()).hexdigest()[:10] for t in texts]
     gpt2 = Tokenizer(models.BPE.from_file(str(m / "gpt2/lora-nlg/vocab.json"), str(m / "gpt2/lora-nlg/vocab.bpe")))
     gpt2.pre_tokenizer = pre_tokenizers.ByteLevel(False)
+    gpt2.decoder = decoders.ByteLevel()
     hf("gpt-2", gpt2)
     out = {"tokenizers": __version__, "sentencepiece": sentencepiece.__version__, "texts": [base64.b64encode(t).decode() for t in texts], "sets": sets}
     (args.out / "hard.json.gz").write_bytes(gzip.compress(json.dumps(out, separators=(",", ":")).encode(), 9, mtime=0))

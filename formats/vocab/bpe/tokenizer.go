@@ -144,7 +144,7 @@ type encoder struct {
 	normalize normalizer // nil for none
 	first     sink       // the beginning of the pre-tokenizer
 	word      word
-	cache     map[string][]int32
+	cache     map[string]cachedWord
 
 	find  *[2]matcher
 	track bool
@@ -154,7 +154,7 @@ type encoder struct {
 }
 
 func (t *Tokenizer) newEncoder() *encoder {
-	e := &encoder{t: t, word: t.model.newWord(), cache: map[string][]int32{}}
+	e := &encoder{t: t, word: t.model.newWord(), cache: map[string]cachedWord{}}
 	if t.normalize != nil {
 		e.normalize = t.normalize()
 	}
@@ -211,9 +211,15 @@ func (e *encoder) add(id int32, p piece, end int) {
 	}
 }
 
+// cachedWord are the tokens of a short word, and where each ends in it.
+type cachedWord struct {
+	ids  []int32
+	ends []uint8
+}
+
 // addWord adds the tokens of a word.
 func (e *encoder) addWord(p piece) {
-	if e.track || len(p.s) > maxCachedWord {
+	if len(p.s) > maxCachedWord {
 		for _, s := range e.word.split(p.s) {
 			if !s.gone {
 				e.add(s.id, p, int(s.end))
@@ -221,17 +227,24 @@ func (e *encoder) addWord(p piece) {
 		}
 		return
 	}
-	ids, ok := e.cache[p.s]
+	c, ok := e.cache[p.s]
 	if !ok {
 		for _, s := range e.word.split(p.s) {
 			if !s.gone {
-				ids = append(ids, s.id)
+				c.ids = append(c.ids, s.id)
+				c.ends = append(c.ends, uint8(s.end))
 			}
 		}
 		if len(e.cache) >= maxCached {
 			clear(e.cache)
 		}
-		e.cache[strings.Clone(p.s)] = ids
+		e.cache[strings.Clone(p.s)] = c
 	}
-	e.ids = append(e.ids, ids...)
+	if !e.track {
+		e.ids = append(e.ids, c.ids...)
+		return
+	}
+	for i, id := range c.ids {
+		e.add(id, p, int(c.ends[i]))
+	}
 }

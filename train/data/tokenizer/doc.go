@@ -9,11 +9,15 @@
 // sentencepiece_processor.cc), which is also what llama.cpp's SPM tokenizer
 // does: of all adjacent pieces, those that make the piece of the highest score
 // are joined first, the leftmost among equals, until nothing can be joined. A
-// character without a piece becomes its bytes.
+// character without a piece becomes its bytes. A model of type unigram has the pieces
+// that are together the most probable (src/unigram_model.cc). Text is normalized by the
+// model's own table, if it has one.
 //
 // Its text is processed word by word, where a word ends between two characters
 // that are not adjacent in any piece. No join can cross such a place, so the result
-// is that of the whole text, in memory that does not grow with it.
+// is that of the whole text, in memory that does not grow with it. (Probabilities are added
+// up anew for each word. SentencePiece adds them up for all of the text in 32 bits, so
+// that ways of the same probability can end another way in it.)
 //
 // For both, a byte that is not part of valid UTF-8 counts as the character U+FFFD,
 // and added tokens are taken out of the text before anything else, the longest

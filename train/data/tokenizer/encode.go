@@ -47,7 +47,14 @@ type encoder struct {
 	symbols []symbol
 	queue   heap.Queue[pair]
 	lattice *unigram.Lattice // of a model of probabilities
-	cache   map[string][]int32
+	cache   map[string]cachedWord
+	within  bool // ends are counted in the word
+}
+
+// cachedWord are the tokens of a short word, and where each ends in it.
+type cachedWord struct {
+	ids  []int32
+	ends []uint8
 }
 
 func (e *encoder) reset() {
@@ -274,16 +281,15 @@ func (e *encoder) finish() {
 
 // flush splits the word.
 func (e *encoder) flush() {
-	switch {
-	case e.track || len(e.word) > maxCachedWord:
+	if len(e.word) > maxCachedWord {
 		e.split()
-	default:
-		ids, ok := e.cache[string(e.word)]
+	} else {
+		c, ok := e.cache[string(e.word)]
 		if !ok {
-			ids = e.remember()
+			c = e.remember()
 		}
-		for _, id := range ids {
-			e.add(id, 0)
+		for i, id := range c.ids {
+			e.add(id, e.endOf(int(c.ends[i])))
 		}
 	}
 	e.word = e.word[:0]
@@ -291,17 +297,21 @@ func (e *encoder) flush() {
 }
 
 // remember splits the word and enters the result in the cache.
-func (e *encoder) remember() []int32 {
-	n, unknown := len(e.ids), e.unknown
-	e.unknown = false
+func (e *encoder) remember() cachedWord {
+	ids, ends, unknown, track := len(e.ids), len(e.ends), e.unknown, e.track
+	e.unknown, e.track, e.within = false, true, true
 	e.split()
-	ids := append([]int32(nil), e.ids[n:]...)
-	e.ids, e.unknown = e.ids[:n], unknown
+	c := cachedWord{ids: append([]int32(nil), e.ids[ids:]...)}
+	for _, end := range e.ends[ends:] {
+		c.ends = append(c.ends, uint8(end))
+	}
+	e.ids, e.ends = e.ids[:ids], e.ends[:ends]
+	e.unknown, e.track, e.within = unknown, track, false
 	if len(e.cache) >= maxCached {
 		clear(e.cache)
 	}
-	e.cache[string(e.word)] = ids
-	return ids
+	e.cache[string(e.word)] = c
+	return c
 }
 
 // add appends one token. Text without pieces in a row is one Unknown piece.
@@ -342,7 +352,10 @@ func (e *encoder) emit(start, end int) {
 
 // endOf returns where the first n bytes of the word end in the text.
 func (e *encoder) endOf(n int) int {
-	if !e.track {
+	switch {
+	case e.within:
+		return n
+	case !e.track:
 		return 0
 	}
 	return e.wordEnds[n-1]

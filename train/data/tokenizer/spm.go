@@ -90,7 +90,7 @@ func newSPM(v *vocab.Vocab) (*spm, error) {
 }
 
 func (t *spm) newEncoder() *encoder {
-	e := &encoder{t: t, cache: map[string][]int32{}}
+	e := &encoder{t: t, cache: map[string]cachedWord{}}
 	if t.probable != nil {
 		e.lattice = t.probable.NewLattice()
 	}

@@ -37,7 +37,7 @@ type decoder interface {
 // It returns an error that wraps tensor.ErrMalformed if the vocabulary is not
 // valid, and one that wraps tensor.ErrUnsupported if it does not say how text is
 // split (a GGUF file with a pre-tokenizer that is not known) or says what is not
-// done: an Unused piece that can be made in two ways, a user-defined piece with a
+// done: an Unused piece that can be joined in two ways, a user-defined piece with a
 // space where extra spaces are removed.
 func New(v *vocab.Vocab) (*Tokenizer, error) {
 	if err := v.Validate(); err != nil {
@@ -121,7 +121,8 @@ func (t *Tokenizer) EncodeOffsetsWith(text string, special bool) (ids []int32, e
 //
 // Only as much of the text is kept in memory as the tokens before it can depend on.
 // If that is more than 64 MiB, for SentencePiece more than 16 MiB in one word, the
-// error wraps tensor.ErrUnsupported.
+// error wraps tensor.ErrUnsupported. (For a tokenizer.json that puts something in front
+// of a text, as Metaspace does, it can be all of the text.)
 func (t *Tokenizer) EncodeReader(r io.Reader, yield func(ids []int32) error) error {
 	return t.engine.read(r, yield)
 }

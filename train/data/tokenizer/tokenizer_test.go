@@ -257,7 +257,7 @@ func BenchmarkEncode(b *testing.B) {
 				tok.Encode(text)
 			}
 		})
-		b.Run(name+"/offsets", func(b *testing.B) { // without the memory of words
+		b.Run(name+"/offsets", func(b *testing.B) {
 			b.SetBytes(int64(len(text)))
 			for b.Loop() {
 				tok.EncodeOffsets(text)
