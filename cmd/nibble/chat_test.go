@@ -201,8 +201,9 @@ func TestChatTemplates(t *testing.T) {
 	o := nibble(t, "chat", "--model", base)
 	require.Equal(t, exitInput, o.code)
 	require.Contains(t, o.stderr, "no chat template")
-	require.Contains(t, o.stderr, "--chat-template FILE")
-	o = nibble(t, "chat", "--model", base, "--chat-template", "chatml")
+	require.Contains(t, o.stderr, "--chat-template")
+	require.Len(t, chatted(t, []string{"Hello"}, "--model", base, "--max-tokens", "3", "--chat-template", "chatml"), 1)
+	o = nibble(t, "chat", "--model", base, "--chat-template", "nothing")
 	require.Equal(t, exitUsage, o.code)
 	require.Contains(t, o.stderr, "no such file")
 

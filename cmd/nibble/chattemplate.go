@@ -28,7 +28,7 @@ type templateFlags struct {
 }
 
 func (o *templateFlags) flags(f *pflag.FlagSet) {
-	f.StringVar(&o.name, "chat-template", "", "a template for the prompt: a file, or the name of one of the model's")
+	f.StringVar(&o.name, "chat-template", "", "a template for the prompt: a file, or the name of one of the model's or of: "+strings.Join(chat.Names(), ", "))
 	f.StringVar(&o.system, "system", "", "the system message")
 }
 
@@ -59,13 +59,9 @@ func (w *writer) template(o *templateFlags) (renderer, error) {
 		}
 		return plainText, nil
 	}
-	from, source, err := w.templateSource(o.name)
+	from, t, err := w.findTemplate(o.name)
 	if err != nil {
 		return nil, err
-	}
-	t, err := chat.Parse(source)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", from, err)
 	}
 	in := chat.Input{AddGenerationPrompt: true, Special: map[string]string{}, Now: time.Now()}
 	for name, id := range map[string]int32{"bos_token": w.vocab.BOS, "eos_token": w.vocab.EOS, "unk_token": w.vocab.UNK, "sep_token": w.vocab.SEP, "pad_token": w.vocab.PAD} {
@@ -87,31 +83,46 @@ func (w *writer) template(o *templateFlags) (renderer, error) {
 	}, nil
 }
 
-// templateSource returns a template, and where it is from: of a file, or of the model by
-// its name, "" being the model's first.
-func (w *writer) templateSource(name string) (from, source string, err error) {
+// findTemplate returns a template, and where it is from: one of the model's by its name,
+// "" being its first, a file, or one of those that nibble knows.
+func (w *writer) findTemplate(name string) (from string, t *chat.Template, err error) {
 	from = w.model.Path + ": the chat template"
-	names := []string{"default"}
-	for _, t := range w.vocab.ChatTemplates {
-		if t.Name == name {
-			return from + " " + name, t.Template, nil
+	source := ""
+	var names []string
+	if w.vocab.ChatTemplate != "" {
+		names = []string{"default"}
+	}
+	for _, x := range w.vocab.ChatTemplates {
+		if names = append(names, x.Name); x.Name == name {
+			from, source = from+" "+name, x.Template
 		}
-		names = append(names, t.Name)
 	}
 	switch {
-	case (name == "" || name == names[0]) && w.vocab.ChatTemplate != "":
-		return from, w.vocab.ChatTemplate, nil
-	case name == "" && len(names) > 1:
-		return "", "", badUsage(hint.Add(fmt.Errorf("%s: it has chat templates and none is the default", w.model.Path), "give --chat-template %s", strings.Join(names[1:], " or ")))
+	case source != "":
+	case (name == "" || name == "default") && w.vocab.ChatTemplate != "":
+		source = w.vocab.ChatTemplate
+	case name == "" && len(names) > 0:
+		return "", nil, badUsage(hint.Add(fmt.Errorf("%s: it has chat templates and none is the default", w.model.Path), "give --chat-template %s", strings.Join(names, " or ")))
 	case name == "":
-		return "", "", hint.Add(fmt.Errorf("%s: %w: it has no chat template", w.model.Path, tensor.ErrUnsupported),
-			"give a file with one as --chat-template FILE, or do without: nibble chat --ignore-chat-template, nibble generate without --chat")
+		return "", nil, hint.Add(fmt.Errorf("%s: %w: it has no chat template", w.model.Path, tensor.ErrUnsupported),
+			"give one with --chat-template, a file or one of: %s; or do without: nibble chat --ignore-chat-template, nibble generate without --chat", strings.Join(chat.Names(), ", "))
+	default:
+		text, err := safeio.ReadFile(name, maxTemplate)
+		if errors.Is(err, fs.ErrNotExist) {
+			if t, known := chat.Named(name); known {
+				return "the chat template " + name, t, nil
+			}
+			return "", nil, badUsage(hint.Add(fmt.Errorf("--chat-template %s: there is no such file, and no template by that name", name), "there are: %s", strings.Join(append(names, chat.Names()...), ", ")))
+		}
+		if err != nil {
+			return "", nil, err
+		}
+		from, source = name, string(text)
 	}
-	text, err := safeio.ReadFile(name, maxTemplate)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", "", badUsage(hint.Add(fmt.Errorf("--chat-template %s: there is no such file, and the model has no template by that name", name), "its templates are: %s", strings.Join(names, ", ")))
+	if t, err = chat.Parse(source); err != nil {
+		return "", nil, fmt.Errorf("%s: %w", from, err)
 	}
-	return name, string(text), err
+	return from, t, nil
 }
 
 // plainText is a conversation without a template: its messages, a line each.

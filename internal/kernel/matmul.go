@@ -1,6 +1,9 @@
 package kernel
 
-import "runtime"
+import (
+	"runtime"
+	"sync"
+)
 
 // A Matrix is the weight of a linear layer, rows x cols, in whatever encoding.
 // It is decoded by rows as it is used and never exists whole as float32, unless
@@ -262,12 +265,17 @@ func decodePanel(dst []float32, w Matrix, row int) error {
 // Each is Parallel for calls that can fail; it returns the error of the lowest
 // failing call.
 func Each(n int, work int64, f func(i int) error) error {
-	errs := make([]error, n)
-	Parallel(n, work, func(i int) { errs[i] = f(i) })
-	for _, err := range errs {
-		if err != nil {
-			return err
+	var mu sync.Mutex
+	var first error
+	lowest := n
+	Parallel(n, work, func(i int) {
+		if err := f(i); err != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			if i < lowest {
+				lowest, first = i, err
+			}
 		}
-	}
-	return nil
+	})
+	return first
 }

@@ -37,7 +37,8 @@ func mulTSmall(y, x []float32, m int, w Matrix) error {
 	}
 	switch w := w.(type) {
 	case Dense:
-		return batches(smallBatch, func(at, n int) error {
+		// Of the narrow matrices of adapters more at a time.
+		return batches(smallBatch*max(1, smallCols/max(1, cols)), func(at, n int) error {
 			use.dots(y[at:], rows, x, cols, m, w.Data[at*cols:], cols, n, cols)
 			return nil
 		})

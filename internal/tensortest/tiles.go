@@ -11,7 +11,8 @@ import (
 )
 
 // TestTiles checks that tiles have the bits that whole rows have, write nothing
-// beside them, and are refused where there are none.
+// beside them, and are refused where there are none; and that what is a tensor.Dotter
+// multiplies by what it decodes.
 func TestTiles(t *testing.T, rows tensor.Rows, shape tensor.Shape) {
 	t.Helper()
 	tiles, ok := rows.(tensor.Tiles)
@@ -45,6 +46,9 @@ func TestTiles(t *testing.T, rows tensor.Rows, shape tensor.Shape) {
 			}
 		}
 	}
+	if d, ok := rows.(tensor.Dotter); ok {
+		testDots(t, d, all, h, w)
+	}
 	dst := make([]float32, (h+1)*(w+step))
 	require.NoError(t, tiles.ReadTile(nil, 0, 0, 0, 0, 0))
 	require.Error(t, tiles.ReadTile(dst, w, 0, h+1, 0, w), "rows beyond the last")
@@ -59,4 +63,49 @@ func TestTiles(t *testing.T, rows tensor.Rows, shape tensor.Shape) {
 	if step > 1 && w > step {
 		_ = tiles.ReadTile(dst, w, 0, min(1, h), 1, step) // an error or the right values: no panic
 	}
+}
+
+func testDots(t *testing.T, d tensor.Dotter, all []float32, h, w int) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(18, uint64(w)))
+	finite := func(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+	for m := 1; m <= 5 && h > 0 && w > 0; m++ {
+		row := rng.IntN(h)
+		n := 1 + rng.IntN(h-row)
+		x, y := make([]float32, m*w), make([]float32, m*(n+1))
+		for i := range x {
+			x[i] = float32(rng.NormFloat64())
+		}
+		for i := range y {
+			y[i] = 3
+		}
+		require.NoError(t, d.DotRows(y[:m*(n+1)-1], n+1, x, m, row, n))
+		for i, got := range y {
+			j := i % (n + 1)
+			if j == n {
+				require.Equal(t, float32(3), got, "beside the product")
+				continue
+			}
+			sum, largest, size := 3.0, 0.0, 3.0
+			for k, v := range all[(row+j)*w:][:w] {
+				p := float64(x[i/(n+1)*w+k]) * float64(v)
+				sum, size, largest = sum+p, size+math.Abs(p), max(largest, math.Abs(float64(v)))
+			}
+			if !finite(sum) {
+				require.False(t, finite(float64(got)), "a sum that is not finite: %v", got)
+				continue
+			}
+			if size > 1e30 {
+				continue
+			}
+			// Where a value is the difference of two, they count.
+			bound := (size + 64*largest) * float64(w+2) * 0x1p-24
+			require.InDelta(t, sum, got, bound, "row %d of x, row %d", i/(n+1), row+j)
+		}
+	}
+	if w == 0 {
+		return
+	}
+	require.Error(t, d.DotRows(make([]float32, h+1), h+1, make([]float32, w), 1, 0, h+1), "rows beyond the last")
+	require.Error(t, d.DotRows(make([]float32, 1), 1, make([]float32, w), 1, -1, 1), "a row before the first")
 }

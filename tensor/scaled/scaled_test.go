@@ -156,6 +156,26 @@ func TestDecode(t *testing.T) {
 }
 
 // A tensor without elements is nothing but a header, whatever scales lie beside it.
+// In memory a weight has tiles, and is multiplied as it is: with scales for rows that do not
+// begin together with a block of columns too.
+func TestTiles(t *testing.T) {
+	for _, h := range []Header{
+		{Element: tensor.I8, Source: tensor.F16, Rows: 9, BlockRows: 1, BlockCols: 200, Factor: float32(1) / 127},
+		{Element: tensor.F8_E4M3, Source: tensor.BF16, Rows: 9, BlockRows: 4, BlockCols: 72, Factor: 1},
+		{Element: tensor.F8_E5M2, Source: tensor.BF16, Rows: 3, BlockRows: 2, BlockCols: 128, Factor: 1},
+		{Element: tensor.F8_E4M3, Source: tensor.BF16, Rows: 9, BlockRows: 9, BlockCols: 200, Factor: 0.3},
+	} {
+		shape := tensor.Shape{9, 200}
+		src, weight, scale := pair(t, h, shape, 77)
+		v := view(t, src, h, weight, scale)
+		info, err := v.Info("w")
+		require.NoError(t, err)
+		rows, err := codecs.Open(info, tensor.Memory(tensortest.Bytes(t, v, "w")))
+		require.NoError(t, err)
+		tensortest.TestTiles(t, rows, shape)
+	}
+}
+
 func TestNoElements(t *testing.T) {
 	for _, shape := range []tensor.Shape{{0}, {0, 5}, {5, 0}, {2, 0, 3}} {
 		h := Header{Element: tensor.I8, Source: tensor.F32, Rows: 1, BlockRows: 1, BlockCols: 1, Factor: 1}

@@ -21,27 +21,30 @@ import (
 	"github.com/seed18967229/nibble/train/optim"
 )
 
-// nf4Model returns the weights of a model whose linear layers of blocks are NF4 with
-// double quantization, of random codes.
+// nf4Tensor returns a weight in NF4 with double quantization, of random codes.
+func nf4Tensor(rng *rand.ChaCha8, t arch.Tensor) tensortest.Tensor {
+	elems := tensor.Shape(t.Dims).Elems()
+	absmax := make([]float32, elems/64)
+	for i := range absmax {
+		absmax[i] = 0.04 + 0.02*float32(i%7)/7
+	}
+	h := nf4.Header{BlockSize: 64, Double: true, Source: tensor.BF16}
+	blob := make([]byte, h.Sections(elems).Size())
+	_, _ = rng.Read(blob)
+	h = h.Assemble(blob, elems, absmax, nf4.Double(absmax, nf4.Mean(absmax)))
+	return tensortest.Tensor{Info: h.Info(t.Name, tensor.NF4, t.Dims), Data: blob}
+}
+
+// nf4Model returns the weights of a model whose linear layers of blocks are NF4.
 func nf4Model(b *testing.B, a *arch.Model) tensor.Source {
 	rng := rand.NewChaCha8([32]byte{1})
 	var list []tensortest.Tensor
 	for i, t := range a.Tensors() {
-		if !t.Linear || t.Layer < 0 {
-			x := tensortest.Normal(t.Name, t.Dims, 0.02, uint64(i))
-			list = append(list, x)
-			continue
+		if t.Linear && t.Layer >= 0 {
+			list = append(list, nf4Tensor(rng, t))
+		} else {
+			list = append(list, tensortest.Normal(t.Name, t.Dims, 0.02, uint64(i)))
 		}
-		elems := tensor.Shape(t.Dims).Elems()
-		absmax := make([]float32, elems/64)
-		for i := range absmax {
-			absmax[i] = 0.04 + 0.02*float32(i%7)/7
-		}
-		h := nf4.Header{BlockSize: 64, Double: true, Source: tensor.BF16}
-		blob := make([]byte, h.Sections(elems).Size())
-		_, _ = rng.Read(blob)
-		h = h.Assemble(blob, elems, absmax, nf4.Double(absmax, nf4.Mean(absmax)))
-		list = append(list, tensortest.Tensor{Info: h.Info(t.Name, tensor.NF4, t.Dims), Data: blob})
 	}
 	return tensortest.NewSource(b, nil, list...)
 }

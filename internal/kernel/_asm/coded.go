@@ -47,7 +47,7 @@ func codedLoops() {
 		{name: "E5M2", elems: 64, bytes: 64, rowScale: true, constants: (*decoder).perRow, block: (*decoder).e5M2},
 		{name: "Q8_0", elems: 32, bytes: 34, unroll: 4, scaled: true, block: (*decoder).q8_0},
 		{name: "Q4_0", elems: 32, bytes: 18, unroll: 4, scaled: true, decodes: true, constants: (*decoder).eights, block: (*decoder).q4_0},
-		{name: "Q5_0", elems: 32, bytes: 22, unroll: 4, scaled: true, decodes: true, block: (*decoder).q5_0},
+		{name: "Q5_0", elems: 32, bytes: 22, unroll: 4, scaled: true, decodes: true, constants: (*decoder).sixteens, block: (*decoder).q5_0},
 		{name: "MXFP4", elems: 32, bytes: 17, unroll: 2, decodes: true, constants: (*decoder).valuesE2M1, block: (*decoder).mxfp4},
 		{name: "IQ4_NL", elems: 32, bytes: 18, unroll: 4, scaled: true, decodes: true, constants: (*decoder).valuesIQ4, block: (*decoder).iq4_NL},
 		{name: "IQ4_XS", elems: 256, bytes: 136, decodes: true, constants: (*decoder).valuesIQ4, block: (*decoder).iq4_XS},
@@ -450,6 +450,13 @@ func (d *decoder) signed(at int, src Mem, scale Op) {
 func (d *decoder) fours() { d.loadTable("fours", func(i int) int { return i }) }
 
 func (d *decoder) eights() { d.loadTable("eights", func(i int) int { return i - 8 }) }
+
+// sixteens is what 4 bits of 5 are, less 16.
+func (d *decoder) sixteens() {
+	if d.rows > 0 {
+		d.loadTable("sixteens", func(i int) int { return i - 16 })
+	}
+}
 
 // loadTable loads the values of 4 bits, where there is a register that holds them.
 func (d *decoder) loadTable(name string, f func(i int) int) {
@@ -992,6 +999,23 @@ func (d *decoder) split(src Mem) reg.VecVirtual {
 
 func (d *decoder) q5_0(src Mem, at int) {
 	scale := d.blockScale(src)
+	if d.table != nil {
+		// Products of a float16 and five bits are exact, and so is their sum.
+		more, a, b, k := ZMM(), ZMM(), ZMM(), K()
+		VMULPS_BCST(d.l.data(16), scale, more)
+		VMULPS(scale, d.table, scale)
+		VPMOVZXBD(src.Offset(6), a)
+		VPSRLD(Imm(4), a, b)
+		VPERMPS(scale, a, a)
+		VPERMPS(scale, b, b)
+		KMOVD(src.Offset(2), k)
+		VADDPS(more, a, k, a)
+		KSHIFTRD(Imm(16), k, k)
+		VADDPS(more, b, k, b)
+		d.put(at, a)
+		d.put(at+16, b)
+		return
+	}
 	v, bits := d.split(src.Offset(6)), YMM()
 	VPBROADCASTD(src.Offset(2), bits)
 	VPSHUFB(bytesOf("eighths", 32, func(i int) byte { return byte(i / 8) }), bits, bits)
