@@ -90,7 +90,8 @@ func PanelBytes(m, rows, cols int) int64 {
 // Sums of up to kStep products are rounded once per product and then added to y, in
 // the order of cols; the plain Go variant rounds more often. The result depends on
 // neither the number of workers nor the encoding of w, and is the same for the AVX2
-// and AVX-512 variants where m > smallM.
+// and AVX-512 variants where m > smallM. Fewer rows are multiplied by what w is stored
+// as, if it is Dots, in the order that this has for it.
 func MulT(y, x []float32, m int, w Matrix, add bool) error {
 	return MulTPlus(y, x, m, w, add, LowRank{})
 }
