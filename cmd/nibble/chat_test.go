@@ -20,8 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// talk runs a command with lines on its standard input.
-func talk(t *testing.T, input string, args ...string) output {
+// nibbleReading runs a command with lines on its standard input.
+func nibbleReading(t *testing.T, input string, args ...string) output {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.Command(binary, args...)
@@ -36,7 +36,7 @@ func talk(t *testing.T, input string, args ...string) output {
 // chatted returns the answers of a chat over lines.
 func chatted(t *testing.T, lines []string, args ...string) []chatAnswer {
 	t.Helper()
-	o := talk(t, strings.Join(lines, "\n")+"\n", append([]string{"chat", "--json"}, args...)...)
+	o := nibbleReading(t, strings.Join(lines, "\n")+"\n", append([]string{"chat", "--json"}, args...)...)
 	require.Equal(t, exitDone, o.code, o.stderr)
 	var out []chatAnswer
 	for line := range strings.Lines(o.stdout) {
@@ -121,7 +121,7 @@ func TestChatAdapters(t *testing.T) {
 	require.Empty(t, got[1].Adapter)
 	require.Equal(t, "other", got[3].Adapter)
 
-	o := talk(t, "", append([]string{"chat", "--model", base}, "--adapter", lora, "--adapter", "qwen2-lora="+file)...)
+	o := nibbleReading(t, "", append([]string{"chat", "--model", base}, "--adapter", lora, "--adapter", "qwen2-lora="+file)...)
 	require.Equal(t, exitUsage, o.code)
 	require.Contains(t, o.stderr, "NAME=DIR")
 }
@@ -163,10 +163,10 @@ func TestChatCommands(t *testing.T) {
 	require.Equal(t, contents(chatted(t, []string{"One", "Two"}, hot...)), contents(chatted(t, []string{"One", "Two"}, append(hot, "--threads", "1")...)))
 
 	// A pipe has the answers and nothing else.
-	o := talk(t, "One\nTwo\n", append([]string{"chat"}, flags...)...)
+	o := nibbleReading(t, "One\nTwo\n", append([]string{"chat"}, flags...)...)
 	require.Equal(t, plain[0]+"\n"+plain[1]+"\n", o.stdout)
 	require.Contains(t, o.stderr, "/s;")
-	o = talk(t, "One", append([]string{"chat", "-q"}, flags...)...)
+	o = nibbleReading(t, "One", append([]string{"chat", "-q"}, flags...)...)
 	require.Equal(t, plain[0]+"\n", o.stdout)
 	require.Empty(t, o.stderr)
 }
@@ -185,7 +185,7 @@ func TestChatContextIsFull(t *testing.T) {
 	}
 	require.Positive(t, dropped)
 	require.Zero(t, dropped%2, "a message goes with its answer")
-	o := talk(t, "One\n"+long+"\nTwo\nThree\nFour\nFive\n", append([]string{"chat"}, flags...)...)
+	o := nibbleReading(t, "One\n"+long+"\nTwo\nThree\nFour\nFive\n", append([]string{"chat"}, flags...)...)
 	require.Equal(t, exitDone, o.code)
 	require.Contains(t, o.stderr, "the context has 90")
 	require.Contains(t, o.stderr, "the oldest 2 messages are dropped")
@@ -221,7 +221,7 @@ func TestChatTemplates(t *testing.T) {
 	require.Equal(t, want.PromptTokens, got.PromptTokens, "with one bos, the template's")
 
 	require.NoError(t, os.WriteFile(file, []byte("{{ raise_exception('no ' + messages[0].role) }}"), 0o600))
-	o = talk(t, "Hello\nHello\n", "chat", "--model", base, "--chat-template", file)
+	o = nibbleReading(t, "Hello\nHello\n", "chat", "--model", base, "--chat-template", file)
 	require.Equal(t, exitDone, o.code)
 	require.Equal(t, 2, strings.Count(o.stderr, "no user"), o.stderr)
 	require.NoError(t, os.WriteFile(file, []byte("{% for %}"), 0o600))
@@ -325,7 +325,7 @@ func TestGenerateFlags(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte("Once upon a time"), 0o600))
 	require.Equal(t, want.Text, run("--prompt-file", path).Text)
 	for _, more := range [][]string{nil, {"--prompt-file", "-"}} {
-		o := talk(t, "Once upon a time\n", append([]string{"generate", "--model", base, "--max-tokens", "30"}, more...)...)
+		o := nibbleReading(t, "Once upon a time\n", append([]string{"generate", "--model", base, "--max-tokens", "30"}, more...)...)
 		require.Equal(t, want.Prompt+want.Text+"\n", o.stdout)
 		require.Empty(t, o.stderr)
 	}
@@ -400,7 +400,7 @@ func TestGenerateInMemory(t *testing.T) {
 	require.Equal(t, exitFailed, o.code)
 	require.Contains(t, o.stderr, "hint: give --memory")
 	// A chat takes what there is.
-	o = talk(t, "Once upon\n", "chat", "--model", model, "--ignore-chat-template", "--max-tokens", "3", "--memory", "48MiB")
+	o = nibbleReading(t, "Once upon\n", "chat", "--model", model, "--ignore-chat-template", "--max-tokens", "3", "--memory", "48MiB")
 	require.Equal(t, exitDone, o.code, o.stderr)
 }
 
