@@ -93,6 +93,7 @@ type evalResult struct {
 	Tokens     int     `json:"tokens"`
 	Examples   int     `json:"examples"`
 	Truncated  int     `json:"truncated,omitempty"`
+	Dropped    int     `json:"dropped,omitempty"`
 
 	// Llama is the figure by llama-perplexity's rule, of a text that is long
 	// enough for it.
@@ -122,6 +123,9 @@ func (r *evalResult) text(w io.Writer) {
 	fmt.Fprintf(w, "  plain             %s tokens in %d windows or examples of up to %d\n", thousands(int64(r.Tokens)), r.Examples, r.Length)
 	if r.Truncated > 0 {
 		fmt.Fprintf(w, "  cut               %d examples were longer\n", r.Truncated)
+	}
+	if r.Dropped > 0 {
+		fmt.Fprintf(w, "  left out          %d examples that were longer\n", r.Dropped)
 	}
 	if l := r.Llama; l != nil {
 		fmt.Fprintf(w, "  llama-perplexity  loss %.4f, perplexity %.4f over %d chunks of %d\n", l.Loss, l.Perplexity, l.Chunks, r.Length)
@@ -183,7 +187,7 @@ func (a *app) eval(ctx context.Context, o *evalOptions) error {
 	defer ev.engine.Close()
 
 	start := time.Now()
-	r := &evalResult{Model: o.model, Adapter: o.adapter, Data: o.data, Length: o.length, Examples: d.Len(), Truncated: d.Stats().Truncated}
+	r := &evalResult{Model: o.model, Adapter: o.adapter, Data: o.data, Length: o.length, Examples: d.Len(), Truncated: d.Stats().Truncated, Dropped: d.Stats().Dropped}
 	passes := []pass{{what: "eval", n: d.Len(), add: func(b *trainmodel.Batch, i int) error {
 		ex, err := d.Example(i)
 		if err == nil {

@@ -72,6 +72,8 @@ func TestTrainOnChats(t *testing.T) {
 	require.Less(t, last.Tokens, all.Tokens)
 	whole, _ := run("whole", "--epochs", "1")
 	require.Equal(t, int64(all.Tokens), whole.NumTokens)
+	put(t, at("two.jsonl"), `{"text": "Once upon a time"}`+"\n"+`{"text": "Once"}`)
+	require.Contains(t, ok(t, "eval", "--model", at("stories260K"), "--data", at("two.jsonl"), "--max-seq-length", "4", "--overlong", "drop"), "left out          1 examples that were longer")
 	okJSON(t, &last, append(eval, "--mask-prompt=false")...)
 	require.Greater(t, last.Tokens, all.Tokens)
 

@@ -76,12 +76,16 @@ func checkObject(row []byte) error {
 	return fmt.Errorf("%w: not JSON%s%s", tensor.ErrMalformed, why, Excerpt(row))
 }
 
-// printable replaces what a terminal would not print as one character.
+// printable replaces what a terminal would not print as one character, and line ends
+// and tabs by a space.
 func printable(text []byte) string {
 	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return utf8.RuneError
+		switch {
+		case unicode.IsPrint(r):
+			return r
+		case unicode.IsSpace(r):
+			return ' '
 		}
-		return r
+		return utf8.RuneError
 	}, string(text))
 }
