@@ -31,10 +31,9 @@ func given(f *pflag.FlagSet, setBy map[string]string) []string {
 		}
 		values := []string{x.Value.String()}
 		if list, ok := x.Value.(pflag.SliceValue); ok {
-			values = []string{strings.Join(list.GetSlice(), ",")}
-		}
-		if paths, ok := x.Value.(*pathsFlag); ok {
-			values = *paths
+			if values = list.GetSlice(); x.Value.Type() != "stringArray" {
+				values = []string{strings.Join(values, ",")}
+			}
 		}
 		for _, v := range values {
 			if slices.Contains(pathFlags, x.Name) && v != "" && !(x.Name == "model" && isHubName(v)) {
@@ -54,8 +53,8 @@ func given(f *pflag.FlagSet, setBy map[string]string) []string {
 
 // baseName is what a card calls the base: its name on a hub, or the last part of its path.
 func (o *trainOptions) baseName(m *model) string {
-	if isHubName(o.model) {
-		return o.model
+	if repo := published(o.model); repo != o.model || isHubName(repo) {
+		return repo
 	}
 	return m.name()
 }

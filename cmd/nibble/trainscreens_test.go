@@ -359,7 +359,7 @@ func TestScreensShowSamplesAndNotes(t *testing.T) {
 	dir := t.TempDir()
 	var stdout, stderr bytes.Buffer
 	a := &app{out: &stdout, err: &stderr}
-	o := &trainOptions{model: "models/m", data: "d", out: dir, report: 1, Config: train.DefaultConfig()}
+	o := &trainOptions{model: "models/m", dataFlags: dataFlags{paths: []string{"d"}}, out: dir, report: 1, Config: train.DefaultConfig()}
 	o.screens.reportTo = "tensorboard"
 	s, err := a.newScreens(o, &train.Plan{Total: 1 << 30, Trainable: 5, Params: 100})
 	require.NoError(t, err)
