@@ -394,7 +394,7 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 
 func TestHelpAndCompletion(t *testing.T) {
 	require.Contains(t, ok(t), "Exit codes")
-	for _, c := range []string{"inspect", "verify", "diff", "convert", "quantize", "dequantize", "imatrix", "merge", "unmerge", "train", "eval", "generate", "bench", "demo", "version"} {
+	for _, c := range []string{"inspect", "verify", "diff", "convert", "quantize", "dequantize", "imatrix", "merge", "unmerge", "train", "eval", "generate", "chat", "bench", "demo", "version"} {
 		require.Contains(t, ok(t, "--help"), "\n  "+c)
 		require.Contains(t, ok(t, c, "--help"), "Usage:")
 	}
