@@ -107,7 +107,7 @@ line was wrong, 3 the input is malformed or unsupported, 130 interrupted.`,
 	})
 	root.AddCommand(
 		a.inspectCommand(), a.verifyCommand(), a.diffCommand(), a.convertCommand(), a.quantizeCommand(), a.dequantizeCommand(),
-		a.imatrixCommand(), a.mergeCommand(), a.unmergeCommand(), a.adapterCommand(), a.dataCommand(), a.trainCommand(), a.evalCommand(), a.generateCommand(), a.chatCommand(),
+		a.imatrixCommand(), a.mergeCommand(), a.unmergeCommand(), a.adapterCommand(), a.dataCommand(), a.initCommand(), a.trainCommand(), a.evalCommand(), a.generateCommand(), a.chatCommand(),
 		a.pullCommand(), a.benchCommand(), a.demoCommand(), a.manCommand(), a.versionCommand(),
 	)
 	return root

@@ -172,7 +172,7 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := o.setSampler(v, tok, talk); err != nil {
+	if err := o.setSampler(m, v, tok, talk); err != nil {
 		return err
 	}
 	if err := o.CheckData(set.Valid != nil); err != nil {

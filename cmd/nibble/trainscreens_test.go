@@ -40,7 +40,7 @@ func TestTrainingPrints(t *testing.T) {
 		require.NotContains(t, text, "\r")
 	}
 	line := regexp.MustCompile(`^step (\d+)/12  loss \d+\.\d{4} \(smoothed \d+\.\d{4}\)  grad norm \d+\.\d{3}  lr \S+  \d+ tokens/s(  peak \S+ \S+ of \S+ \S+ planned)?  disk wait \d+ %(  ETA \S+)?$`)
-	eval := regexp.MustCompile(`^step (\d+)/12  validation loss \d+\.\d{4}  perplexity \S+`)
+	eval := regexp.MustCompile(`^step (\d+)/12  validation loss \d+\.\d{4}, perplexity \S+`)
 	var steps, evals []string
 	for _, l := range strings.Split(strings.TrimSpace(plain.stderr), "\n") {
 		if m := line.FindStringSubmatch(l); m != nil {
@@ -376,10 +376,10 @@ func TestScreensShowSamplesAndNotes(t *testing.T) {
 	}
 	s.end(nil)
 	for _, line := range []string{
-		`step 0/3  validation loss 4.0000  perplexity 54.6` + "\n",
-		`step 2/3  validation loss 2.5000  perplexity 12.18  best so far`,
-		`step 3/3  validation loss 2.7500  perplexity 15.64` + "\n",
-		`step 1/3  sample "Once\nupon 1"`,
+		"step 0/3  validation loss 4.0000, perplexity 54.60, the best so far\n",
+		"step 2/3  validation loss 2.5000, perplexity 12.18, the best so far\n",
+		"step 3/3  validation loss 2.7500, perplexity 15.64\n",
+		"step 1/3  sample  Once↵│upon 1\n",
 		`step 2/3  warning: the weights do not move`,
 	} {
 		require.Contains(t, stderr.String(), line)

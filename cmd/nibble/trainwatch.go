@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -120,12 +121,20 @@ func (o *trainOptions) prompt(text string, t *talk, v *vocab.Vocab, tok *tokeniz
 }
 
 // setSampler says what the prompts are in tokens. A text of 0 tokens cannot be continued.
-func (o *trainOptions) setSampler(v *vocab.Vocab, tok *tokenizer.Tokenizer, t *talk) error {
+func (o *trainOptions) setSampler(m *model, v *vocab.Vocab, tok *tokenizer.Tokenizer, t *talk) error {
 	if len(o.SamplePrompts) == 0 {
 		return nil
 	}
+	files, err := m.generationSettings(v)
+	if err != nil {
+		return err
+	}
+	ends := files.ends
+	if t.chats {
+		ends = files.chatEnds(v)
+	}
 	s := &train.Sampler{
-		Ends: func(token int32) bool { return token == v.EOS },
+		Ends: func(token int32) bool { return slices.Contains(ends, token) },
 		Decode: func(prompt, tokens []int32) string {
 			d := tok.NewDecoder()
 			for _, id := range prompt {
