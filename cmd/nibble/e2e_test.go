@@ -394,7 +394,7 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 
 func TestHelpAndCompletion(t *testing.T) {
 	require.Contains(t, ok(t), "Exit codes")
-	for _, c := range []string{"inspect", "verify", "diff", "convert", "quantize", "dequantize", "imatrix", "merge", "unmerge", "train", "eval", "generate", "chat", "bench", "demo", "version"} {
+	for _, c := range []string{"inspect", "verify", "diff", "convert", "quantize", "dequantize", "imatrix", "merge", "unmerge", "adapter", "data", "init", "train", "eval", "generate", "chat", "pull", "bench", "demo", "man", "version"} {
 		require.Contains(t, ok(t, "--help"), "\n  "+c)
 		require.Contains(t, ok(t, c, "--help"), "Usage:")
 	}
@@ -467,7 +467,7 @@ func TestREADME(t *testing.T) {
 		}
 		ran++
 	}
-	require.Equal(t, 23, ran, "one example or more for each command")
+	require.Equal(t, 26, ran, "one example or more for each command")
 }
 
 func TestInspectWhatIsNoModelWeKnow(t *testing.T) {
