@@ -76,7 +76,7 @@ func Open(path string) (*Input, error) {
 
 func missing(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return hint.Add(fmt.Errorf("%s: %w", path, fs.ErrNotExist), "check the path; models are not downloaded by name")
+		return hint.Add(fmt.Errorf("%s: %w", path, fs.ErrNotExist), "check the path; a model of the hub is fetched as hf://org/name")
 	}
 	return err
 }

@@ -108,7 +108,7 @@ func NewPlan(base Base, cfg *Config, longest int, r Resources) (*Plan, error) {
 			"free some, or name another directory with --scratch-dir")
 	case best == nil:
 		return nil, hint.Add(fmt.Errorf("the run needs %s of memory, over the budget of %s", memory.FormatSize(least), memory.FormatSize(r.Memory)),
-			"give --memory %s or more, or lower --batch-size, --max-seq-length, --grad-accumulation-steps or --rank", memory.AtLeast(least))
+			"give --memory %s or more, or lower --batch-size, --max-seq-length, --grad-accumulation-steps, --rank or --threads", memory.AtLeast(least))
 	}
 	if r.Speed != (speed.Probe{}) {
 		best.Seconds, best.EvalSeconds, best.TokenSeconds = rates.Seconds(best.Work), rates.Seconds(best.pass), rates.Seconds(best.token)

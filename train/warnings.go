@@ -63,7 +63,7 @@ func (r *Run) guessing(rec *Record) string {
 	vocab := r.engine.Vocab()
 	guess := math.Log(float64(vocab))
 	if m := mean(r.losses(rec, window)); math.Abs(m-guess) <= within*guess {
-		return fmt.Sprintf("after %d steps the loss is %.4f, and guessing among %d tokens has %.4f: the model predicts nothing. Do the weights, the tokenizer and the data belong together, and is the learning rate high enough?",
+		return fmt.Sprintf("after %d steps the loss is %.4f, and guessing among %d tokens has %.4f: the model predicts nothing. Do the weights, the tokenizer and the data belong together, and is the learning rate neither too low nor too high?",
 			rec.Step, m, vocab, guess)
 	}
 	return ""

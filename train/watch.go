@@ -95,7 +95,7 @@ func (c *Config) validateWatch() error {
 func (c *Config) CheckData(validation bool) error {
 	if c.evaluates() && !validation {
 		return hint.Add(fmt.Errorf("--load-best-model-at-end and --early-stopping-patience need validation data, and there is none"),
-			"put a valid file beside the training data, or leave them out")
+			"give --val-split, put a valid file beside the training data, or leave them out")
 	}
 	if n := c.Sampler.longest(); n > c.MaxSeqLength {
 		return hint.Add(fmt.Errorf("%w: a prompt to be continued has %d tokens, and sequences have %d at most", tensor.ErrUnsupported, n, c.MaxSeqLength),

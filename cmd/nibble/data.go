@@ -48,9 +48,9 @@ are spent on it. Nothing is trained and no weight is read.
 
 The first examples are shown as the model sees them: what it learns to write in
 green, what it only reads faint, special tokens reversed; without a terminal, or
-with NO_COLOR set, what it learns in ⟦brackets⟧ and special tokens in ‹these›. Then come how many tokens
-the examples have, and a list of what was looked at: each is ok, or a warning, or a
-failure with what to do about it.
+with NO_COLOR set, what it learns in ⟦brackets⟧ and special tokens in ‹these›. Then
+come how many tokens the examples have, and a list of what was looked at: each is
+ok, or a warning, or a failure with what to do about it.
 
 Exit codes: 0 nothing failed (there may be warnings), 3 something did.`,
 		Example: "  nibble data check --data data/ --model stories260K\n  nibble data check --data rows.parquet --model model.gguf --max-seq-length 1024 --show 10",

@@ -259,7 +259,7 @@ func (d *doctor) template() {
 		return
 	}
 	if d.o.Template == nil {
-		d.find("chat template", unless(!used, failed), "give one with --chat-template FILE: that of the instruct model of the same family",
+		d.find("chat template", unless(!used, failed), "give one with --chat-template, a file or a name such as chatml: that of the instruct model of the same family",
 			"the model has none%s", map[bool]string{true: ", and the rows are chats", false: "; these rows need none"}[used])
 		return
 	}

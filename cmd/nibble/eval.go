@@ -50,11 +50,12 @@ Of rows, which may be all that nibble train takes, every example is scored:
 completions and the assistant's turns only, where there are prompts. Of a folder
 the test data is taken, else valid, else train.
 
-With --match the prompts of a .jsonl data set are continued instead, by the most
-likely token each time, and the answer in the continuation is compared with that in
-the completion: of gsm8k the number behind ####, of sql the statement whatever the
-white space in it, of text all of it. The share that is equal is what such data sets
-are reported with; the loss on the completions is what eval without --match gives.`,
+With --match the prompts of a .jsonl data set are continued instead, as they stand,
+by the most likely token each time, and the answer in the continuation is compared
+with that in the completion: of gsm8k the number behind ####, of sql the statement
+whatever the white space in it, of text all of it. The share that is equal is what
+such data sets are reported with; the loss on the completions is what eval without
+--match gives.`,
 		Example: `  nibble eval --model stories260K --adapter adapters --data shakespeare/valid.txt
   nibble eval --model stories260K-nf4 --kl-base stories260K --data shakespeare/valid.txt
   nibble eval --model Qwen3-0.6B --adapter adapters --data gsm8k/test.jsonl --match --show 3
@@ -72,7 +73,7 @@ are reported with; the loss on the completions is what eval without --match give
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.model, "model", "", "the model")
-	f.StringVar(&o.adapter, "adapter", "", "a PEFT adapter on top of it")
+	f.StringVar(&o.adapter, "adapter", "", "an adapter on top of it")
 	f.StringVar(&o.base, "kl-base", "", "a model to compare the predictions with")
 	f.StringVar(&o.data, "data", "", "text file, file of rows or folder")
 	f.IntVar(&o.length, "max-seq-length", 512, "tokens of a window or example; lowered to the model's context")

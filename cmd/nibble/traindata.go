@@ -85,7 +85,7 @@ func (r *rowFlags) options(m *model, length int) (data.Options, error) {
 		o.NoTemplate = err // which only chats need
 	}
 	if r.apply && o.Template == nil {
-		return o, badUsage(hint.Add(errors.New("--apply-chat-template, and the model has no chat template"), "give one with --chat-template"))
+		return o, badUsage(hint.Add(errors.New("--apply-chat-template, and the model has no chat template"), "give one with --chat-template, a file or a name such as chatml: that of the instruct model of the same family"))
 	}
 	return o, nil
 }

@@ -113,6 +113,7 @@ func (o *trainOptions) methodFlags(f *pflag.FlagSet) {
 	f.Var(newModulesFlag(&m.TargetModules), "target-modules", "linear layers (or embed_tokens) that get an adapter: names, re:EXPRESSION for whole names, or all-linear")
 	f.Var(newModulesFlag(&m.ExcludeModules), "exclude-modules", "layers that get none whatever --target-modules says")
 	f.Int64SliceVar(&m.LayersToTransform, "layers-to-transform", m.LayersToTransform, "numbers of the layers that get adapters (default all)")
+	f.Lookup("layers-to-transform").DefValue = ""
 	f.IntVar(&m.NumLayers, "num-layers", m.NumLayers, "adapters in the last so many layers; -1 is all")
 	f.StringSliceVar(&m.ModulesToSave, "modules-to-save", m.ModulesToSave, "modules whose names end so are trained whole beside the adapters: norm, embed_tokens, lm_head, ...")
 	f.StringVar(&m.Bias, "bias", m.Bias, "biases that are trained: "+strings.Join(train.Biases(), ", "))

@@ -169,7 +169,7 @@ func (o *Options) render(l *layout, row object, turns []message, systemAt, tools
 		return document{}, o.NoTemplate
 	}
 	if o.Template == nil {
-		return document{}, hint.Add(fmt.Errorf("%w: a chat, and the model has no chat template", tensor.ErrUnsupported), "give one with --chat-template")
+		return document{}, hint.Add(fmt.Errorf("%w: a chat, and the model has no chat template", tensor.ErrUnsupported), "give one with --chat-template, a file or a name such as chatml: that of the instruct model of the same family")
 	}
 	system, err := l.text(row, systemAt)
 	if err != nil {
