@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/seed18967229/nibble/formats/gguf/ggml"
 	"github.com/seed18967229/nibble/internal/hint"
@@ -103,6 +104,12 @@ line was wrong, 3 the input is malformed or unsupported, 130 interrupted.`,
 	f.IntVar(&a.threads, "threads", 0, "processors to use (default all)")
 	f.Var(&a.memory, "memory", "limit the memory used for work, e.g. 2GiB")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		var unknown *pflag.NotExistError
+		if errors.As(err, &unknown) {
+			if near := nearest(unknown.GetSpecifiedName(), cmd.Flags()); near != "" {
+				return badUsage(hint.Add(err, "did you mean --%s?", near))
+			}
+		}
 		return badUsage(hint.Add(err, "%s --help lists the flags", cmd.CommandPath()))
 	})
 	root.AddCommand(

@@ -78,6 +78,10 @@ func entriesOf(name string, e yaml.MapItem) (list []yaml.MapItem, notes []string
 		return nil, nil, nil
 	case known:
 		return nil, nil, fmt.Errorf("%v, where a mapping is wanted", e.Value)
+	case name == "datasets":
+		return datasets(e.Value)
+	case name == "adapter" && (e.Value == "lora" || e.Value == "qlora"): // axolotl's way to say what is trained
+		return []yaml.MapItem{{Key: "fine-tune-type", Value: "lora"}}, nil, nil
 	case moot[name] != "":
 		return nil, []string{fmt.Sprintf("%v: not used: %s", e.Key, moot[name])}, nil
 	}
@@ -103,6 +107,9 @@ func setValue(f *pflag.Flag, v any) error {
 	text, err := flagText(v)
 	if err != nil {
 		return err
+	}
+	if other, ok := valuesElsewhere[f.Name][text]; ok {
+		text = other
 	}
 	return f.Value.Set(text)
 }
@@ -139,18 +146,33 @@ func flagText(v any) (string, error) {
 }
 
 func unknownKey(path, key string, flags *pflag.FlagSet) error {
-	name := strings.ReplaceAll(key, "_", "-")
-	best, distance := "", len(key)+1
+	err := fmt.Errorf("%s: unknown key %q", path, key)
+	if near := nearest(strings.ReplaceAll(key, "_", "-"), flags); near != "" {
+		return hint.Add(err, "did you mean %q?", strings.ReplaceAll(near, "-", "_"))
+	}
+	return hint.Add(err, "nibble train --print-config lists the keys; take this one out if it asks for nothing")
+}
+
+// nearest returns the flag, or what it is called elsewhere, whose name is most like a name,
+// "" if none is much like it.
+func nearest(name string, flags *pflag.FlagSet) string {
+	best, distance := "", 1+len(name)/3
 	near := func(other string) {
 		if d := editDistance(name, other); d < distance {
 			best, distance = other, d
 		}
 	}
-	flags.VisitAll(func(f *pflag.Flag) { near(f.Name) })
-	for _, other := range slices.Sorted(maps.Keys(spellings)) {
-		near(other)
+	flags.VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			near(f.Name)
+		}
+	})
+	if flags.Lookup("grad-accumulation-steps") != nil { // train, whose flags have other names too
+		for _, other := range slices.Sorted(maps.Keys(spellings)) {
+			near(other)
+		}
 	}
-	return hint.Add(fmt.Errorf("%s: unknown key %q", path, key), "did you mean %q?", strings.ReplaceAll(best, "-", "_"))
+	return best
 }
 
 // editDistance is Levenshtein's.

@@ -54,7 +54,11 @@ func TestOtherSpellings(t *testing.T) {
 model: m
 train: true
 fine_tune_type: lora
-optimizer: adamw
+optimizer: adam
+optimizer_config:
+  adam:
+    betas: [0.8, 0.98]
+    eps: 1e-6
 data: d
 seed: 0
 num_layers: 16
@@ -80,7 +84,16 @@ lr_schedule:
   warmup_init: 1e-7
   arguments: [2e-5, 1000, 1e-7]
 `, []string{"--model", "m", "--data", "d", "--num-layers", "16", "--iters", "1000", "--output-dir", "adapters", "--target-modules", "self_attn.q_proj,self_attn.v_proj",
-			"--rank", "8", "--alpha", "160", "--dropout", "0.05", "--warmup-steps", "100", "--learning-rate", "2e-5"}},
+			"--rank", "8", "--alpha", "160", "--dropout", "0.05", "--warmup-steps", "100", "--learning-rate", "2e-5", "--adam-beta1", "0.8", "--adam-beta2", "0.98", "--adam-epsilon", "1e-6"}},
+		"LLaMA-Factory": {`
+stage: sft
+do_train: true
+finetuning_type: lora
+lora_target: all
+cutoff_len: 1024
+overwrite_output_dir: true
+plot_loss: true
+`, []string{"--max-seq-length", "1024", "--force"}},
 		"transformers": {`
 model_name_or_path: m
 dataset_name: d
@@ -107,9 +120,22 @@ base_model: m
 micro_batch_size: 2
 num_epochs: 2
 sequence_len: 4096
+adapter: qlora
+load_in_4bit: true
 lora_r: 8
+lora_target_linear: true
+datasets:
+  - path: a.jsonl
+    type: alpaca
+  - path: b,c.jsonl
+val_set_size: 0.05
+sample_packing: true
+excess_length_strategy: raise
 train_on_inputs: true
-`, []string{"--model", "m", "--batch-size", "2", "--epochs", "2", "--max-seq-length", "4096", "--rank", "8", "--mask-prompt=false"}},
+flash_attention: true
+strict: false
+wandb_project: x
+`, []string{"--model", "m", "--data", "a.jsonl", "--data", "b,c.jsonl", "--val-split", "0.05", "--packing", "--overlong", "error", "--batch-size", "2", "--epochs", "2", "--max-seq-length", "4096", "--rank", "8", "--mask-prompt=false"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.Equal(t, printed(t, c.want...), printed(t, "--config", settingsFile(t, c.file)))
@@ -124,6 +150,7 @@ func TestBadSettings(t *testing.T) {
 		"nearest":        {"learning_rat: 1", `did you mean "learning_rate"?`},
 		"nearest alias":  {"per_device_train_batch_sice: 1", `did you mean "per_device_train_batch_size"?`},
 		"twice":          {"batch_size: 1\nmicro_batch_size: 2", "batch_size and micro_batch_size both set --batch-size"},
+		"no near":        {"load_in_16bit: 1", "nibble train --print-config lists the keys"},
 		"bad value":      {"rank: many", "rank: "},
 		"bad mapping":    {"lora_parameters: 8", "lora_parameters: 8, where a mapping is wanted"},
 		"scale, no rank": {"lora_parameters: {scale: 20}", "scale is alpha/rank"},
@@ -137,7 +164,10 @@ func TestBadSettings(t *testing.T) {
 			require.Contains(t, o.stderr, c.says)
 		})
 	}
-	o := nibble(t, "train", "--config", settingsFile(t, "grad_checkpoint: true\nmodel: none\ndata: d\noutput_dir: o"))
+	o := nibble(t, "train", "--learning_rat", "1")
+	require.Equal(t, exitUsage, o.code)
+	require.Contains(t, o.stderr, "did you mean --learning-rate?")
+	o = nibble(t, "train", "--config", settingsFile(t, "grad_checkpoint: true\nmodel: none\ndata: d\noutput_dir: o"))
 	require.Contains(t, o.stdout, "grad_checkpoint: not used: the memory plan decides")
 }
 
@@ -145,7 +175,7 @@ func TestBadSettings(t *testing.T) {
 func TestSpellings(t *testing.T) {
 	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	(&trainOptions{}).flags(flags)
-	own := make(map[string]bool)
+	own := map[string]bool{"force": true} // of every command
 	flags.VisitAll(func(f *pflag.Flag) { own[f.Name] = true })
 	for name, flag := range spellings {
 		require.True(t, own[flag], "%s is to mean --%s", name, flag)

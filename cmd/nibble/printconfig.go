@@ -133,10 +133,10 @@ func printSchema(w io.Writer, flags *pflag.FlagSet) error {
 			s.Properties[strings.ReplaceAll(other.name, "-", "_")] = &alias
 		}
 	}
-	for name, of := range opposites {
-		s.Properties[strings.ReplaceAll(name, "-", "_")] = &schema{Type: "boolean", Description: "the opposite of " + strings.ReplaceAll(of, "-", "_")}
+	for name, says := range switchNames() {
+		s.Properties[strings.ReplaceAll(name, "-", "_")] = &schema{Type: "boolean", Description: strings.ReplaceAll(says, "-", "_")}
 	}
-	s.Properties["use_dora"] = &schema{Type: "boolean", Description: "PEFT's name for fine_tune_type: dora"}
+	s.Properties["datasets"] = &schema{Type: "array", Description: "as axolotl has it: the path of each is data"}
 	for name, why := range moot {
 		s.Properties[strings.ReplaceAll(name, "-", "_")] = &schema{Description: "not used: " + why}
 	}

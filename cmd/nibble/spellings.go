@@ -28,7 +28,10 @@ var spellings = map[string]string{
 	"lora-r":          "rank", "lora-rank": "rank", "lora-alpha": "alpha", "lora-dropout": "dropout",
 	"lora-target-modules": "target-modules", "lora-target": "target-modules",
 	"lora-modules-to-save": "modules-to-save", "additional-target": "modules-to-save",
-	"optim": "optimizer", "lr-scheduler": "lr-scheduler-type",
+	"lora-layers": "num-layers", "peft-layers-to-transform": "layers-to-transform",
+	"text-feature": "text-field", "prompt-feature": "prompt-field", "completion-feature": "completion-field", "chat-feature": "messages-field",
+	"overwrite-output-dir": "force",
+	"optim":                "optimizer", "lr-scheduler": "lr-scheduler-type",
 	"logging-steps": "steps-per-report", "eval-steps": "steps-per-eval", "save-steps": "save-every",
 	"resume-from-checkpoint": "resume",
 	"completion-only-loss":   "mask-prompt",
@@ -43,10 +46,43 @@ var opposites = map[string]string{"train-on-inputs": "mask-prompt", "train-on-pr
 
 // moot are keys of the peers' files that ask for nothing here, and why.
 var moot = map[string]string{
-	"train": "train does nothing else", "do-train": "train does nothing else",
-	"grad-checkpoint": "the memory plan decides what is computed again", "gradient-checkpointing": "the memory plan decides what is computed again",
-	"bf16": "arithmetic is in float32", "fp16": "arithmetic is in float32",
+	"train": "train does nothing else", "do-train": "train does nothing else", "stage": "train does nothing else",
+	"test": "nibble eval measures a test set", "test-batches": "nibble eval measures a test set",
+	"grad-checkpoint": planDecides, "gradient-checkpointing": planDecides, "gradient-checkpointing-kwargs": planDecides, "clear-cache-threshold": planDecides,
+	"bf16": float32Only, "fp16": float32Only, "tf32": float32Only, "dtype": float32Only, "torch-dtype": float32Only,
+	"flash-attention": ownKernels, "flash-attn": ownKernels, "attn-implementation": ownKernels, "sdp-attention": ownKernels, "xformers-attention": ownKernels,
 	"trust-remote-code": "no code of a model is run",
+	"load-in-4bit":      asStored, "load-in-8bit": asStored, "use-4bit": asStored, "quantization-bit": asStored,
+	"bnb-4bit-quant-type": asStored, "bnb-4bit-compute-dtype": asStored, "bnb-4bit-use-double-quant": asStored,
+	"lora-fan-in-fan-out": "it is seen from the model", "fan-in-fan-out": "it is seen from the model", "task-type": "models continue text",
+	"pad-to-sequence-len": notPadded, "group-by-length": notPadded, "pad-to-max-length": notPadded,
+	"model-type": fromFiles, "tokenizer-type": fromFiles, "is-llama-derived-model": fromFiles, "auto-model-class": fromFiles,
+	"dataset-prepared-path": "tokens are kept in --scratch-dir while the run goes on", "preprocessing-num-workers": "all --threads read the data",
+	"dataloader-num-workers": "all --threads read the data", "overwrite-cache": "nothing is kept", "ddp-timeout": "there is one process",
+	"logging-dir": "TensorBoard's files go to --output-dir", "logging-strategy": "steps are counted by logging_steps", "eval-strategy": "steps are counted by eval_steps",
+	"evaluation-strategy": "steps are counted by eval_steps", "save-strategy": "steps are counted by save_steps", "plot-loss": "the loss is always drawn",
+	"per-device-eval-batch-size": "an evaluation has the batches of training", "remove-unused-columns": "they are passed over",
+	"wandb": noService, "wandb-project": noService, "wandb-entity": noService, "wandb-watch": noService, "wandb-name": noService, "wandb-log-model": noService,
+	"wandb-run-id": noService, "run-name": noService, "project-name": noService, "swanlab": noService, "push-to-hub": noService, "hub-model-id": noService, "hub-strategy": noService,
+	"strict": "keys that are unknown are always refused", "local-rank": "there is one process", "deepspeed": "there is one process", "fsdp": "there is one process", "fsdp-config": "there is one process",
+}
+
+const (
+	planDecides = "the memory plan decides what is computed again"
+	float32Only = "arithmetic is in float32"
+	ownKernels  = "attention is nibble's own"
+	asStored    = "the base is trained over as it is stored; nibble quantize makes one of 4 bits"
+	notPadded   = "examples are never padded"
+	fromFiles   = "it is read off the model's files"
+	noService   = "nothing is sent anywhere"
+)
+
+// valuesElsewhere are what other values of flags mean.
+var valuesElsewhere = map[string]map[string]string{
+	"target-modules": {"all": "all-linear"},                // LLaMA-Factory
+	"optimizer":      {"adam": "adamw"},                    // mlx-lm's, without weight decay the same
+	"overlong":       {"raise": "error"},                   // axolotl
+	"report-to":      {"wandb": "none", "swanlab": "none"}, // mlx-lm
 }
 
 // spelled makes a flag of train known by the names that it has elsewhere, with dashes or
@@ -70,13 +106,30 @@ func otherNames() (list []otherName) {
 	return list
 }
 
-// useDoRA is PEFT's switch for DoRA.
-const useDoRA = "use-dora"
+// Switches that ask for one value of a flag: PEFT's for DoRA, axolotl's for all linear
+// layers.
+var switchesTo = map[string]yaml.MapItem{
+	"use-dora":           {Key: "fine-tune-type", Value: "dora"},
+	"lora-target-linear": {Key: "target-modules", Value: "all-linear"},
+}
+
+// switchNames are all switches, each with what it says.
+func switchNames() map[string]string {
+	list := make(map[string]string)
+	for name, of := range opposites {
+		list[name] = "the opposite of " + of
+	}
+	for name, to := range switchesTo {
+		list[name] = fmt.Sprintf("the same as %v: %v", to.Key, to.Value)
+	}
+	return list
+}
 
 // switched returns the flags that a switch of the peers stands for, if name is one.
 func switched(name string, value any) (list []yaml.MapItem, ok bool, err error) {
 	of := opposites[name]
-	if of == "" && name != useDoRA {
+	to, known := switchesTo[name]
+	if of == "" && !known {
 		return nil, false, nil
 	}
 	on, err := strconv.ParseBool(fmt.Sprint(value))
@@ -86,14 +139,14 @@ func switched(name string, value any) (list []yaml.MapItem, ok bool, err error) 
 	case of != "":
 		return []yaml.MapItem{{Key: of, Value: !on}}, true, nil
 	case on:
-		return []yaml.MapItem{{Key: "fine-tune-type", Value: "dora"}}, true, nil
+		return []yaml.MapItem{to}, true, nil
 	}
 	return nil, true, nil
 }
 
 // switches adds the switches of the peers to the command line.
 func (o *trainOptions) switches(f *pflag.FlagSet) {
-	for _, name := range append(slices.Sorted(maps.Keys(opposites)), useDoRA) {
+	for _, name := range slices.Sorted(maps.Keys(switchNames())) {
 		f.BoolFunc(name, "as others call it", func(s string) error {
 			list, _, err := switched(name, s)
 			for _, e := range list {
@@ -108,8 +161,66 @@ func (o *trainOptions) switches(f *pflag.FlagSet) {
 // mappings are those of mlx-lm's files, by key: each gives the flags that it stands
 // for, in order, and what of it is not as there.
 var mappings = map[string]func(yaml.MapSlice) (flags []yaml.MapItem, notes []string, err error){
-	"lora-parameters": loraParameters,
-	"lr-schedule":     lrSchedule,
+	"lora-parameters":  loraParameters,
+	"lr-schedule":      lrSchedule,
+	"optimizer-config": optimizerConfig,
+}
+
+// optimizerConfig reads mlx-lm's optimizer_config: settings by the name of the optimizer.
+func optimizerConfig(m yaml.MapSlice) (out []yaml.MapItem, notes []string, err error) {
+	for _, of := range m {
+		list, ok := of.Value.(yaml.MapSlice)
+		if !ok {
+			continue // {}
+		}
+		for _, e := range list {
+			switch key := fmt.Sprint(e.Key); key {
+			case "betas":
+				betas, _ := e.Value.([]any)
+				if len(betas) != 2 {
+					return nil, nil, fmt.Errorf("betas is %v, want two numbers", e.Value)
+				}
+				out = append(out, yaml.MapItem{Key: "adam-beta1", Value: betas[0]}, yaml.MapItem{Key: "adam-beta2", Value: betas[1]})
+			case "eps":
+				out = append(out, yaml.MapItem{Key: "adam-epsilon", Value: e.Value})
+			case "weight_decay", "momentum":
+				out = append(out, yaml.MapItem{Key: strings.ReplaceAll(key, "_", "-"), Value: e.Value})
+			case "bias_correction":
+				notes = append(notes, "bias_correction: not used: AdamW always corrects here, as in PyTorch")
+			default:
+				return nil, nil, fmt.Errorf("%v: unknown key %q; want betas, eps, weight_decay or momentum", of.Key, key)
+			}
+		}
+	}
+	return out, notes, nil
+}
+
+// datasets reads axolotl's list of data sets, each with a path.
+func datasets(v any) (out []yaml.MapItem, notes []string, err error) {
+	list, _ := v.([]any)
+	var paths []any
+	for _, x := range list {
+		m, ok := x.(yaml.MapSlice)
+		path := any(nil)
+		for _, e := range m {
+			switch key := fmt.Sprint(e.Key); key {
+			case "path":
+				path = e.Value
+			case "type", "ds_type", "split":
+				notes = append(notes, fmt.Sprintf("datasets: %s: not used: what rows are is seen from the first of them", key))
+			default:
+				return nil, nil, fmt.Errorf("unknown key %q; want path, and flags such as messages_field outside of it", key)
+			}
+		}
+		if !ok || path == nil {
+			return nil, nil, fmt.Errorf("%v, where a mapping with a path is wanted", x)
+		}
+		paths = append(paths, path)
+	}
+	if len(paths) == 0 {
+		return nil, nil, fmt.Errorf("%v, where a list is wanted", v)
+	}
+	return []yaml.MapItem{{Key: "data", Value: paths}}, notes, nil
 }
 
 // loraParameters reads mlx-lm's lora_parameters, in which scale is alpha/rank.

@@ -158,7 +158,9 @@ const maxInfo = 64 << 20
 func (c *Client) list(ctx context.Context, r Ref) (commit string, files []File, err error) {
 	u := c.Endpoint + "/api/models/" + r.Repo + "/revision/" + url.PathEscape(r.Revision) + "?blobs=true"
 	var text []byte
-	err = c.retry(ctx, func(ctx context.Context) (bool, error) {
+	asked := *c
+	asked.Tries = min(c.Tries, 3) // a hub that is not there is known by then
+	err = asked.retry(ctx, func(ctx context.Context) (bool, error) {
 		resp, err := c.get(ctx, u, "")
 		if err != nil {
 			return false, err
