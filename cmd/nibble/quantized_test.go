@@ -91,11 +91,11 @@ func TestFP8Streams(t *testing.T) {
 	var got, want evalResult
 	okJSON(t, &got, "eval", "--model", dir, "--data", text, "--max-seq-length", "64")
 	okJSON(t, &want, "eval", "--model", plain, "--data", text, "--max-seq-length", "64")
-	require.Equal(t, want.Loss, got.Loss)
+	require.InDelta(t, want.Loss, got.Loss, 1e-7) // few rows are multiplied with weights as they are stored, in another order
 
 	for _, model := range []string{dir, plain} {
 		ok(t, "train", "--model", model, "--data", text, "--output-dir", filepath.Join(model, "lora"), "--iters", "2", "--batch-size", "1",
-			"--max-seq-length", "16", "--rank", "2", "--quiet")
+			"--max-seq-length", "64", "--rank", "2", "--quiet")
 	}
 	require.Equal(t, tensors(t, plain+"/lora"), tensors(t, dir+"/lora"))
 	merged := filepath.Join(t.TempDir(), "merged")
