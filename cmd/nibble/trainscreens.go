@@ -194,15 +194,6 @@ func (s *screens) line(r train.Record) string {
 	return line
 }
 
-// oneLine writes a text on one line, what is too long cut off.
-func oneLine(text string, most int) string {
-	text = fmt.Sprintf("%q", text)
-	if r := []rune(text); len(r) > most {
-		return string(r[:most]) + "..."
-	}
-	return text
-}
-
 // write puts a record into the event file, which it makes if there is none.
 func (s *screens) write(r train.Record) {
 	if s.o.screens.reportTo != "tensorboard" || s.noEvents {
