@@ -190,6 +190,9 @@ func (o *Options) render(l *layout, row object, turns []message, systemAt, tools
 	}
 	v := o.Tokenizer.Vocab()
 	in.BOS, in.EOS = o.Tokenizer.Piece(v.BOS), o.Tokenizer.Piece(v.EOS)
+	if o.asking {
+		return o.asked(in, turns)
+	}
 	if o.Mask == NoMask {
 		r, err := o.Template.Render(in)
 		return document{text: r.Text, rendered: true}, err
