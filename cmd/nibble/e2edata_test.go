@@ -306,3 +306,19 @@ func TestPackedLossesAreTheSame(t *testing.T) {
 		})
 	}
 }
+
+// TestTrainWarnsOfEndlessAnswers has a template that never ends a turn.
+func TestTrainWarnsOfEndlessAnswers(t *testing.T) {
+	dir := workspace(t)
+	put(t, filepath.Join(dir, "chat.jsonl"), chatRow)
+	for name, warns := range map[string]bool{"good": false, "no end": true} {
+		put(t, filepath.Join(dir, "chat.jinja"), chatTemplates[name])
+		out := ok(t, "train", "--model", filepath.Join(dir, "stories260K"), "--data", filepath.Join(dir, "chat.jsonl"), "--chat-template", filepath.Join(dir, "chat.jinja"),
+			"--output-dir", filepath.Join(dir, "out"), "--dry-run")
+		require.Equal(t, warns, strings.Contains(out, "the model does not learn to stop"), "%s\n%s", name, out)
+	}
+	// The doctor looks at what train would make of the rows.
+	long := `{"text": "` + strings.Repeat("Once upon a time. ", 200) + `"}`
+	put(t, filepath.Join(dir, "long.jsonl"), long)
+	require.Contains(t, nibble(t, "data", "check", "--model", filepath.Join(dir, "stories260K"), "--data", filepath.Join(dir, "long.jsonl"), "--show", "0").stdout, "1 of 1 (100%) examples have more than 512 tokens")
+}

@@ -183,5 +183,5 @@ func (o *Options) asked(in chat.Input, turns []message) (document, error) {
 	}
 	in.Messages, in.AddGenerationPrompt = slices.Clip(in.Messages[:at]), true
 	r, err := o.Template.Render(in)
-	return document{text: r.Text, answer: string(answer), rendered: true}, err
+	return document{text: r.Text, answer: string(answer), rendered: true}, templateFailed(err)
 }
