@@ -77,7 +77,7 @@ func (w *writer) template(o *templateFlags) (renderer, error) {
 		}
 		r, err := t.Render(in)
 		if err != nil {
-			return "", fmt.Errorf("%s: %w", from, err)
+			return "", hint.Add(fmt.Errorf("%s: %w", from, err), "give another with --chat-template")
 		}
 		return r.Text, nil
 	}, nil
@@ -120,7 +120,7 @@ func (w *writer) findTemplate(name string) (from string, t *chat.Template, err e
 		from, source = name, string(text)
 	}
 	if t, err = chat.Parse(source); err != nil {
-		return "", nil, fmt.Errorf("%s: %w", from, err)
+		return "", nil, hint.Add(fmt.Errorf("%s: %w", from, err), "give another with --chat-template")
 	}
 	return from, t, nil
 }

@@ -126,6 +126,10 @@ func (a *app) dataCheck(ctx context.Context, o *dataCheckOptions) error {
 		return err
 	}
 	defer m.Close()
+	if context := int(m.arch.MaxPositionEmbeddings); o.length > context {
+		a.note("examples are cut at %d tokens, the model's context", context)
+		o.length = context
+	}
 	d := &doctor{r: &dataCheckResult{Model: o.model, colour: terminal(a.out) && os.Getenv("NO_COLOR") == ""}}
 	opt, err := o.rowFlags.options(m, o.length)
 	var usage *usageError

@@ -4,18 +4,17 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"regexp"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
-	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/memory"
 	"github.com/seed18967229/nibble/tensor"
-	"github.com/seed18967229/nibble/train/data/tokenizer"
-	"github.com/seed18967229/nibble/train/engine"
+	"github.com/seed18967229/nibble/train/data"
 )
 
 // matchOptions are the flags of eval --match.
@@ -161,7 +160,8 @@ func brief(s string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%q", s), `"`), `"`)
 }
 
-// evalMatch continues every prompt and compares the answers.
+// evalMatch continues every prompt and compares the answers. It goes through the data
+// twice, so that it is known to be sound, and how long it is, before the model is at work.
 func (a *app) evalMatch(ctx context.Context, o *evalOptions) error {
 	opt := &o.match
 	if opt.tokens < 1 || opt.rows < 0 || opt.show < 0 {
@@ -170,65 +170,69 @@ func (a *app) evalMatch(ctx context.Context, o *evalOptions) error {
 	if o.base != "" {
 		return badUsage(fmt.Errorf("--match and --kl-base: the one compares texts, the other predictions; give one of them"))
 	}
-	m, err := openModel(o.model)
+	var adapters []adapterFlag
+	if o.adapter != "" {
+		adapters = append(adapters, adapterFlag{nameOf(o.adapter), o.adapter})
+	}
+	w, err := openWriter(o.model, adapters)
 	if err != nil {
 		return err
 	}
-	defer m.Close()
-	v, tok, err := m.tokenizer()
+	defer w.close()
+	most := int(w.model.arch.MaxPositionEmbeddings)
+	rows, err := o.rowFlags.options(w.model, most)
 	if err != nil {
 		return err
 	}
-	pairs, path, err := readPairs(o.data, opt.rows, opt.split)
-	if err != nil {
-		return err
-	}
-	extract, name, err := opt.extractor(pairs[0].completion)
-	if err != nil {
-		return err
-	}
-	want := make([]string, len(pairs))
-	prompts := make([][]int32, len(pairs))
-	context, longest := int(m.arch.MaxPositionEmbeddings), 0
-	for i, p := range pairs {
-		var ok bool
-		if want[i], ok = extract(p.completion); !ok {
-			return hint.Add(fmt.Errorf("%s:%d: %w: the completion has no answer by %s: %s", path, p.line, tensor.ErrMalformed, name, brief(p.completion)),
+	r := &matchResult{Model: o.model, Adapter: o.adapter, Data: o.data}
+	var extract answer
+	longest := 0
+	for p, err := range opt.prompts(o.data, rows) {
+		if err != nil {
+			return err
+		}
+		if extract == nil {
+			if extract, r.Pattern, err = opt.extractor(p.Answer); err != nil {
+				return err
+			}
+			r.Data = p.Path
+		}
+		if _, ok := extract(p.Answer); !ok {
+			return hint.Add(fmt.Errorf("%s: %w: the completion has no answer by %s: %s", p.Where, tensor.ErrMalformed, r.Pattern, brief(p.Answer)),
 				"say with --match-pattern what the answer is: gsm8k, sql, text or a regular expression")
 		}
-		if prompts[i] = tok.EncodeWith(p.prompt, tokenizer.Options{BOS: v.AddBOS}); len(prompts[i]) == 0 {
-			return hint.Add(fmt.Errorf("%s:%d: %w: the prompt is empty", path, p.line, tensor.ErrMalformed), "remove the row")
-		}
-		if n := len(prompts[i]); n < context {
+		if n := len(p.Tokens); n < most {
 			longest = max(longest, n)
 		}
+		r.Rows++
 	}
-	e, err := m.engine(o.adapter, min(context, longest+opt.tokens), int64(a.memory), nil)
-	if err != nil {
+	if err := w.start(min(most, longest+opt.tokens), "--max-tokens", int64(a.memory)); err != nil {
 		return err
 	}
-	defer e.Close()
 
 	start := time.Now()
-	r := &matchResult{Model: o.model, Adapter: o.adapter, Data: path, Pattern: name, Rows: len(pairs)}
-	bar := a.progress("match", int64(len(pairs)), itemsUnit)
+	bar := a.progress("match", int64(r.Rows), itemsUnit)
 	defer bar.stop()
-	for i, p := range pairs {
-		row := matchRow{Line: p.line, Prompt: p.prompt, Want: want[i]}
+	for p, err := range opt.prompts(o.data, rows) {
+		if err != nil {
+			return err
+		}
+		want, _ := extract(p.Answer)
+		row := matchRow{Line: int(p.Line), Prompt: p.Text, Want: want}
 		found := false
-		if len(prompts[i]) >= context {
+		if len(p.Tokens) >= w.context {
 			r.TooLong++
 		} else {
-			text, tokens, ended, err := continuation(ctx, e, v, tok, prompts[i], opt)
+			x, err := w.continuation(ctx, p, opt)
 			if err != nil {
 				return modelError(ctx, o.model, err)
 			}
-			r.Tokens += tokens
-			if !ended {
+			r.Tokens += len(x.Tokens)
+			if x.Stopped == stoppedLength {
 				r.Cut++
 			}
-			row.Text = text
-			if row.Got, found = extract(text); !found {
+			row.Text = x.Text
+			if row.Got, found = extract(x.Text); !found {
 				r.NoAnswer++
 			}
 		}
@@ -247,34 +251,32 @@ func (a *app) evalMatch(ctx context.Context, o *evalOptions) error {
 	return a.print(r)
 }
 
-// continuation takes the most likely tokens after a prompt, and reports whether it
-// came to an end of its own.
-func continuation(ctx context.Context, e *engine.Engine, v *vocab.Vocab, tok *tokenizer.Tokenizer, prompt []int32, o *matchOptions) (text string, tokens int, ended bool, err error) {
-	dec := tok.NewDecoder()
-	for _, id := range prompt {
-		dec.Next(id)
-	}
-	var b strings.Builder
-	stopAt := -1
-	err = e.Generate(ctx, prompt, engine.Sampling{}, func(id int32) bool {
-		if id == v.EOS {
-			ended = true
-			return false
-		}
-		tokens++
-		b.WriteString(dec.Next(id))
-		if o.stop != "" {
-			if stopAt = strings.Index(b.String(), o.stop); stopAt >= 0 {
-				ended = true
-				return false
+// prompts are the rows that are looked at.
+func (o *matchOptions) prompts(path string, rows data.Options) iter.Seq2[data.Prompt, error] {
+	return func(yield func(data.Prompt, error) bool) {
+		n := 0
+		for p, err := range data.Prompts(path, rows, o.split) {
+			if n++; !yield(p, err) || n == o.rows {
+				return
 			}
 		}
-		return tokens < o.tokens
-	})
-	b.WriteString(dec.Flush())
-	text = b.String()
-	if stopAt >= 0 {
-		text = text[:stopAt]
 	}
-	return text, tokens, ended, err
+}
+
+// continuation takes the most likely tokens after a prompt.
+func (w *writer) continuation(ctx context.Context, p data.Prompt, o *matchOptions) (*written, error) {
+	sampling := &samplingFlags{maxTokens: o.tokens}
+	if o.stop != "" {
+		sampling.stop = []string{o.stop}
+	}
+	ends := w.settings.ends
+	if p.Chat {
+		ends = w.settings.chatEnds(w.vocab)
+	}
+	x, err := w.write(ctx, p.Tokens, p.Chat, sampling, ends, io.Discard)
+	x.Text = strings.TrimPrefix(x.Text, p.Rest)
+	if err == nil && x.Stopped == stoppedInterrupted {
+		err = context.Cause(ctx)
+	}
+	return x, err
 }

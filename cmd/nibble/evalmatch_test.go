@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/csv"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,35 +44,6 @@ func TestAnswers(t *testing.T) {
 	}
 	_, _, err := (&matchOptions{pattern: "("}).extractor("")
 	require.ErrorContains(t, err, "--match-pattern")
-}
-
-func TestReadPairs(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "test.jsonl")
-	require.NoError(t, os.WriteFile(file, []byte(`{"prompt": "p", "completion": "c", "other": 1}
-
-{"question": "q", "answer": "a"}
-{"text": "A: x\nA: y"}`), 0o644))
-	pairs, path, err := readPairs(dir, 0, "A: ")
-	require.NoError(t, err)
-	require.Equal(t, file, path)
-	require.Equal(t, []pair{{1, "p", "c"}, {3, "q", "a"}, {4, "A: x\nA: ", "y"}}, pairs)
-	pairs, _, err = readPairs(file, 2, "")
-	require.NoError(t, err)
-	require.Len(t, pairs, 2)
-
-	for text, says := range map[string]string{
-		"": "no row", "\n\n": "no row", "[1]": "test.jsonl:1: malformed input: not a JSON object", `{"text": "x"}`: "one text",
-		`{"prompt": "x"}`: "no prompt and completion", `{"prompt": 1, "completion": "x"}`: "no prompt and completion", "{\"a\": \"\xff\"}": "not a JSON object",
-	} {
-		require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
-		_, _, err := readPairs(file, 0, "")
-		require.ErrorContains(t, err, says, "%q", text)
-	}
-	_, _, err = readPairs(file, 0, "Q: ")
-	require.Error(t, err)
-	_, _, err = readPairs(t.TempDir(), 0, "")
-	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
 // The share of rows whose completion is what the model writes.
@@ -114,6 +87,39 @@ func TestEvalMatch(t *testing.T) {
 	require.Contains(t, out, "line 2 differs")
 	require.Contains(t, out, "want    nothing of the kind")
 
+	// In another format or layout the same rows have the same figures.
+	var objects, chats []string
+	table := [][]string{{"prompt", "completion"}}
+	for i, row := range rows {
+		var o struct{ Prompt, Completion string }
+		require.NoError(t, json.Unmarshal([]byte(row), &o))
+		table = append(table, []string{o.Prompt, o.Completion})
+		objects = append(objects, strings.ReplaceAll(row, `"completion"`, `"response"`))
+		instruction, err := json.Marshal(o.Prompt)
+		require.NoError(t, err)
+		answer, err := json.Marshal(strings.TrimSpace(texts[i]))
+		require.NoError(t, err)
+		chats = append(chats, fmt.Sprintf(`{"conversations": [{"from": "human", "value": %s}, {"from": "gpt", "value": %s}]}`, instruction, answer))
+	}
+	for name, text := range map[string]string{
+		"a.csv": separated(t, table, ','), "a.tsv": separated(t, table, '\t'), "a.jsonl.gz": gz(t, strings.Join(rows, "\n")),
+		"a.json": "[" + strings.Join(objects, ",\n") + "]",
+	} {
+		put(t, filepath.Join(dir, name), text)
+		var other matchResult
+		okJSON(t, &other, "eval", "--model", model, "--data", filepath.Join(dir, name), "--match", "--max-tokens", "12", "--show", "2")
+		require.Equal(t, []int{3, 2, 3, 36}, []int{other.Rows, other.Matches, other.Cut, other.Tokens}, name)
+		require.Equal(t, texts[1], other.Shown[1].Text)
+	}
+
+	// Of a chat the last answer is asked for, as the template asks: here by nothing, so
+	// that it is what the prompts above have.
+	put(t, filepath.Join(dir, "chats.json"), "["+strings.Join(chats, ",")+"]")
+	put(t, filepath.Join(dir, "bare.jinja"), "{% for m in messages %}{{ m.content }}{% endfor %}")
+	var c matchResult
+	okJSON(t, &c, "eval", "--model", model, "--data", filepath.Join(dir, "chats.json"), "--chat-template", filepath.Join(dir, "bare.jinja"), "--match", "--max-tokens", "12")
+	require.Equal(t, []int{3, 3, 36}, []int{c.Rows, c.Matches, c.Tokens})
+
 	for _, args := range [][]string{
 		{"--show", "1"}, {"--match", "--max-tokens", "0"}, {"--match", "--kl-base", model}, {"--match", "--match-pattern", "("},
 	} {
@@ -124,4 +130,14 @@ func TestEvalMatch(t *testing.T) {
 	require.NotEqual(t, exitDone, o.code)
 	require.Contains(t, o.stderr, "test.jsonl:1")
 	require.Contains(t, o.stderr, "no answer by gsm8k")
+}
+
+// separated are rows as CSV, or as TSV.
+func separated(t *testing.T, rows [][]string, comma rune) string {
+	t.Helper()
+	var b strings.Builder
+	w := csv.NewWriter(&b)
+	w.Comma = comma
+	require.NoError(t, w.WriteAll(rows))
+	return b.String()
 }

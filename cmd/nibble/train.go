@@ -168,6 +168,9 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := a.warnOfEnds(set.Train, &doctor{vocab: v, o: data.Options{Tokenizer: tok}}, o.MaxSeqLength); err != nil {
+		return err
+	}
 	talk, err := o.talk(m, v, set)
 	if err != nil {
 		return err

@@ -190,13 +190,16 @@ func (o *Options) render(l *layout, row object, turns []message, systemAt, tools
 	}
 	v := o.Tokenizer.Vocab()
 	in.BOS, in.EOS = o.Tokenizer.Piece(v.BOS), o.Tokenizer.Piece(v.EOS)
+	if o.asking {
+		return o.asked(in, turns)
+	}
 	if o.Mask == NoMask {
 		r, err := o.Template.Render(in)
-		return document{text: r.Text, rendered: true}, err
+		return document{text: r.Text, rendered: true}, templateFailed(err)
 	}
 	text, spans, err := o.Template.Spans(in)
 	if err != nil {
-		return document{}, err
+		return document{}, templateFailed(err)
 	}
 	if all := assistants(turns); len(spans) != all && (o.MaskHistory || from > 0) {
 		return document{}, fmt.Errorf("%w: the chat template marks %d parts of the %d turns of the assistant", tensor.ErrUnsupported, len(spans), all)
@@ -209,6 +212,14 @@ func (o *Options) render(l *layout, row object, turns []message, systemAt, tools
 		keep = assistants(turns[from:])
 	}
 	return document{text: text, rendered: true, masked: true, trained: spans[len(spans)-keep:]}, nil
+}
+
+// templateFailed adds to an error of a template what there is to do, if it does not say.
+func templateFailed(err error) error {
+	if err == nil || hint.Of(err) != "" {
+		return err
+	}
+	return hint.Add(err, "mend or remove the row, or give another template with --chat-template")
 }
 
 // assistants counts the turns that are the assistant's.

@@ -88,6 +88,9 @@ type Options struct {
 	// ScratchDir is where the tokens are kept, "" for the system's folder.
 	ScratchDir string
 
+	// asking has chats rendered up to the last answer.
+	asking bool
+
 	// Progress, if not nil, is told how many bytes of a file have been read.
 	Progress func(path string, read, size int64)
 }

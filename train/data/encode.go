@@ -23,16 +23,8 @@ type made struct {
 // encode makes the tokens of a document.
 func (o *Options) encode(d document) (made, error) {
 	v := o.Tokenizer.Vocab()
-	bos, eos := v.AddBOS, v.EOS != vocab.None && !d.rendered
-	if d.rendered && strings.HasPrefix(d.text, o.Tokenizer.Piece(v.BOS)) {
-		bos = false
-	}
-	ids, ends := o.Tokenizer.EncodeOffsetsWith(d.text, d.rendered || o.ParseSpecial)
-	tokens := make([]int32, 0, len(ids)+2)
-	if bos {
-		tokens = append(tokens, v.BOS)
-	}
-	tokens = append(tokens, ids...)
+	tokens, ends := o.tokens(d)
+	bos, eos := len(tokens) > len(ends), v.EOS != vocab.None && !d.rendered
 	if eos {
 		tokens = append(tokens, v.EOS)
 	}
@@ -50,6 +42,18 @@ func (o *Options) encode(d document) (made, error) {
 		}
 	}
 	return o.fitted(m)
+}
+
+// tokens returns the tokens of a document's text behind BOS, if it needs that, and where
+// those of the text end in it.
+func (o *Options) tokens(d document) (tokens []int32, ends []int) {
+	v := o.Tokenizer.Vocab()
+	ids, ends := o.Tokenizer.EncodeOffsetsWith(d.text, d.rendered || o.ParseSpecial)
+	tokens = make([]int32, 0, len(ids)+2)
+	if v.AddBOS && !(d.rendered && strings.HasPrefix(d.text, o.Tokenizer.Piece(v.BOS))) {
+		tokens = append(tokens, v.BOS)
+	}
+	return append(tokens, ids...), ends
 }
 
 // overlap marks the tokens that have a part of a span in them, by where they end in the

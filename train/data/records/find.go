@@ -31,7 +31,7 @@ var named = regexp.MustCompile(`^([a-z]+)(?:-(\d{1,9})(?:-of-(\d{1,9}))?(?:-[0-9
 // extension of a format that is read, packed or not; also in several files, as
 // train-00000-of-00003.parquet. Other files count for nothing.
 //
-// It wraps fs.ErrNotExist if there is no training file; tensor.ErrMalformed if
+// It wraps fs.ErrNotExist if there is no training file, and returns the others then; tensor.ErrMalformed if
 // several files claim to be one part, or some of its files are missing;
 // tensor.ErrUnsupported if a part is there in formats that are not read only.
 func Find(dir string) (train, valid, test []string, err error) {
@@ -49,7 +49,7 @@ func Find(dir string) (train, valid, test []string, err error) {
 		}
 	}
 	if train == nil {
-		return nil, nil, nil, hint.Add(fmt.Errorf("%s: no train.jsonl or train.txt: %w", dir, fs.ErrNotExist),
+		return nil, valid, test, hint.Add(fmt.Errorf("%s: no train.jsonl or train.txt: %w", dir, fs.ErrNotExist),
 			"name the training file train.jsonl (or .json, .csv, .tsv, .parquet, .txt), or give the file itself instead of its folder")
 	}
 	return train, valid, test, nil

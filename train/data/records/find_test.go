@@ -28,7 +28,7 @@ func TestFind(t *testing.T) {
 		"numbers":        {files: []string{"train-10.jsonl.zst", "train-9.jsonl.zst"}, train: []string{"train-9.jsonl.zst", "train-10.jsonl.zst"}},
 		"other format":   {files: []string{"train.jsonl", "train.xlsx"}, train: []string{"train.jsonl"}},
 		"a folder":       {files: []string{"train.jsonl", "valid.jsonl/x"}, train: []string{"train.jsonl"}},
-		"no train":       {files: []string{"valid.jsonl"}, is: fs.ErrNotExist, says: "no train.jsonl or train.txt"},
+		"no train":       {files: []string{"valid.jsonl"}, valid: []string{"valid.jsonl"}, is: fs.ErrNotExist, says: "no train.jsonl or train.txt"},
 		"nothing":        {is: fs.ErrNotExist, says: "no train.jsonl or train.txt"},
 		"two formats":    {files: []string{"train.jsonl", "train.txt"}, is: tensor.ErrMalformed, says: "both train.jsonl and train.txt"},
 		"also packed":    {files: []string{"train.jsonl", "train.jsonl.gz"}, is: tensor.ErrMalformed, says: "both train.jsonl and train.jsonl.gz"},
@@ -52,6 +52,8 @@ func TestFind(t *testing.T) {
 				require.ErrorIs(t, err, c.is)
 				require.ErrorContains(t, err, c.says)
 				require.NotEmpty(t, hint.Of(err))
+				require.Empty(t, train)
+				require.Len(t, valid, len(c.valid))
 				return
 			}
 			require.NoError(t, err)

@@ -71,7 +71,7 @@ func checkObject(row []byte) error {
 		if err == nil {
 			err = errors.New("more after the object")
 		}
-		why = fmt.Sprintf(": %s: ", printable([]byte(err.Error())))
+		why = fmt.Sprintf(": %s: ", printable([]byte(strings.TrimPrefix(err.Error(), "jsontext: "))))
 	}
 	return fmt.Errorf("%w: not JSON%s%s", tensor.ErrMalformed, why, Excerpt(row))
 }

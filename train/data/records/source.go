@@ -95,7 +95,7 @@ func openSource(path string) (*source, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a file", path)
+		return nil, hint.Add(fmt.Errorf("%s: %w: not a file", path, tensor.ErrUnsupported), "write what comes of it into a file first: the data is read more than once")
 	}
 	f, err := os.Open(path)
 	if err != nil {
