@@ -50,21 +50,12 @@ Of rows, which may be all that nibble train takes, every example is scored:
 completions and the assistant's turns only, where there are prompts. Of a folder
 the test data is taken, else valid, else train.
 
-<<<<<<< HEAD
-With --match the prompts of a .jsonl data set are continued instead, as they stand,
-by the most likely token each time, and the answer in the continuation is compared
-with that in the completion: of gsm8k the number behind ####, of sql the statement
-whatever the white space in it, of text all of it. The share that is equal is what
-such data sets are reported with; the loss on the completions is what eval without
---match gives.`,
-=======
 With --match the prompts of rows are continued instead, by the most likely token each
 time, and the answer in the continuation is compared with that in the completion: of
 gsm8k the number behind ####, of sql the statement whatever the white space in it, of
 text all of it. Of a chat the last turn of the assistant is asked for. The share that
 is equal is what such data sets are reported with; the loss on the completions is what
 eval without --match gives.`,
->>>>>>> i9-e2e
 		Example: `  nibble eval --model stories260K --adapter adapters --data shakespeare/valid.txt
   nibble eval --model stories260K-nf4 --kl-base stories260K --data shakespeare/valid.txt
   nibble eval --model Qwen3-0.6B --adapter adapters --data gsm8k/test.jsonl --match --show 3
