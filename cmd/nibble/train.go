@@ -172,6 +172,10 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	if err != nil {
 		return err
 	}
+	findings, err := a.examine(o, m, set)
+	if err != nil {
+		return err
+	}
 	if err := o.setSampler(m, v, tok, talk); err != nil {
 		return err
 	}
@@ -197,6 +201,7 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 		if err != nil {
 			return err
 		}
+		p.Findings = findings
 		return a.print(&dryRunResult{Config: o.Config.Resolved(set.Train.Len()), SetBy: o.setBy, Plan: plan, preview: p, Exports: exportable})
 	}
 	r, err := a.runTraining(ctx, m, set, plan, o)

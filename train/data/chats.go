@@ -188,11 +188,12 @@ func (o *Options) render(l *layout, row object, turns []message, systemAt, tools
 	if in.Messages, err = chat.DecodeMessages(list(turns)); err != nil {
 		return document{}, err
 	}
+	instructed := countRole(turns, "system") > 0
 	v := o.Tokenizer.Vocab()
 	in.BOS, in.EOS = o.Tokenizer.Piece(v.BOS), o.Tokenizer.Piece(v.EOS)
 	if o.Mask == NoMask {
 		r, err := o.Template.Render(in)
-		return document{text: r.Text, rendered: true}, err
+		return document{text: r.Text, rendered: true, system: instructed}, err
 	}
 	text, spans, err := o.Template.Spans(in)
 	if err != nil {
@@ -208,17 +209,20 @@ func (o *Options) render(l *layout, row object, turns []message, systemAt, tools
 	case from > 0:
 		keep = assistants(turns[from:])
 	}
-	return document{text: text, rendered: true, masked: true, trained: spans[len(spans)-keep:]}, nil
+	return document{text: text, rendered: true, masked: true, system: instructed, trained: spans[len(spans)-keep:]}, nil
 }
 
 // assistants counts the turns that are the assistant's.
-func assistants(turns []message) int {
+func assistants(turns []message) int { return countRole(turns, "assistant") }
+
+// countRole counts the turns of a role.
+func countRole(turns []message, role string) int {
 	n := 0
 	for _, t := range turns {
 		var m struct {
 			Role string `json:"role"`
 		}
-		if json.Unmarshal(t, &m) == nil && m.Role == "assistant" {
+		if json.Unmarshal(t, &m) == nil && m.Role == role {
 			n++
 		}
 	}

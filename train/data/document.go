@@ -23,6 +23,9 @@ type document struct {
 	// tight says that a prompt and what follows it meet without space between them.
 	tight bool
 
+	// system says that there is a system turn.
+	system bool
+
 	// rendered says that a chat template made the text. It has the special tokens that
 	// it needs, BOS perhaps excepted.
 	rendered bool

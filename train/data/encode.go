@@ -18,6 +18,9 @@ type made struct {
 	drop  bool // it is too long and is left out
 	tight bool // as in document
 	chat  bool // a chat template made it
+	twice bool // it wrote BOS twice
+
+	system bool // as in document
 }
 
 // encode makes the tokens of a document.
@@ -28,6 +31,11 @@ func (o *Options) encode(d document) (made, error) {
 		bos = false
 	}
 	ids, ends := o.Tokenizer.EncodeOffsetsWith(d.text, d.rendered || o.ParseSpecial)
+	twice := false
+	for len(ids) > 1 && v.BOS != vocab.None && ids[0] == v.BOS && ids[1] == v.BOS {
+		// A text begins once, whoever says it again.
+		ids, ends, twice = ids[1:], ends[1:], true
+	}
 	tokens := make([]int32, 0, len(ids)+2)
 	if bos {
 		tokens = append(tokens, v.BOS)
@@ -36,7 +44,7 @@ func (o *Options) encode(d document) (made, error) {
 	if eos {
 		tokens = append(tokens, v.EOS)
 	}
-	m := made{Example: Example{Tokens: tokens}, tight: d.tight, chat: d.rendered}
+	m := made{Example: Example{Tokens: tokens}, tight: d.tight, chat: d.rendered, twice: twice, system: d.system}
 	if d.masked {
 		m.Loss = make([]bool, len(tokens))
 		own := m.Loss
