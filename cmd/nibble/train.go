@@ -172,6 +172,10 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	if err != nil {
 		return err
 	}
+	if talk.given {
+		// What the model is trained with is what it is to be spoken to with.
+		m.template = talk.template.Source()
+	}
 	findings, err := a.examine(o, m, set)
 	if err != nil {
 		return err
@@ -192,9 +196,6 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	exportable, err := a.checkExports(m, plan, o)
 	if err != nil {
 		return err
-	}
-	if len(exportable) > 0 && talk.given {
-		a.note("what is exported has the chat template of %s, and not that of --chat-template; a Modelfile has the latter", o.model)
 	}
 	if o.dryRun {
 		p, err := newPreview(tok, set, plan, talk, o)
@@ -266,6 +267,7 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 		if out.lora, err = adapterConfig(o, m.arch); err != nil {
 			return nil, err
 		}
+		out.template = m.template
 	} else if out.files, err = m.checkpointFiles(dirOptions{dtype: tensor.F32}); err != nil {
 		return nil, err
 	}
@@ -338,7 +340,10 @@ func (a *app) finishTraining(ctx context.Context, m *model, out *trainOutput, ru
 		trained = best.Trained
 	}
 	if out.lora != nil {
-		return a.storeAdapter(ctx, m, out.lora, trained, o)
+		if err := a.storeAdapter(ctx, m, out.lora, trained, o); err != nil || m.template == "" {
+			return err
+		}
+		return fsx.WriteFile(filepath.Join(o.out, templateName), []byte(m.template), true)
 	}
 	// The model is made beside its final place, in the type of the base, and
 	// its files moved there, config.json last: until then it is no model.
