@@ -118,6 +118,9 @@ func (a *app) chat(ctx context.Context, o *chatOptions) error {
 	if len(adapters) > 0 {
 		c.say("adapter %s; /adapter changes it", w.adapter)
 	}
+	if w.beside != "" {
+		c.say("chat template of %s", w.beside)
+	}
 	c.say("/help lists the commands")
 
 	// From here on Ctrl-C is the conversation's.

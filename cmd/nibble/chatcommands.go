@@ -85,7 +85,22 @@ func (c *conversation) changeAdapter(_ context.Context, name string) error {
 	if err := c.use(name); err != nil {
 		return err
 	}
-	c.say("(adapter %s)", name)
+	was := c.beside
+	switch render, err := c.template(&c.o.template); {
+	case err != nil:
+		// A model without a template is best compared with the one there was.
+		c.beside = was
+		c.say("(adapter %s; the chat template stays)", name)
+	case c.beside != was:
+		c.render = render
+		of := c.beside
+		if of == "" {
+			of = c.model.name()
+		}
+		c.say("(adapter %s; chat template of %s)", name, of)
+	default:
+		c.say("(adapter %s)", name)
+	}
 	return nil
 }
 

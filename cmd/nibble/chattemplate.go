@@ -4,11 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/go-json-experiment/json"
+
+	"github.com/seed18967229/nibble/formats/hf"
+	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/safeio"
 	"github.com/seed18967229/nibble/tensor"
@@ -47,6 +54,9 @@ func (o *templateFlags) conversation(text string) []message {
 // A renderer makes a prompt of a conversation, at the end of which an answer is due.
 type renderer func(messages []message) (string, error)
 
+// templateName is the file that transformers keeps a chat template in.
+const templateName = "chat_template.jinja"
+
 // maxTemplate bounds a file with a template.
 const maxTemplate = 4 << 20
 
@@ -83,11 +93,49 @@ func (w *writer) template(o *templateFlags) (renderer, error) {
 	}, nil
 }
 
+// besideAdapter returns the chat template that lies with the adapter in use, where the model
+// has none or another: it is what the adapter was trained with.
+func (w *writer) besideAdapter() (path, source string, err error) {
+	dir, ok := w.paths[w.adapter]
+	if !ok {
+		return "", "", nil
+	}
+	if st, err := os.Stat(dir); err == nil && !st.IsDir() {
+		dir = filepath.Dir(dir)
+	}
+	path = filepath.Join(dir, templateName)
+	text, err := safeio.ReadFile(path, maxTemplate)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", "", nil
+	}
+	if err != nil {
+		return "", "", err
+	}
+	if strings.TrimRight(string(text), "\n") == strings.TrimRight(w.vocab.ChatTemplate, "\n") {
+		return "", "", nil
+	}
+	return path, string(text), nil
+}
+
 // findTemplate returns a template, and where it is from: one of the model's by its name,
 // "" being its first, a file, or one of those that nibble knows.
 func (w *writer) findTemplate(name string) (from string, t *chat.Template, err error) {
 	from = w.model.Path + ": the chat template"
 	source := ""
+	w.beside = ""
+	if name == "" {
+		path, text, err := w.besideAdapter()
+		if err != nil {
+			return "", nil, err
+		}
+		if text != "" {
+			if t, err = chat.Parse(text); err != nil {
+				return "", nil, hint.Add(fmt.Errorf("%s: %w", path, err), "give another with --chat-template")
+			}
+			w.beside = path
+			return path, t, nil
+		}
+	}
 	var names []string
 	if w.vocab.ChatTemplate != "" {
 		names = []string{"default"}
@@ -134,3 +182,49 @@ func plainText(messages []message) (string, error) {
 	}
 	return b.String(), nil
 }
+
+// templateSource returns the text of a template by its name: one of the model's, one of
+// nibble's, or a file.
+func (m *model) templateSource(name string) (string, error) {
+	v, err := m.vocab()
+	if err != nil {
+		v = &vocab.Vocab{} // the model may do without one, and a file without both
+	}
+	t, err := (&rowFlags{template: name}).chatTemplate(m, v)
+	if err != nil {
+		return "", err
+	}
+	return t.Source(), nil
+}
+
+// withTemplate returns the files of a model with a chat template in place of theirs, as
+// transformers 5 writes it and, for older programs, as transformers 4 did.
+func withTemplate(files []hf.SideFile, template string) ([]hf.SideFile, error) {
+	files = slices.DeleteFunc(slices.Clone(files), func(f hf.SideFile) bool {
+		return f.Name == templateName || f.Name == "chat_template.json"
+	})
+	for i, f := range files {
+		if f.Name != "tokenizer_config.json" {
+			continue
+		}
+		text := f.Data
+		if f.From != "" {
+			var err error
+			if text, err = safeio.ReadFile(f.From, maxTokenizerConfig); err != nil {
+				return nil, err
+			}
+		}
+		value, err := json.Marshal(template)
+		if err != nil {
+			return nil, err
+		}
+		if text, err = hf.Edit(text, []hf.Field{{Name: "chat_template", Value: value}}, nil); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Name, err)
+		}
+		files[i] = hf.SideFile{Name: f.Name, Data: text}
+	}
+	return append(files, hf.SideFile{Name: templateName, Data: []byte(template)}), nil
+}
+
+// maxTokenizerConfig bounds a tokenizer_config.json.
+const maxTokenizerConfig = 64 << 20

@@ -321,7 +321,6 @@ type tally struct {
 	examples, tokens, trained int64
 	ended, ends               int64 // examples whose end is trained; that have one at all
 	cut                       int64 // that lost their end
-	doubled                   int64 // examples that begin with BOS twice
 	unknown, bytes            int64
 	lengths                   counts
 }
@@ -340,6 +339,7 @@ func (d *doctor) examples(ctx context.Context, set *data.Set, err error, shown i
 		stats.Truncated += s.Truncated
 		stats.Dropped += s.Dropped
 		stats.Cut += s.Cut
+		stats.Doubled += s.Doubled
 	}
 	d.r.total = set.Train.Len()
 	t := &tally{lengths: counts{}}
@@ -382,9 +382,6 @@ func (d *doctor) count(t *tally, e data.Example) {
 			}
 		}
 	}
-	if len(e.Tokens) > 1 && d.vocab.BOS != vocab.None && e.Tokens[0] == d.vocab.BOS && e.Tokens[1] == d.vocab.BOS {
-		t.doubled++
-	}
 	e.Documents(func(from, to int) {
 		t.ends++
 		if d.endsTrained(e, from, to) {
@@ -418,18 +415,9 @@ func (d *doctor) judge(t *tally, stats data.Stats) {
 	d.find("length", unless(long == 0, warned), fmt.Sprintf("raise --max-seq-length above %d, or shorten the rows", d.o.MaxSeqLength),
 		"%s examples have more than %d tokens; tokens lost: %s", shareText(long, rows), d.o.MaxSeqLength, thousands(stats.Cut))
 	d.find("trained tokens", unless(t.trained > 0, failed), "see what is trained of an example with --show 3", "%s tokens", shareText(t.trained, t.tokens))
-	d.find("double BOS", unless(t.doubled == 0, failed), "remove the BOS token from the template or the rows: it is added", "%s examples begin with it twice", shareText(t.doubled, t.examples))
+	d.beginning(stats)
 	if d.rows > 0 && d.texts == 0 {
-		status := passed
-		whole := t.ends - t.cut
-		switch {
-		case t.ended == 0:
-			status = failed
-		case t.ended < whole:
-			status = warned
-		}
-		d.find("end of text", status, "without it the model does not learn to stop: have the template write the EOS token, or the token that ends a turn, within what the assistant writes",
-			"%s examples end with a special token that is trained", shareText(t.ended, t.ends))
+		d.ending(t)
 	}
 	if d.vocab.EOS == vocab.None {
 		d.find("EOS", warned, "set eos_token in the model's tokenizer", "the model has no such token, and cannot learn to stop with it")
@@ -437,4 +425,28 @@ func (d *doctor) judge(t *tally, stats data.Stats) {
 	odd := t.unknown*1000 > t.tokens || t.bytes*20 > t.tokens
 	d.find("vocabulary", unless(!odd, warned), "the tokenizer hardly knows this language: training takes more tokens and learns less",
 		"%s tokens are unknown, %s are single bytes of characters that have no token", shareText(t.unknown, t.tokens), shareText(t.bytes, t.tokens))
+}
+
+// beginning says whether a template writes BOS more often than it is meant.
+func (d *doctor) beginning(stats data.Stats) {
+	d.find("double BOS", unless(stats.Doubled == 0, warned), "remove the BOS token from the template, where it is there twice; one is left out here, but other programs may not do that",
+		"the template begins %s examples with it twice", shareText(int64(stats.Doubled), int64(stats.Examples+stats.Dropped)))
+}
+
+// ending says whether an end is learnt.
+func (d *doctor) ending(t *tally) {
+	status := passed
+	whole := t.ends - t.cut
+	switch {
+	case t.ended == 0:
+		status = failed
+	case t.ended < whole:
+		status = warned
+	}
+	todo := "without it the model does not learn to stop: have the template write the EOS token, or the token that ends a turn, within what the assistant writes"
+	if t.ended == 0 && whole <= 0 {
+		todo = "without it the model does not learn to stop: raise --max-seq-length, which cuts all of them off"
+	}
+	d.find("end of text", status, todo,
+		"%s examples end with a special token that is trained", shareText(t.ended, t.ends))
 }

@@ -129,7 +129,7 @@ func TestDataCheckFindings(t *testing.T) {
 		"not needed":        {"", `{"text": "Once"}`, nil, "chat template", passed, "these rows need none"},
 		"no end":            {"no end", chatRow, nil, "end of text", failed, "none of 1"},
 		"ends":              {"good", chatRow, nil, "end of text", passed, "1 of 1"},
-		"two BOS":           {"two BOS", chatRow, nil, "double BOS", failed, "1 of 1"},
+		"two BOS":           {"two BOS", chatRow, nil, "double BOS", warned, "1 of 1"},
 		"system, none":      {"no system", chatRow, nil, "system turns", passed, "no row has one"},
 		"system":            {"no system", chatRow + systemRow, nil, "system turns", failed, "1 of 2 (50%) rows have one"},
 		"duplicates":        {"good", chatRow + systemRow + chatRow, nil, "duplicates", warned, "1 of 3 (33.3%) rows are there before, first "},

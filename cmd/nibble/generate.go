@@ -113,6 +113,9 @@ func (a *app) generate(ctx context.Context, cmd *cobra.Command, o *generateOptio
 		if err != nil {
 			return err
 		}
+		if w.beside != "" && !a.quiet {
+			fmt.Fprintf(a.err, "chat template of %s\n", w.beside)
+		}
 		if r.Prompt, err = render(o.template.conversation(text)); err != nil {
 			return err
 		}

@@ -12,11 +12,13 @@ import (
 	"github.com/seed18967229/nibble/internal/fsx"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/merge"
+	"github.com/seed18967229/nibble/train/data/chat"
 )
 
 // mergeOptions are the flags of merge.
 type mergeOptions struct {
 	base, out, receipt string
+	template           string
 	adapters           []string
 	output             outputOptions
 
@@ -85,6 +87,7 @@ made of, by hashes.`,
 	f.StringVar(&o.out, "out", "", "where to write the merged model")
 	outputFlags(cmd, &o.output)
 	f.StringVar(&o.receipt, "receipt", "", "file to write what nibble unmerge needs to make the base again")
+	f.StringVar(&o.template, "chat-template", "", "chat template of the output in place of the base's: a file (Jinja), the name of another that the base has, or "+strings.Join(chat.Names(), ", "))
 	f.StringVar(&o.arithmetic, "arithmetic", "f32", "f32, peft, peft-safe: where sums are rounded")
 	f.BoolVar(&o.untie, "untie", false, "give a head that is the embedding a tensor of its own")
 	f.StringArrayVar(&o.initial, "initial-adapter", nil, "a PiSSA adapter as it was before training; for each such adapter, in their order")
@@ -141,6 +144,11 @@ func (a *app) merge(ctx context.Context, o *mergeOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, x.close()) }()
 	merged := newMergedModel(x)
+	if o.template != "" {
+		if merged.template, err = m.templateSource(o.template); err != nil {
+			return err
+		}
+	}
 	if merged.about, err = provenanceOf(ctx, m, list, o.arithmetic); err != nil {
 		return err
 	}

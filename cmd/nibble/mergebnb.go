@@ -120,7 +120,7 @@ func (a *app) writeMergedBnbAlike(ctx context.Context, m *mergedModel, out strin
 
 // unmerged returns the model as one of which all stored tensors are used.
 func (m *mergedModel) unmerged() *model {
-	return &model{Input: m.Input, stored: m.Input, view: m.view, arch: m.arch}
+	return &model{Input: m.Input, stored: m.Input, view: m.view, arch: m.arch, template: m.template}
 }
 
 // scheme is how a base is quantized.

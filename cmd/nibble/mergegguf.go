@@ -9,6 +9,7 @@ import (
 	"github.com/seed18967229/nibble/formats/convert"
 	"github.com/seed18967229/nibble/formats/gguf"
 	"github.com/seed18967229/nibble/formats/gguf/ftype"
+	"github.com/seed18967229/nibble/formats/vocab"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
@@ -41,6 +42,9 @@ func (a *app) writeMergedGGUF(ctx context.Context, m *mergedModel, out string, o
 
 // runMerged does the job of a merge that makes a GGUF file.
 func (a *app) runMerged(ctx context.Context, m *mergedModel, out string, file *convertOptions, j job, notes []string) (*writeResult, error) {
+	if m.template != "" {
+		j.plan.Meta = vocab.SetTemplate(j.plan.Meta, m.template)
+	}
 	j.plan.Meta = m.about.addTo(j.plan.Meta)
 	r, err := a.runToGGUF(ctx, m.Input, out, j, file)
 	if err != nil {

@@ -49,6 +49,9 @@ type model struct {
 	before tensor.Source
 
 	gguf *convert.Checkpoint // of a GGUF file
+
+	// template is the chat template of what is written of the model, "" for its own.
+	template string
 }
 
 // openModel opens a model; what is no model is an error that says what it is.
@@ -334,6 +337,15 @@ func (m *model) quantization() []string {
 
 // checkpointFiles returns config.json and the files beside it.
 func (m *model) checkpointFiles(o dirOptions) ([]hf.SideFile, error) {
+	files, err := m.ownFiles(o)
+	if err != nil || m.template == "" {
+		return files, err
+	}
+	return withTemplate(files, m.template)
+}
+
+// ownFiles are checkpointFiles with the chat template that the model has.
+func (m *model) ownFiles(o dirOptions) ([]hf.SideFile, error) {
 	if m.gguf != nil {
 		return m.filesFromGGUF(o)
 	}

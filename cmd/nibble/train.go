@@ -168,10 +168,15 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := a.warnOfEnds(set.Train, &doctor{vocab: v, o: data.Options{Tokenizer: tok}}, o.MaxSeqLength); err != nil {
+	talk, err := o.talk(m, v, set)
+	if err != nil {
 		return err
 	}
-	talk, err := o.talk(m, v, set)
+	if talk.given {
+		// What the model is trained with is what it is to be spoken to with.
+		m.template = talk.template.Source()
+	}
+	findings, err := a.examine(o, m, set)
 	if err != nil {
 		return err
 	}
@@ -192,14 +197,12 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 	if err != nil {
 		return err
 	}
-	if len(exportable) > 0 && talk.given {
-		a.note("what is exported has the chat template of %s, and not that of --chat-template; a Modelfile has the latter", o.model)
-	}
 	if o.dryRun {
 		p, err := newPreview(tok, set, plan, talk, o)
 		if err != nil {
 			return err
 		}
+		p.Findings = findings
 		return a.print(&dryRunResult{Config: o.Config.Resolved(set.Train.Len()), SetBy: o.setBy, Plan: plan, preview: p, Exports: exportable})
 	}
 	r, err := a.runTraining(ctx, m, set, plan, o)
@@ -264,6 +267,7 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 		if out.lora, err = adapterConfig(o, m.arch); err != nil {
 			return nil, err
 		}
+		out.template = m.template
 	} else if out.files, err = m.checkpointFiles(dirOptions{dtype: tensor.F32}); err != nil {
 		return nil, err
 	}
@@ -336,7 +340,10 @@ func (a *app) finishTraining(ctx context.Context, m *model, out *trainOutput, ru
 		trained = best.Trained
 	}
 	if out.lora != nil {
-		return a.storeAdapter(ctx, m, out.lora, trained, o)
+		if err := a.storeAdapter(ctx, m, out.lora, trained, o); err != nil || m.template == "" {
+			return err
+		}
+		return fsx.WriteFile(filepath.Join(o.out, templateName), []byte(m.template), true)
 	}
 	// The model is made beside its final place, in the type of the base, and
 	// its files moved there, config.json last: until then it is no model.

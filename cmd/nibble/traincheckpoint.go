@@ -63,6 +63,11 @@ func (o *trainOutput) fill(d *fsx.Dir, c train.Checkpoint) error {
 		if err := peft.Write(context.Background(), d.Temp(), o.lora, c.Trained, false); err != nil {
 			return err
 		}
+		if o.template != "" {
+			if err := d.WriteFile(templateName, []byte(o.template)); err != nil {
+				return err
+			}
+		}
 	} else if err := o.writeFull(d.Temp(), c.Trained); err != nil {
 		return err
 	}

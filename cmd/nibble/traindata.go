@@ -278,34 +278,6 @@ func (r *fileBar) stop() {
 	}
 }
 
-// warnOfEnds says so if none of the first examples that are whole trains the model to stop.
-func (a *app) warnOfEnds(d *data.Dataset, by *doctor, length int) error {
-	const looked = 32
-	if d.IsText() {
-		return nil
-	}
-	whole := 0
-	for i := range min(looked, d.Len()) {
-		e, err := d.Example(i)
-		if err != nil {
-			return err
-		}
-		if len(e.Tokens) == length && e.Ends == nil {
-			continue // its end may have been cut off
-		}
-		whole++
-		ended := false
-		e.Documents(func(from, to int) { ended = ended || by.endsTrained(e, from, to) })
-		if ended {
-			return nil
-		}
-	}
-	if whole > 0 {
-		a.note("warning: no example ends with a special token that is trained, so that the model does not learn to stop; nibble data check shows them")
-	}
-	return nil
-}
-
 // describeData says what the data holds and what became of it.
 func (a *app) describeData(set *data.Set, o *trainOptions) {
 	for _, f := range set.Files {

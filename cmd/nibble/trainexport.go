@@ -115,6 +115,9 @@ func mergeLine(e *export, o *trainOptions) []string {
 	case e.typ != "auto":
 		line = append(line, "--dtype", e.typ)
 	}
+	if o.template != "" {
+		line = append(line, "--chat-template", filepath.Join(o.out, templateName))
+	}
 	return line
 }
 

@@ -28,8 +28,12 @@ const (
 
 // trainOutput is the directory of a run.
 type trainOutput struct {
-	dir   string
-	lora  *peft.Config  // nil for full fine-tuning
+	dir  string
+	lora *peft.Config // nil for full fine-tuning
+
+	// template is the chat template that lies beside adapters, "" for that of the base.
+	template string
+
 	files []hf.SideFile // config.json and the rest, of full fine-tuning
 
 	log     *os.File

@@ -27,6 +27,9 @@ type preview struct {
 	// ChatTemplate is what Ollama calls the model's template; "other" is one that it has
 	// no name for here, "" none.
 	ChatTemplate string `json:"chat_template"`
+
+	// Findings are what nibble data check would find wrong, and costs the whole run.
+	Findings []finding `json:"findings,omitempty"`
 }
 
 // renderedExample is an example as the model gets it.

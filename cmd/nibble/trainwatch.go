@@ -117,7 +117,7 @@ func (o *trainOptions) prompt(text string, t *talk, v *vocab.Vocab, tok *tokeniz
 	if err != nil {
 		return nil, err
 	}
-	return tok.EncodeWith(text, tokenizer.Options{BOS: v.AddBOS && !strings.HasPrefix(text, t.bos), ParseSpecial: true}), nil
+	return onceBOS(tok.EncodeWith(text, tokenizer.Options{BOS: v.AddBOS && !strings.HasPrefix(text, t.bos), ParseSpecial: true}), v), nil
 }
 
 // setSampler says what the prompts are in tokens. A text of 0 tokens cannot be continued.

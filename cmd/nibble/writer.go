@@ -24,7 +24,9 @@ type writer struct {
 	tokenizer *tokenizer.Tokenizer
 	settings  *generationSettings
 	adapters  map[string]trainmodel.Trainable
-	adapter   string // the name of the one that is in use
+	paths     map[string]string // where they are
+	adapter   string            // the name of the one that is in use
+	beside    string            // the file of the chat template, if it lies with that
 	engine    *engine.Engine
 	generator *engine.Generator
 	context   int // tokens of a sequence at most
@@ -49,6 +51,10 @@ func openWriter(path string, adapters []adapterFlag) (_ *writer, err error) {
 	}
 	if w.adapters, err = w.model.attachAll(adapters); err != nil {
 		return nil, err
+	}
+	w.paths = make(map[string]string)
+	for _, a := range adapters {
+		w.paths[a.name] = a.path
 	}
 	if len(adapters) > 0 {
 		w.adapter = adapters[0].name
@@ -91,7 +97,16 @@ func (w *writer) encode(text string) []int32 {
 	if w.vocab.BOS != vocab.None {
 		bos = w.tokenizer.Piece(w.vocab.BOS)
 	}
-	return w.tokenizer.EncodeWith(text, tokenizer.Options{ParseSpecial: true, BOS: w.vocab.AddBOS && (bos == "" || !strings.HasPrefix(text, bos))})
+	return onceBOS(w.tokenizer.EncodeWith(text, tokenizer.Options{ParseSpecial: true, BOS: w.vocab.AddBOS && (bos == "" || !strings.HasPrefix(text, bos))}), w.vocab)
+}
+
+// onceBOS returns tokens that begin with BOS once, whatever a template wrote: so it is in
+// training.
+func onceBOS(tokens []int32, v *vocab.Vocab) []int32 {
+	for len(tokens) > 1 && v.BOS != vocab.None && tokens[0] == v.BOS && tokens[1] == v.BOS {
+		tokens = tokens[1:]
+	}
+	return tokens
 }
 
 // How a text ended.

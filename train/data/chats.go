@@ -188,6 +188,7 @@ func (o *Options) render(l *layout, row object, turns []message, systemAt, tools
 	if in.Messages, err = chat.DecodeMessages(list(turns)); err != nil {
 		return document{}, err
 	}
+	instructed := countRole(turns, "system") > 0
 	v := o.Tokenizer.Vocab()
 	in.BOS, in.EOS = o.Tokenizer.Piece(v.BOS), o.Tokenizer.Piece(v.EOS)
 	if o.asking {
@@ -195,7 +196,7 @@ func (o *Options) render(l *layout, row object, turns []message, systemAt, tools
 	}
 	if o.Mask == NoMask {
 		r, err := o.Template.Render(in)
-		return document{text: r.Text, rendered: true}, templateFailed(err)
+		return document{text: r.Text, rendered: true, system: instructed}, templateFailed(err)
 	}
 	text, spans, err := o.Template.Spans(in)
 	if err != nil {
@@ -211,7 +212,7 @@ func (o *Options) render(l *layout, row object, turns []message, systemAt, tools
 	case from > 0:
 		keep = assistants(turns[from:])
 	}
-	return document{text: text, rendered: true, masked: true, trained: spans[len(spans)-keep:]}, nil
+	return document{text: text, rendered: true, masked: true, system: instructed, trained: spans[len(spans)-keep:]}, nil
 }
 
 // templateFailed adds to an error of a template what there is to do, if it does not say.
@@ -223,13 +224,16 @@ func templateFailed(err error) error {
 }
 
 // assistants counts the turns that are the assistant's.
-func assistants(turns []message) int {
+func assistants(turns []message) int { return countRole(turns, "assistant") }
+
+// countRole counts the turns of a role.
+func countRole(turns []message, role string) int {
 	n := 0
 	for _, t := range turns {
 		var m struct {
 			Role string `json:"role"`
 		}
-		if json.Unmarshal(t, &m) == nil && m.Role == "assistant" {
+		if json.Unmarshal(t, &m) == nil && m.Role == role {
 			n++
 		}
 	}

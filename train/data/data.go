@@ -315,6 +315,10 @@ type Stats struct {
 	// Tight counts prompts that meet their completion without space between them, which
 	// may be meant or not.
 	Tight int
+
+	// Doubled counts those whose chat template wrote BOS twice, of which one is left out;
+	// Systems those that have a system turn.
+	Doubled, Systems int
 }
 
 func (s *Stats) add(t Stats) {
@@ -325,6 +329,8 @@ func (s *Stats) add(t Stats) {
 	s.Dropped += t.Dropped
 	s.Cut += t.Cut
 	s.Tight += t.Tight
+	s.Doubled += t.Doubled
+	s.Systems += t.Systems
 	s.Longest = max(s.Longest, t.Longest)
 }
 

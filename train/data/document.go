@@ -25,6 +25,8 @@ type document struct {
 
 	// answer is what is to come after the text, if a chat is asked and not trained on.
 	answer string
+	// system says that there is a system turn.
+	system bool
 
 	// rendered says that a chat template made the text. It has the special tokens that
 	// it needs, BOS perhaps excepted.

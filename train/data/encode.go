@@ -18,17 +18,20 @@ type made struct {
 	drop  bool // it is too long and is left out
 	tight bool // as in document
 	chat  bool // a chat template made it
+	twice bool // it wrote BOS twice
+
+	system bool // as in document
 }
 
 // encode makes the tokens of a document.
 func (o *Options) encode(d document) (made, error) {
 	v := o.Tokenizer.Vocab()
-	tokens, ends := o.tokens(d)
+	tokens, ends, twice := o.tokens(d)
 	bos, eos := len(tokens) > len(ends), v.EOS != vocab.None && !d.rendered
 	if eos {
 		tokens = append(tokens, v.EOS)
 	}
-	m := made{Example: Example{Tokens: tokens}, tight: d.tight, chat: d.rendered}
+	m := made{Example: Example{Tokens: tokens}, tight: d.tight, chat: d.rendered, twice: twice, system: d.system}
 	if d.masked {
 		m.Loss = make([]bool, len(tokens))
 		own := m.Loss
@@ -45,15 +48,18 @@ func (o *Options) encode(d document) (made, error) {
 }
 
 // tokens returns the tokens of a document's text behind BOS, if it needs that, and where
-// those of the text end in it.
-func (o *Options) tokens(d document) (tokens []int32, ends []int) {
+// those of the text end in it. A text begins once, whoever says it again: twice.
+func (o *Options) tokens(d document) (tokens []int32, ends []int, twice bool) {
 	v := o.Tokenizer.Vocab()
 	ids, ends := o.Tokenizer.EncodeOffsetsWith(d.text, d.rendered || o.ParseSpecial)
+	for len(ids) > 1 && v.BOS != vocab.None && ids[0] == v.BOS && ids[1] == v.BOS {
+		ids, ends, twice = ids[1:], ends[1:], true
+	}
 	tokens = make([]int32, 0, len(ids)+2)
 	if v.AddBOS && !(d.rendered && strings.HasPrefix(d.text, o.Tokenizer.Piece(v.BOS))) {
 		tokens = append(tokens, v.BOS)
 	}
-	return append(tokens, ids...), ends
+	return append(tokens, ids...), ends, twice
 }
 
 // overlap marks the tokens that have a part of a span in them, by where they end in the

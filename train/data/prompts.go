@@ -141,7 +141,7 @@ func (x *reading) prompt(row jsontext.Value, mark string) (p Prompt, err error) 
 		from = at + len(mark)
 	}
 	p.Text, p.Answer = d.text[:from], p.Answer+d.text[from:]
-	tokens, ends := x.o.tokens(d)
+	tokens, ends, _ := x.o.tokens(d)
 	n := len(tokens) - len(ends)
 	read := 0 // of the text
 	for _, end := range ends {

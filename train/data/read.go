@@ -167,9 +167,7 @@ func (x *reading) store(s *store) (Stats, error) {
 			s.endRow()
 			x.chats = x.chats || m.chat
 			stats.count(m.Example, m.cut)
-			if m.tight {
-				stats.Tight++
-			}
+			stats.add(Stats{Tight: one(m.tight), Doubled: one(m.twice), Systems: one(m.system)})
 		}
 		if b.err != nil {
 			return Stats{}, b.err
@@ -179,4 +177,12 @@ func (x *reading) store(s *store) (Stats, error) {
 		}
 	}
 	return stats, nil
+}
+
+// one counts what is so.
+func one(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
 }
