@@ -41,7 +41,7 @@ func written(t *testing.T, quantized bool) Base {
 	t.Cleanup(func() { d.Close() })
 	view, err := bnb.View(d, tensor.Invalid)
 	require.NoError(t, err)
-	return Base{a, view, codecs}
+	return Base{Arch: a, Source: view, Codecs: codecs}
 }
 
 // everyChoice lists what a plan may choose: of slots by themselves, and all else together.

@@ -214,7 +214,7 @@ func openBase(t *testing.T, dir string) Base {
 	require.NoError(t, err)
 	src, err := bnb.View(d, tensor.Invalid)
 	require.NoError(t, err)
-	return Base{a, src, codecs}
+	return Base{Arch: a, Source: src, Codecs: codecs}
 }
 
 // quantizedBase is a model in NF4 with double quantization, as QLoRA has it.

@@ -49,7 +49,7 @@ func openGolden(t *testing.T, name string, weights string) *golden {
 	require.NoError(t, err)
 	src, err := bnb.View(d, tensor.Invalid)
 	require.NoError(t, err)
-	g.base = Base{a, src, codecs}
+	g.base = Base{Arch: a, Source: src, Codecs: codecs}
 
 	var batch struct {
 		MicroBatches [][]struct {

@@ -53,7 +53,7 @@ func openModel(t *testing.T, dir string) Base {
 	require.NoError(t, err)
 	src, err := bnb.View(d, tensor.Invalid)
 	require.NoError(t, err)
-	return Base{a, src, codecs}
+	return Base{Arch: a, Source: src, Codecs: codecs}
 }
 
 func openAdapter(t *testing.T, dir string) *peft.Adapter {

@@ -93,6 +93,9 @@ type State struct {
 	// Data are the fingerprints of the files of the training data.
 	Data []data.Fingerprint `json:"data,omitempty"`
 
+	// Base is the fingerprint of the model that is trained. Checkpoints of old have none.
+	Base BaseFingerprint `json:"base,omitzero"`
+
 	// EvalLoss is the last loss on the validation data.
 	EvalLoss *float64 `json:"eval_loss,omitempty"`
 

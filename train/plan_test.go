@@ -89,7 +89,7 @@ func shaped(t *testing.T) Base {
 	}
 	src, err := tensor.NewTable(nil, entries)
 	require.NoError(t, err)
-	return Base{a, src, codecs}
+	return Base{Arch: a, Source: src, Codecs: codecs}
 }
 
 // As the budget shrinks, what was in memory goes to disk and, where there is no room

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/internal/scratch"
@@ -25,13 +24,6 @@ import (
 type Examples interface {
 	Len() int
 	Example(i int) (data.Example, error)
-}
-
-// Base is the model to be trained.
-type Base struct {
-	Arch   *arch.Model
-	Source tensor.Source
-	Codecs tensor.Codecs
 }
 
 // Run is one fine-tuning run.
@@ -89,7 +81,7 @@ func New(base Base, cfg Config, train, valid Examples, plan *Plan, out Output) (
 		cfg: cfg, engine: eng, pages: store, opt: opt, train: train, valid: valid, out: out,
 		order: order{seed: cfg.Seed, n: train.Len()},
 		asked: func() bool { return false },
-		state: State{TrainExamples: train.Len(), Config: cfg},
+		state: State{TrainExamples: train.Len(), Base: base.Fingerprint, Config: cfg},
 	}
 	if d, ok := train.(*data.Dataset); ok {
 		r.state.Data = d.Fingerprints()
@@ -128,6 +120,9 @@ func (r *Run) Resume(c Checkpoint) error {
 	if err := r.cfg.SameRun(&c.State.Config); err != nil {
 		return err
 	}
+	if err := sameBase(r.state.Base, c.State.Base); err != nil {
+		return err
+	}
 	if err := data.Same(r.state.Data, c.State.Data); err != nil {
 		return err
 	}
@@ -144,9 +139,9 @@ func (r *Run) Resume(c Checkpoint) error {
 	}
 	r.filled = true
 	r.log = slices.Clone(c.Log)
-	now := r.state.Data
+	now, base := r.state.Data, r.state.Base
 	r.state = c.State
-	r.state.Data = now
+	r.state.Data, r.state.Base = now, base
 	r.state.Config = r.cfg
 	return nil
 }

@@ -33,7 +33,7 @@ func tiny(t *testing.T) (Base, fixed) {
 		}
 		list = append(list, lossFrom(tokens, rng.IntN(len(tokens))))
 	}
-	return Base{a, tensortest.NewModel(t, a, 1), codecs}, list
+	return Base{Arch: a, Source: tensortest.NewModel(t, a, 1), Codecs: codecs}, list
 }
 
 func tinyConfig() Config {

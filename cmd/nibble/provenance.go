@@ -25,6 +25,7 @@ import (
 	"github.com/seed18967229/nibble/internal/safeio"
 	"github.com/seed18967229/nibble/pipeline"
 	"github.com/seed18967229/nibble/tensor"
+	"github.com/seed18967229/nibble/train"
 )
 
 // provenanceKey is where a file's metadata say what was merged.
@@ -189,6 +190,17 @@ func fingerprint(ctx context.Context, src tensor.Source) (string, error) {
 		fmt.Fprintf(all, "%q %v %v %x\n", info.Name, info.DType, info.Shape, sums[i])
 	}
 	return "sha256-pieces-1:" + hex.EncodeToString(all.Sum(nil)), nil
+}
+
+// baseFingerprint is that of the model as one that a run trains.
+func (m *model) baseFingerprint(ctx context.Context) (f train.BaseFingerprint, err error) {
+	f.Name = m.name()
+	for info := range m.Input.All() {
+		f.Tensors++
+		f.Bytes += info.Size()
+	}
+	f.Sum, err = fingerprint(ctx, m.Input)
+	return f, err
 }
 
 // pieceSum returns the hash of pieces of a tensor, or of all of it if it is small.

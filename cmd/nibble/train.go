@@ -258,7 +258,11 @@ func (a *app) runTraining(ctx context.Context, m *model, set *data.Set, plan *tr
 	if set.Valid != nil {
 		valid = set.Valid
 	}
-	run, err := train.New(m.base(), o.Config, set.Train, valid, plan, out)
+	base := m.base()
+	if base.Fingerprint, err = m.baseFingerprint(ctx); err != nil {
+		return nil, fmt.Errorf("%s: %w", o.model, err)
+	}
+	run, err := train.New(base, o.Config, set.Train, valid, plan, out)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.model, err)
 	}
