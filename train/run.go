@@ -43,6 +43,7 @@ type Run struct {
 	out   Output
 	log   []Record
 	state State
+	saved int         // the step of the last checkpoint, 0 for none
 	asked func() bool // whether to save now
 	moved bool        // something that is trained has changed in this step
 }
@@ -140,7 +141,7 @@ func (r *Run) Resume(c Checkpoint) error {
 	r.filled = true
 	r.log = slices.Clone(c.Log)
 	now, base := r.state.Data, r.state.Base
-	r.state = c.State
+	r.state, r.saved = c.State, c.State.Step
 	r.state.Data, r.state.Base = now, base
 	r.state.Config = r.cfg
 	return nil
@@ -194,6 +195,7 @@ func (r *Run) Train(ctx context.Context) (State, error) {
 			if err := r.out.Save(r.checkpoint()); err != nil {
 				return r.state, err
 			}
+			r.saved = r.state.Step
 		}
 		if stopped {
 			return r.state, context.Cause(ctx)
@@ -243,19 +245,19 @@ func (r *Run) step(ctx context.Context) (Record, error) {
 	loss /= float64(labels)
 	if math.IsNaN(loss) || math.IsInf(loss, 0) {
 		// It comes before the gradients that it spoils.
-		return Record{}, diverged(fmt.Errorf("the loss is %v, %w", loss, optim.ErrNotFinite))
+		return Record{}, r.diverged(fmt.Errorf("the loss is %v, %w", loss, optim.ErrNotFinite))
 	}
 	if err != nil {
-		return Record{}, diverged(err)
+		return Record{}, r.diverged(err)
 	}
 	norm, err := r.pages.Norm()
 	if err != nil {
-		return Record{}, diverged(err)
+		return Record{}, r.diverged(err)
 	}
 	lr := r.lr.At(step)
 	r.moved = false
 	if err := r.update(step, lr, optim.ClipScale(norm, r.cfg.MaxGradNorm)); err != nil {
-		return Record{}, diverged(err)
+		return Record{}, r.diverged(err)
 	}
 
 	if step == 1 {
@@ -312,11 +314,15 @@ func (r *Run) update(step int, lr float64, scale float32) error {
 }
 
 // diverged says what may help if something is not finite.
-func diverged(err error) error {
+func (r *Run) diverged(err error) error {
 	if !errors.Is(err, optim.ErrNotFinite) {
 		return err
 	}
-	return hint.Add(err, "a lower --learning-rate or a lower --max-grad-norm may help; the last checkpoint is still good")
+	const todo = "a lower --learning-rate or a lower --max-grad-norm may help"
+	if r.saved == 0 {
+		return hint.Add(err, todo)
+	}
+	return hint.Add(err, "%s; the last checkpoint is still good, that of step %d", todo, r.saved)
 }
 
 // batches makes the micro-batches of the next step and returns how many
@@ -389,5 +395,5 @@ func (r *Run) Evaluate(ctx context.Context, set Examples) (float64, error) {
 		return 0, fmt.Errorf("%w: the validation data has no token that loss is taken on", tensor.ErrMalformed)
 	}
 	loss := sum / float64(labels)
-	return loss, finite(loss)
+	return loss, r.finite(loss)
 }

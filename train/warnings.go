@@ -16,6 +16,7 @@ type warning struct {
 var warnings = []warning{
 	{"guessing", (*Run).guessing},
 	{"still", (*Run).still},
+	{"diverging", (*Run).diverging},
 	{"spike", (*Run).spike},
 	{"overfitting", (*Run).overfitting},
 }
@@ -86,6 +87,23 @@ func (r *Run) still(rec *Record) string {
 		why = "the gradient is 0"
 	}
 	return fmt.Sprintf("what is trained has not changed in %d steps: %s", r.state.Still, why)
+}
+
+// diverging looks whether the loss has gone up from the start, and stays there: beyond
+// what it began with, twice, or beyond what a model has that knows nothing.
+func (r *Run) diverging(rec *Record) string {
+	const early, after, margin = 20, 5, 0.5
+	first := r.state.FirstLoss
+	limit := max(2*first, first+margin)
+	if guess := math.Log(float64(r.engine.Vocab())) + margin; first < guess {
+		limit = min(limit, guess)
+	}
+	last := r.losses(rec, after)
+	if first == 0 || rec.Step > early || len(last) < after || slices.Min(last) <= limit {
+		return ""
+	}
+	return fmt.Sprintf("the loss began at %.4f and has been above %.4f for %d steps: the learning rate, %v, is too high. End the run, and give a lower --learning-rate or more --warmup-steps",
+		first, limit, after, rec.LearningRate)
 }
 
 // spike looks whether the loss has jumped.

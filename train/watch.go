@@ -185,9 +185,9 @@ func (r *Run) samples(ctx context.Context) ([]Sample, error) {
 }
 
 // finite returns an error if a loss on the validation data is no number.
-func finite(loss float64) error {
+func (r *Run) finite(loss float64) error {
 	if math.IsNaN(loss) || math.IsInf(loss, 0) {
-		return diverged(fmt.Errorf("the validation loss is %v, %w", loss, optim.ErrNotFinite))
+		return r.diverged(fmt.Errorf("the validation loss is %v, %w", loss, optim.ErrNotFinite))
 	}
 	return nil
 }

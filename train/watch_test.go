@@ -275,6 +275,24 @@ func TestWarnsOfGuessing(t *testing.T) {
 		return r.log
 	}(), "exactly 2 for 5 steps"))
 
+	// It runs away: above twice what it began with, or above what knowing nothing has.
+	first := func(loss float64, then ...float64) []Record {
+		r.log, r.state.Warned, r.state.FirstLoss = nil, nil, loss
+		for i, x := range append([]float64{loss}, then...) {
+			rec := Record{Step: i + 1, Loss: x, LearningRate: 0.5}
+			r.warn(&rec)
+			r.log = append(r.log, rec)
+		}
+		return r.log
+	}
+	const says = "the learning rate, 0.5, is too high"
+	guess := math.Log(vocab)
+	require.Equal(t, []int{6}, noted(first(1, 2.6, 2.7, 2.8, 2.9, 3, 3.1, 3.2), says), "once")
+	require.Equal(t, []int{6}, noted(first(guess-0.1, guess+1, guess+1.1, guess+1.2, guess+1.3, guess+1.4), says))
+	require.Empty(t, noted(first(1, 2.6, 2.7, 1.9, 2.8, 2.9, 3), says))
+	require.Empty(t, noted(first(guess+1, guess+1.1, guess+1, guess+1.2, guess+1.1, guess+1), says), "it was there before")
+	require.Empty(t, noted(first(0.01, 0.1, 0.2, 0.1, 0.3, 0.2, 0.1), says), "next to nothing")
+
 	// A jump, among losses that vary.
 	r.log, r.state.Warned = nil, nil
 	for i := range 60 {
@@ -290,9 +308,10 @@ func TestWarnsOfGuessing(t *testing.T) {
 
 // The loss on the validation data may be no number though that of the step was one.
 func TestEvaluationThatIsNotFinite(t *testing.T) {
-	require.NoError(t, finite(1))
+	r := &Run{}
+	require.NoError(t, r.finite(1))
 	for _, loss := range []float64{math.NaN(), math.Inf(1)} {
-		require.True(t, errors.Is(finite(loss), optim.ErrNotFinite))
+		require.True(t, errors.Is(r.finite(loss), optim.ErrNotFinite))
 	}
 }
 

@@ -162,6 +162,10 @@ func TestDiskFullInTraining(t *testing.T) {
 	require.Contains(t, o.stderr, "hint: free space")
 	require.NoDirExists(t, filepath.Join(dir, "paged"), "nothing is left behind")
 
+	o = limited(t, "4", run("dry", "--dry-run")...)
+	require.Equal(t, exitFailed, o.code, o.stderr)
+	require.Contains(t, o.stderr, "hint: free space there")
+
 	ok(t, run("whole")...)
 	ok(t, run("out")...)
 	for _, later := range []string{"out/checkpoint-8", "out/checkpoint-12"} {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -10,9 +11,11 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"syscall"
 
 	"github.com/seed18967229/nibble/arch"
 	"github.com/seed18967229/nibble/internal/fsx"
+	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/internal/kernel"
 	"github.com/seed18967229/nibble/internal/memory"
 	"github.com/seed18967229/nibble/internal/speed"
@@ -45,10 +48,18 @@ func (a *app) plan(ctx context.Context, m *model, set *data.Set, o *trainOptions
 	}
 	p, err := a.probe(ctx, m, plan.Tokens, r.Scratch)
 	if err != nil {
-		return nil, fmt.Errorf("measuring the machine: %w", err)
+		return nil, diskFull(fmt.Errorf("measuring the machine: %w", err))
 	}
 	r.Speed = p
 	return train.NewPlan(m.base(), &o.Config, longest, r)
+}
+
+// diskFull says what helps where the disk is.
+func diskFull(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EFBIG) || errors.Is(err, syscall.EDQUOT) {
+		return hint.Add(err, "free space there, or name a directory on another disk with --scratch-dir")
+	}
+	return err
 }
 
 // probe measures how fast the machine does what a step is made of.
