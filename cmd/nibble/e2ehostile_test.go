@@ -31,7 +31,9 @@ func refused(t *testing.T, says string, args ...string) {
 	require.NotContains(t, strings.TrimSuffix(stderr.String(), "\n"), "goroutine")
 	require.Less(t, time.Since(start), 30*time.Second)
 	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok && runtime.GOOS == "linux" {
-		require.Less(t, usage.Maxrss, int64(300<<10), "KiB at most")
+		// A row may have 64 MiB, and is there more than once while it grows; how often
+		// depends on when garbage is collected.
+		require.Less(t, usage.Maxrss, int64(640<<10), "KiB at most")
 	}
 }
 

@@ -94,6 +94,9 @@ func openSource(path string) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
+	if info.IsDir() {
+		return nil, hint.Add(fmt.Errorf("%s: not a file, but a directory", path), "name one of its files")
+	}
 	if !info.Mode().IsRegular() {
 		return nil, hint.Add(fmt.Errorf("%s: %w: not a file", path, tensor.ErrUnsupported), "write what comes of it into a file first: the data is read more than once")
 	}
