@@ -131,11 +131,15 @@ func (a *app) dataCheck(ctx context.Context, o *dataCheckOptions) error {
 		o.length = context
 	}
 	d := &doctor{r: &dataCheckResult{Model: o.model, colour: terminal(a.out) && os.Getenv("NO_COLOR") == ""}}
-	opt, err := o.rowFlags.options(m, o.length)
+	_, tok, err := m.tokenizer()
+	if err != nil {
+		return err
+	}
+	opt, err := o.rowFlags.options(m, tok, o.length)
 	var usage *usageError
 	switch {
 	case err == nil:
-	case opt.Tokenizer == nil, errors.As(err, &usage), !isInputError(err):
+	case errors.As(err, &usage), !isInputError(err):
 		return err
 	default:
 		d.broken("chat template", err)

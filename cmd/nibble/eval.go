@@ -166,7 +166,7 @@ func (a *app) eval(ctx context.Context, o *evalOptions) error {
 		}
 		defer ev.base.Close()
 	}
-	opt, err := o.rowFlags.options(m, o.length)
+	opt, err := o.rowFlags.options(m, tok, o.length)
 	if err != nil {
 		return err
 	}

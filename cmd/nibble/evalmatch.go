@@ -180,7 +180,7 @@ func (a *app) evalMatch(ctx context.Context, o *evalOptions) error {
 	}
 	defer w.close()
 	most := int(w.model.arch.MaxPositionEmbeddings)
-	rows, err := o.rowFlags.options(w.model, most)
+	rows, err := o.rowFlags.options(w.model, w.tokenizer, most)
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ func (a *app) init(ctx context.Context, o *suggestOptions) error {
 		return err
 	}
 	defer m.Close()
-	v, _, err := m.tokenizer()
+	v, tok, err := m.tokenizer()
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,11 @@ func (a *app) init(ctx context.Context, o *suggestOptions) error {
 	if bare {
 		t.template = usualTemplate
 	}
-	set, err := a.openData(t, m)
+	rows, err := t.rowFlags.options(m, tok, t.MaxSeqLength)
+	if err != nil {
+		return err
+	}
+	set, err := a.openData(t, rows)
 	if err != nil {
 		return err
 	}
@@ -115,7 +119,7 @@ const mostMeasured = 50_000
 func measure(ctx context.Context, set *data.Set) (l lengths, err error) {
 	l.text, l.longest, l.cut = set.Train.IsText(), set.Longest(), 0
 	for _, f := range set.Files {
-		l.chat = l.chat || strings.HasPrefix(f.What, "chat ")
+		l.chat = l.chat || f.IsChat()
 		l.cut += f.Stats.Dropped
 	}
 	n := set.Train.Len()
@@ -196,17 +200,17 @@ func (a *app) suggest(o *suggestOptions, m *model, set *data.Set, l lengths, bar
 	for batch < 8 && 2*batch*typical <= 2048 {
 		batch *= 2
 	}
-	step := 16
+	micro := max(1, 16/batch)
 	if n < 1000 {
-		step = 8
+		micro = max(1, 8/batch)
 	}
 	add("batch_size", batch, "some 2,048 tokens go through a block at a time")
-	add("grad_accumulation_steps", max(1, step/batch), "%d examples make a step; the base is read once for all of them", batch*max(1, step/batch))
+	add("grad_accumulation_steps", micro, "%d examples make a step; the base is read once for all of them", batch*micro)
 	epochs := 1.0
 	if n < 2000 && !l.text {
 		epochs = 3
 	}
-	add("epochs", epochs, "%d steps in all", int(math.Ceil(epochs*float64(n)/float64(batch*max(1, step/batch)))))
+	add("epochs", epochs, "%d steps in all", int(math.Ceil(epochs*float64(n)/float64(batch*micro))))
 	if set.Valid == nil && n >= 40 {
 		share := 0.05
 		if n > 20_000 {
@@ -214,7 +218,7 @@ func (a *app) suggest(o *suggestOptions, m *model, set *data.Set, l lengths, bar
 		}
 		add("val_split", share, "there is no validation data; without it nobody sees when the model starts to learn by heart")
 	}
-	every := max(10, int(epochs*float64(n)/float64(batch*max(1, step/batch)))/10)
+	every := max(10, int(epochs*float64(n)/float64(batch*micro))/10)
 	add("steps_per_eval", every, "ten times a run")
 	add("save_every", every, "a run that is stopped goes on from there")
 	add("save_total_limit", 2, "of the checkpoints, the last ones stay")

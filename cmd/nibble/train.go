@@ -158,16 +158,20 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 		a.note("examples are cut at %d tokens, the model's context", context)
 		o.MaxSeqLength = context
 	}
-	set, err := a.openData(o, m)
+	v, tok, err := m.tokenizer()
+	if err != nil {
+		return err
+	}
+	rows, err := o.rowFlags.options(m, tok, o.MaxSeqLength)
+	if err != nil {
+		return err
+	}
+	set, err := a.openData(o, rows)
 	if err != nil {
 		return err
 	}
 	defer set.Close()
 	a.describeData(set, o)
-	v, tok, err := m.tokenizer()
-	if err != nil {
-		return err
-	}
 	talk, err := o.talk(m, v, set)
 	if err != nil {
 		return err
@@ -176,7 +180,7 @@ func (a *app) train(ctx context.Context, o *trainOptions) error {
 		// What the model is trained with is what it is to be spoken to with.
 		m.template = talk.template.Source()
 	}
-	findings, err := a.examine(o, m, set)
+	findings, err := a.examine(rows, set)
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/seed18967229/nibble/internal/hint"
 	"github.com/seed18967229/nibble/train/data"
 	"github.com/seed18967229/nibble/train/data/chat"
+	"github.com/seed18967229/nibble/train/data/tokenizer"
 )
 
 // rowFlags say what the rows of a data set are and what of them is trained or scored.
@@ -52,12 +53,8 @@ func (r *rowFlags) flags(f *pflag.FlagSet) {
 // overlongs are the values of --overlong, by data.Overlong.
 var overlongs = []string{data.Truncate: "truncate", data.Drop: "drop", data.Refuse: "error"}
 
-// options returns what is asked for, for a model.
-func (r *rowFlags) options(m *model, length int) (data.Options, error) {
-	v, tok, err := m.tokenizer()
-	if err != nil {
-		return data.Options{}, err
-	}
+// options returns what is asked for, for a model, whose tokenizer is tok.
+func (r *rowFlags) options(m *model, tok *tokenizer.Tokenizer, length int) (data.Options, error) {
 	o := data.Options{
 		Tokenizer: tok, MaxSeqLength: length, Mask: r.mask, MaskHistory: r.history, Format: r.format, Fields: r.fields,
 		ParseSpecial: r.special, ApplyTemplate: r.apply, Now: today(),
@@ -70,6 +67,7 @@ func (r *rowFlags) options(m *model, length int) (data.Options, error) {
 		return o, badUsage(fmt.Errorf("--overlong is %q, want one of: %s", r.overlong, strings.Join(overlongs, ", ")))
 	}
 	o.Overlong = data.Overlong(at)
+	var err error
 	if o.Separator, err = unescape(r.separator); err != nil {
 		return o, badUsage(fmt.Errorf("--separator: %w", err))
 	}
@@ -78,7 +76,7 @@ func (r *rowFlags) options(m *model, length int) (data.Options, error) {
 			return o, badUsage(hint.Add(fmt.Errorf("--chat-template-kwargs: %w", err), `write an object in JSON, as {"enable_thinking": false}`))
 		}
 	}
-	if o.Template, err = r.chatTemplate(m, v); err != nil {
+	if o.Template, err = r.chatTemplate(m, tok.Vocab()); err != nil {
 		if r.template != "" || r.apply {
 			return o, err
 		}
@@ -197,13 +195,9 @@ func (d *dataFlags) sources() ([]data.Source, error) {
 	return out, nil
 }
 
-// openData opens the data of a training run.
-func (a *app) openData(o *trainOptions, m *model) (*data.Set, error) {
+// openData opens the data of a training run, whose rows are read as opt says.
+func (a *app) openData(o *trainOptions, opt data.Options) (*data.Set, error) {
 	sources, err := o.sources()
-	if err != nil {
-		return nil, err
-	}
-	opt, err := o.rowFlags.options(m, o.MaxSeqLength)
 	if err != nil {
 		return nil, err
 	}

@@ -9,11 +9,7 @@ const mostExamined = 1000
 
 // examine looks at some of the examples for what data check finds and a run would learn for
 // nothing: that no example ends, or that a template is not made for the rows.
-func (a *app) examine(o *trainOptions, m *model, set *data.Set) ([]finding, error) {
-	opt, err := o.rowFlags.options(m, o.MaxSeqLength)
-	if err != nil {
-		return nil, err
-	}
+func (a *app) examine(opt data.Options, set *data.Set) ([]finding, error) {
 	d := &doctor{r: &dataCheckResult{}, o: opt, vocab: opt.Tokenizer.Vocab()}
 	var stats data.Stats
 	texts := false
@@ -21,7 +17,7 @@ func (a *app) examine(o *trainOptions, m *model, set *data.Set) ([]finding, erro
 		if f.Part != "train" {
 			continue
 		}
-		texts = texts || f.What == "text"
+		texts = texts || f.IsText()
 		stats.Examples += f.Stats.Examples
 		stats.Dropped += f.Stats.Dropped
 		stats.Truncated += f.Stats.Truncated

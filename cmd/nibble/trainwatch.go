@@ -83,7 +83,7 @@ type talk struct {
 func (o *trainOptions) talk(m *model, v *vocab.Vocab, set *data.Set) (*talk, error) {
 	t := &talk{chats: o.apply, given: o.template != "", bos: pieceOf(v, v.BOS), eos: pieceOf(v, v.EOS)}
 	for _, f := range set.Files {
-		t.chats = t.chats || strings.HasPrefix(f.What, "chat ")
+		t.chats = t.chats || f.IsChat()
 	}
 	var err error
 	if t.template, err = o.chatTemplate(m, v); err != nil && !t.chats && !t.given {

@@ -218,7 +218,10 @@ func TestSamplesOfChats(t *testing.T) {
 	require.Equal(t, "Who?", log[0].Samples[0].Prompt)
 	text := ok(t, append(args, "--dry-run", "--output-dir", filepath.Join(dir, "dry"))...)
 	require.Contains(t, text, "\u27e6")
-	set, err := (&app{quiet: true}).openData(&trainOptions{dataFlags: dataFlags{paths: []string{filepath.Join(dir, "data")}, packing: noPacking, rowFlags: rowFlags{template: o.template, overlong: "truncate"}}, Config: train.DefaultConfig()}, m)
+	from := &trainOptions{dataFlags: dataFlags{paths: []string{filepath.Join(dir, "data")}, packing: noPacking, rowFlags: rowFlags{template: o.template, overlong: "truncate"}}, Config: train.DefaultConfig()}
+	opt, err := from.rowFlags.options(m, tok, from.MaxSeqLength)
+	require.NoError(t, err)
+	set, err := (&app{quiet: true}).openData(from, opt)
 	require.NoError(t, err)
 	defer set.Close()
 	told, err := o.talk(m, v, set)

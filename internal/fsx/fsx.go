@@ -98,7 +98,7 @@ func (f *File) Commit() error {
 		os.Remove(f.Name())
 		return fmt.Errorf("%s: %w", f.path, err)
 	}
-	return syncDir(filepath.Dir(f.path))
+	return SyncDir(filepath.Dir(f.path))
 }
 
 // Abort removes what was written. After Commit it does nothing.
@@ -189,7 +189,7 @@ func (d *Dir) Commit() error {
 	if d.done {
 		return nil
 	}
-	err := syncDir(d.temp)
+	err := SyncDir(d.temp)
 	if err == nil {
 		err = replaceDir(d.temp, d.path)
 	}
@@ -198,7 +198,7 @@ func (d *Dir) Commit() error {
 		return fmt.Errorf("%s: %w", d.path, err)
 	}
 	d.done = true
-	return syncDir(filepath.Dir(d.path))
+	return SyncDir(filepath.Dir(d.path))
 }
 
 // Abort removes what was written. After Commit it does nothing.
@@ -244,7 +244,8 @@ func underlying(err error) error {
 	return err
 }
 
-func syncDir(path string) error {
+// SyncDir makes the names in a directory last.
+func SyncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
 		return err

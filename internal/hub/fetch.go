@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -103,7 +102,9 @@ func (c *Client) fetchAll(ctx context.Context, r Ref, commit string, files []Fil
 	}
 	var begun int64
 	for _, f := range missing {
-		begun += allocated(c.partial(r.Repo, f))
+		if st, err := os.Stat(c.partial(r.Repo, f)); err == nil {
+			begun += st.Size()
+		}
 	}
 	if free := fsx.Free(dir); free > 0 && free < total-begun {
 		return 0, hint.Add(fmt.Errorf("%s: %s are to be fetched and %s are free in %s", r, memory.FormatSize(total-begun), memory.FormatSize(free), c.Cache),
@@ -184,29 +185,11 @@ func (c *Client) fetch(ctx context.Context, r Ref, commit string, f *File, reque
 	if err := os.Rename(p.path, blob); err != nil {
 		return err
 	}
-	return errors.Join(p.forget(), syncParent(blob))
+	return errors.Join(p.forget(), fsx.SyncDir(filepath.Dir(blob)))
 }
 
 func (c *Client) progress(n int64) {
 	if c.Progress != nil && n > 0 {
 		c.Progress(n)
 	}
-}
-
-func syncParent(path string) error {
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	_ = d.Sync() // some file systems cannot
-	return d.Close()
-}
-
-// allocated returns the size of a file, 0 if there is none.
-func allocated(path string) int64 {
-	st, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) || err != nil {
-		return 0
-	}
-	return st.Size()
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/seed18967229/nibble/internal/hint"
@@ -114,6 +115,13 @@ type File struct {
 	src   examples
 	now   time.Time // that chat templates were told; zero if there was none
 }
+
+// textFile is what a file without rows is.
+const textFile = "text"
+
+// IsText reports whether the file is plain text, IsChat whether its rows are chats.
+func (f *File) IsText() bool { return f.What == textFile }
+func (f *File) IsChat() bool { return strings.HasPrefix(f.What, "chat ") }
 
 // Set is the data of one run. Valid and Test are nil if there is none.
 type Set struct {
@@ -283,7 +291,7 @@ func (f *File) read(r *records.Reader, o *Options) error {
 		if err != nil {
 			return err
 		}
-		f.What, f.src, f.Stats = "text", w, stats
+		f.What, f.src, f.Stats = textFile, w, stats
 	} else {
 		stats, x, err := o.readRows(r, f.store)
 		if err != nil {
